@@ -1,0 +1,1 @@
+//! Wire shapes: body scan and splice, SSE frames, error bodies. Pure.

@@ -1,0 +1,60 @@
+//! Task spawning. Tasks go through here so that they carry a name and can be counted.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::JoinHandle;
+
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+struct Alive;
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Spawns `future` on the current runtime. `name` says what the task is for; it appears in
+/// debug logs when the task starts.
+///
+/// Dropping the handle detaches the task; [`AbortOnDrop`] ties it to an owner instead.
+#[expect(clippy::disallowed_methods, reason = "this is the spawn that the ban points to")]
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    ALIVE.fetch_add(1, Ordering::Relaxed);
+    let alive = Alive;
+    tracing::trace!(task = name, "task started");
+    tokio::spawn(async move {
+        let _alive = alive;
+        future.await
+    })
+}
+
+/// Number of tasks spawned through [`spawn`] that have not ended.
+pub fn alive() -> usize {
+    ALIVE.load(Ordering::Relaxed)
+}
+
+/// A task that ends when this handle is dropped.
+#[derive(Debug)]
+pub struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    /// Spawns a task bound to the returned handle.
+    pub fn spawn<F>(name: &'static str, future: F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(spawn(name, future))
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,1 @@
+//! Text to `Spec`: files, includes, overlays, positions, diagnostics, schema.

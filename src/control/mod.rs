@@ -1,0 +1,1 @@
+//! The one writer: watches, compiles, publishes; registers and probes workers.

@@ -1,0 +1,1 @@
+//! Attempts: pick, call, classify, account, retry.

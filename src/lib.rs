@@ -1,0 +1,27 @@
+//! smg: an LLM gateway configured by one declarative `smg.toml`.
+
+pub mod base;
+
+pub mod api;
+pub mod telemetry;
+
+pub mod config;
+
+pub mod plan;
+
+pub mod state;
+
+pub mod policy;
+
+pub mod live;
+
+pub mod upstream;
+
+pub mod dispatch;
+
+pub mod control;
+pub mod serve;
+
+pub mod daemon;
+
+pub mod cmd;

@@ -1,0 +1,1 @@
+//! `Snapshot` and `Live`, the only `ArcSwap`; the traits over which `serve` and `control` meet.

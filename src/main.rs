@@ -1,0 +1,2 @@
+//! The `smg` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! `compile(&Spec, &Facts) -> Plan`: what the configuration means, as pure data.

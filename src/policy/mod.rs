@@ -1,0 +1,1 @@
+//! Chooses a worker. Pure: sees views, never the network.

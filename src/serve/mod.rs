@@ -1,0 +1,1 @@
+//! Sockets, the middleware stack, endpoints.

@@ -1,0 +1,1 @@
+//! Cells: pieces of state that outlive snapshots, each keyed by identity.

@@ -1,0 +1,1 @@
+//! Metric names, logs, the access log.
