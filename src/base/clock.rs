@@ -4,14 +4,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic time now.
 #[inline]
-#[expect(clippy::disallowed_methods, reason = "this is the clock that the ban points to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that the ban points to"
+)]
 pub fn now() -> Instant {
     Instant::now()
 }
 
 /// The wall-clock time now.
 #[inline]
-#[expect(clippy::disallowed_methods, reason = "this is the clock that the ban points to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that the ban points to"
+)]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -1,4 +1,7 @@
 //! Ids, units, secrets, the clock and task spawning. Knows nothing of smg.
 
 pub mod clock;
+pub mod file;
+pub mod secret;
 pub mod task;
+pub mod units;

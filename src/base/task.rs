@@ -19,7 +19,10 @@ impl Drop for Alive {
 /// debug logs when the task starts.
 ///
 /// Dropping the handle detaches the task; [`AbortOnDrop`] ties it to an owner instead.
-#[expect(clippy::disallowed_methods, reason = "this is the spawn that the ban points to")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the spawn that the ban points to"
+)]
 pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

@@ -1,1 +1,3 @@
 //! Text to `Spec`: files, includes, overlays, positions, diagnostics, schema.
+
+pub mod spec;

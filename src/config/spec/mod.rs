@@ -1,0 +1,130 @@
+//! `Spec`: what the operator wrote, as types. The tables of `smg.toml`, field by field.
+//!
+//! Invariants: every table refuses keys it does not know; a table that stands for all has a value
+//! for each key, one that overrides has an `Option`; the doc comment of a field is its reference
+//! page (what, then unit, default, range and reload class, then the effects).
+
+pub mod listener;
+pub mod model;
+pub mod pool;
+pub mod reliability;
+pub mod routing;
+pub mod server;
+pub mod telemetry;
+mod word;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use listener::{Cors, Limits, ListenAddress, Listener, Serve, UnixMode};
+pub use model::{Model, ModelReliability};
+pub use pool::{Connections, Pool, PoolReliability, Runtime, Worker, WorkerUrl};
+pub use reliability::{
+    Health, HealthOverride, Reliability, Retry, RetryOverride, Timeouts, TimeoutsOverride,
+};
+pub use routing::{Policy, Routing, Undeclared};
+pub use server::{Server, WorkerThreads};
+pub use telemetry::{LogFormat, LogLevel, Logging, Metrics, Rotate};
+pub use word::WordError;
+
+/// The configuration of a gateway: the content of `smg.toml` and the files it includes, with the
+/// flags and variables laid over it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The version of the file's grammar.
+    ///
+    /// Unit: number. Default: none, a file must say it. Range: 1. Reload: live.
+    /// An included file may repeat it.
+    #[schemars(range(min = 1, max = 1))]
+    pub version: u32,
+
+    /// Further files, read as if their tables stood here.
+    ///
+    /// Unit: list of paths or globs. Default: []. Range: at most 8 deep, no cycles. Reload: live.
+    /// Tables merge key by key and array tables append; one key in two files is an error. A glob
+    /// may match nothing, a plain path must exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+
+    /// What holds for every request and for the process.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: by key.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub server: Server,
+
+    /// The sockets where clients connect, and what each answers.
+    ///
+    /// Unit: list of tables. Default: `main` on `0.0.0.0:30000`, `metrics` on `0.0.0.0:29000`.
+    /// Range: one at least serves `inference`. Reload: drain.
+    /// A listener that stays in the file keeps its socket over a reload.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+
+    /// The sets of workers that do the work.
+    ///
+    /// Unit: list of tables. Default: one pool `default` without workers. Range: distinct names.
+    /// Reload: live.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub pools: Vec<Pool>,
+
+    /// The names that clients ask for.
+    ///
+    /// Unit: list of tables. Default: []. Range: distinct names and aliases. Reload: live.
+    /// Names that are not listed are served as `routing.undeclared_models` says.
+    #[serde(default)]
+    pub models: Vec<Model>,
+
+    /// How a worker is chosen.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub routing: Routing,
+
+    /// What happens under trouble.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+    /// `retry` and `timeouts` can also stand under a pool or a model, `health` under a pool.
+    #[serde(default)]
+    pub reliability: Reliability,
+
+    /// What `/metrics` shows.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: restart.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub metrics: Metrics,
+
+    /// What is logged, and where to.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub logging: Logging,
+}
+
+/// What a gateway without file, flags and variables does.
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            include: Vec::new(),
+            server: Server::default(),
+            listeners: vec![Listener::main(), Listener::metrics()],
+            pools: vec![Pool::named("default")],
+            models: Vec::new(),
+            routing: Routing::default(),
+            reliability: Reliability::default(),
+            metrics: Metrics::default(),
+            logging: Logging::default(),
+        }
+    }
+}
+
+/// Whether a table says nothing, so that a dump leaves it out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
