@@ -3,6 +3,11 @@
 //!
 //! `floor LISTEN UPSTREAM`, both `address:port`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bare proxy uses nothing of smg, its way to spawn included"
+)]
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,7 +22,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use smg::base::task::spawn;
 use tokio::net::{TcpListener, TcpStream};
 
 #[global_allocator]
@@ -63,7 +67,7 @@ async fn connect(upstream: SocketAddr) -> Result<Sender, Failure> {
     let stream = TcpStream::connect(upstream).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    spawn("upstream", connection);
+    tokio::spawn(connection);
     Ok(sender)
 }
 
@@ -99,9 +103,6 @@ async fn main() -> Result<(), Failure> {
         let idle = Arc::clone(&idle);
         let service = service_fn(move |request| relay(request, upstream, Arc::clone(&idle)));
         let server = hyper::server::conn::http1::Builder::new();
-        spawn(
-            "client",
-            server.serve_connection(TokioIo::new(stream), service),
-        );
+        tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
     }
 }

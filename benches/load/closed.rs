@@ -4,10 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use smg::base::clock::now;
-use smg::base::task::spawn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -31,16 +30,16 @@ pub(crate) async fn run(
     let tally = Arc::new(Tally::default());
     for _ in 0..connections {
         let (request, tally) = (Arc::clone(&request), Arc::clone(&tally));
-        spawn("client", async move {
+        tokio::spawn(async move {
             // A connection that breaks counts once and is opened again.
             while let Err(_broken) = ask(address, &request, &tally).await {
                 tally.failed.fetch_add(1, Ordering::Relaxed);
-                sleep(std::time::Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await;
             }
         });
     }
     sleep(window.warm()).await;
-    let (start, cpu_start) = (now(), cpu::nanoseconds(&window.pids)?);
+    let (start, cpu_start) = (Instant::now(), cpu::nanoseconds(&window.pids)?);
     let before = tally.answered.load(Ordering::Relaxed);
     sleep(window.length()).await;
     let (elapsed, cpu_end) = (start.elapsed(), cpu::nanoseconds(&window.pids)?);

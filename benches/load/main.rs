@@ -3,6 +3,11 @@
 //!
 //! Every measurement prints one JSON object on one line; `benches/run` reads it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own: it uses nothing of smg, its clock and spawn included"
+)]
+
 mod closed;
 mod cpu;
 mod paced;

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use smg::base::clock::now;
 
 use crate::{Window, cpu, report, wire};
 
@@ -24,7 +23,7 @@ pub(crate) fn run(
 ) -> io::Result<()> {
     let request = wire::post(address, &wire::chat(body_bytes));
     let every = Duration::from_secs(1) / rate;
-    let start = now() + Duration::from_millis(50);
+    let start = Instant::now() + Duration::from_millis(50);
     let measured = start + window.warm();
     let end = measured + window.length();
     thread::scope(|scope| {
@@ -37,9 +36,9 @@ pub(crate) fn run(
                 })
             })
             .collect();
-        thread::sleep(measured.saturating_duration_since(now()));
+        thread::sleep(measured.saturating_duration_since(Instant::now()));
         let cpu_start = cpu::nanoseconds(&window.pids)?;
-        thread::sleep(end.saturating_duration_since(now()));
+        thread::sleep(end.saturating_duration_since(Instant::now()));
         let cpu_end = cpu::nanoseconds(&window.pids)?;
 
         let (mut latencies, mut failed) = (Vec::new(), 0);
@@ -87,7 +86,7 @@ fn ask(
     let (mut latencies, mut failed) = (Vec::new(), 0);
     let mut buffer = vec![0; 16 * 1024];
     while due < end {
-        thread::sleep(due.saturating_duration_since(now()));
+        thread::sleep(due.saturating_duration_since(Instant::now()));
         stream.write_all(request)?;
         let mut filled = 0;
         let ok = loop {

@@ -4,12 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memchr::memmem;
 use serde_json::json;
-use smg::base::clock::now;
-use smg::base::task::spawn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -38,7 +36,7 @@ pub(crate) async fn count(
     let apart = Duration::from_millis(pace) / u32::try_from(streams).unwrap_or(1);
     let tally = open(address, streams, pace, apart).await?;
     sleep(window.warm()).await;
-    let (start, cpu_start) = (now(), cpu::nanoseconds(&window.pids)?);
+    let (start, cpu_start) = (Instant::now(), cpu::nanoseconds(&window.pids)?);
     let before = tally.events.load(Ordering::Relaxed);
     sleep(window.length()).await;
     let (elapsed, cpu_end) = (start.elapsed(), cpu::nanoseconds(&window.pids)?);
@@ -82,14 +80,14 @@ async fn open(
     let tally = Arc::new(Tally::default());
     for _ in 0..streams {
         let (request, tally) = (Arc::clone(&request), Arc::clone(&tally));
-        spawn("stream", async move {
+        tokio::spawn(async move {
             if read(address, &request, &tally).await.is_err() {
                 tally.failed.fetch_add(1, Ordering::Relaxed);
             }
         });
         sleep(apart).await;
     }
-    let start = now();
+    let start = Instant::now();
     loop {
         let settled = tally.open.load(Ordering::Relaxed) + tally.failed.load(Ordering::Relaxed);
         if settled >= streams as u64 {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use memchr::memmem;
-use smg::base::task::spawn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
@@ -29,7 +28,7 @@ pub(crate) async fn run(listen: SocketAddr) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        spawn("connection", serve(stream));
+        tokio::spawn(serve(stream));
     }
 }
 
