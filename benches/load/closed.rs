@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::{Window, cpu, report, wire};
+use crate::cpu::Cpu;
+use crate::{Window, report, wire};
 
 #[derive(Default)]
 struct Tally {
@@ -19,7 +20,7 @@ struct Tally {
     failed: AtomicU64,
 }
 
-/// Prints `requests`, `failed`, `seconds` and `cpu_ns` of the window.
+/// Prints `requests`, `failed`, `seconds`, `cpu_ns` and `waited_ns` of the window.
 pub(crate) async fn run(
     address: SocketAddr,
     connections: usize,
@@ -39,15 +40,16 @@ pub(crate) async fn run(
         });
     }
     sleep(window.warm()).await;
-    let (start, cpu_start) = (Instant::now(), cpu::nanoseconds(&window.pids)?);
+    let (start, cpu_start) = (Instant::now(), Cpu::of(&window.pids)?);
     let before = tally.answered.load(Ordering::Relaxed);
     sleep(window.length()).await;
-    let (elapsed, cpu_end) = (start.elapsed(), cpu::nanoseconds(&window.pids)?);
+    let (elapsed, cpu) = (start.elapsed(), Cpu::of(&window.pids)?.since(&cpu_start));
     report(&json!({
         "requests": tally.answered.load(Ordering::Relaxed) - before,
         "failed": tally.failed.load(Ordering::Relaxed),
         "seconds": elapsed.as_secs_f64(),
-        "cpu_ns": cpu_end - cpu_start,
+        "cpu_ns": cpu.used,
+        "waited_ns": cpu.waited,
     }));
     Ok(())
 }

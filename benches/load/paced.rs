@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::{Window, cpu, report, wire};
+use crate::cpu::Cpu;
+use crate::{Window, report, wire};
 
-/// Prints `requests`, `failed`, `cpu_ns` and the latencies `p50_us`, `p90_us`, `p99_us`, `max_us`
+/// Prints `requests`, `failed`, `cpu_ns`, `waited_ns` and the latencies `p50_us`, `p90_us`, `p99_us`, `max_us`
 /// of the window.
 pub(crate) fn run(
     address: SocketAddr,
@@ -37,9 +38,9 @@ pub(crate) fn run(
             })
             .collect();
         thread::sleep(measured.saturating_duration_since(Instant::now()));
-        let cpu_start = cpu::nanoseconds(&window.pids)?;
+        let cpu_start = Cpu::of(&window.pids)?;
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        let cpu_end = cpu::nanoseconds(&window.pids)?;
+        let cpu = Cpu::of(&window.pids)?.since(&cpu_start);
 
         let (mut latencies, mut failed) = (Vec::new(), 0);
         for client in clients {
@@ -60,7 +61,8 @@ pub(crate) fn run(
         report(&json!({
             "requests": latencies.len(),
             "failed": failed,
-            "cpu_ns": cpu_end - cpu_start,
+            "cpu_ns": cpu.used,
+        "waited_ns": cpu.waited,
             "p50_us": at(50),
             "p90_us": at(90),
             "p99_us": at(99),

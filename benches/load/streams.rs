@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::{Window, cpu, report, wire};
+use crate::cpu::Cpu;
+use crate::{Window, report, wire};
 
 /// More events than any measurement lasts.
 const ENDLESS: u64 = 1_000_000;
@@ -24,7 +25,7 @@ struct Tally {
     failed: AtomicU64,
 }
 
-/// Prints `events`, `failed`, `seconds` and `cpu_ns` of the window, which starts when all streams
+/// Prints `events`, `failed`, `seconds`, `cpu_ns` and `waited_ns` of the window, which starts when all streams
 /// are open.
 pub(crate) async fn count(
     address: SocketAddr,
@@ -36,15 +37,16 @@ pub(crate) async fn count(
     let apart = Duration::from_millis(pace) / u32::try_from(streams).unwrap_or(1);
     let tally = open(address, streams, pace, apart).await?;
     sleep(window.warm()).await;
-    let (start, cpu_start) = (Instant::now(), cpu::nanoseconds(&window.pids)?);
+    let (start, cpu_start) = (Instant::now(), Cpu::of(&window.pids)?);
     let before = tally.events.load(Ordering::Relaxed);
     sleep(window.length()).await;
-    let (elapsed, cpu_end) = (start.elapsed(), cpu::nanoseconds(&window.pids)?);
+    let (elapsed, cpu) = (start.elapsed(), Cpu::of(&window.pids)?.since(&cpu_start));
     report(&json!({
         "events": tally.events.load(Ordering::Relaxed) - before,
         "failed": tally.failed.load(Ordering::Relaxed),
         "seconds": elapsed.as_secs_f64(),
-        "cpu_ns": cpu_end - cpu_start,
+        "cpu_ns": cpu.used,
+        "waited_ns": cpu.waited,
     }));
     Ok(())
 }
