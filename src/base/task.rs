@@ -1,7 +1,9 @@
 //! Task spawning. Tasks go through here so that they carry a name and can be counted.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use tokio::task::JoinHandle;
 
@@ -15,8 +17,26 @@ impl Drop for Alive {
     }
 }
 
-/// Spawns `future` on the current runtime. `name` says what the task is for; it appears in
-/// debug logs when the task starts.
+pin_project_lite::pin_project! {
+    /// A task's future with its place in the count. A plain `async` block around it would hold the
+    /// future twice.
+    struct Counted<F> {
+        #[pin]
+        future: F,
+        _alive: Alive,
+    }
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
+}
+
+/// Spawns `future` on the current runtime. `name` says what the task is for; it appears in trace
+/// logs when the task starts.
 ///
 /// Dropping the handle detaches the task; [`AbortOnDrop`] ties it to an owner instead.
 #[expect(
@@ -29,11 +49,10 @@ where
     F::Output: Send + 'static,
 {
     ALIVE.fetch_add(1, Ordering::Relaxed);
-    let alive = Alive;
     tracing::trace!(task = name, "task started");
-    tokio::spawn(async move {
-        let _alive = alive;
-        future.await
+    tokio::spawn(Counted {
+        future,
+        _alive: Alive,
     })
 }
 

@@ -1,15 +1,18 @@
 //! One try: pick a worker, send, wait until its answer is certain.
 
 use std::pin::pin;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::response::Parts;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
+use metrics::Counter;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::call::{Call, Routed};
@@ -17,10 +20,11 @@ use super::error::{CallError, Deadline};
 use super::{Job, State};
 use crate::api::{Endpoint, sse};
 use crate::base::clock;
-use crate::live::WorkerRef;
+use crate::live::{RouteParts, Snapshot, WorkerRef};
 use crate::plan::{Route, Timeouts, WorkerIx};
 use crate::policy::{self, Candidate, Hint};
-use crate::state::{InFlight, RouteCell, Series};
+use crate::state::{InFlight, Series};
+use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Answer, Failure, headers};
 
 /// Bytes of role-only deltas and comments that are held back before the first event; a worker that
@@ -68,7 +72,7 @@ pub(super) async fn attempt(
         return Tried::Nobody;
     };
     let series = parts.model.series(job.endpoint);
-    let Some(worker) = pick(&snapshot, route, &parts.cell, job, state, series) else {
+    let Some(worker) = pick(&snapshot, route, parts, job, state, series) else {
         return Tried::Nobody;
     };
     let guard = InFlight::start(&worker.parts.cell);
@@ -104,6 +108,7 @@ pub(super) async fn attempt(
         }
     };
     routed.head = Some(clock::now());
+    count_answer(response.status());
     let (mut parts, answer) = response.into_parts();
     headers::clean_answer(&mut parts.headers);
     let streams = is_event_stream(&parts.headers);
@@ -127,7 +132,7 @@ pub(super) async fn attempt(
         },
     };
     let status = held.parts.status;
-    if status.is_redirection() && status != http::StatusCode::NOT_MODIFIED {
+    if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         return Tried::Failed {
             worker: held.worker,
             error: CallError::Redirect,
@@ -159,20 +164,21 @@ pub(super) async fn resume(call: &mut Call, job: &Job, held: Held) -> Tried {
 }
 
 fn pick<'a>(
-    snapshot: &'a crate::live::Snapshot,
+    snapshot: &'a Snapshot,
     route: &Route,
-    cell: &RouteCell,
+    parts: &RouteParts,
     job: &Job,
     state: &State,
     series: &Series,
 ) -> Option<WorkerRef<'a>> {
-    let usable = |skip: &[WorkerIx]| -> Vec<WorkerRef<'a>> {
+    let usable = |skip: &[WorkerIx]| -> Vec<(usize, WorkerRef<'a>)> {
         route
             .candidates
             .iter()
-            .filter(|ix| !skip.contains(ix))
-            .filter_map(|ix| snapshot.worker(*ix))
-            .filter(|worker| snapshot.is_usable(*worker))
+            .enumerate()
+            .filter(|(_, ix)| !skip.contains(ix))
+            .filter_map(|(position, ix)| Some((position, snapshot.worker(*ix)?)))
+            .filter(|(_, worker)| snapshot.is_usable(*worker))
             .collect()
     };
     let mut workers = usable(&state.tried);
@@ -181,13 +187,9 @@ fn pick<'a>(
     }
     let candidates: Vec<Candidate> = workers
         .iter()
-        .map(|worker| Candidate {
+        .map(|(_, worker)| Candidate {
             load: worker.parts.cell.load(),
-            processed: worker
-                .parts
-                .cell
-                .processed
-                .load(std::sync::atomic::Ordering::Relaxed),
+            processed: worker.parts.cell.processed.load(Ordering::Relaxed),
         })
         .collect();
     let hint = Hint {
@@ -196,9 +198,31 @@ fn pick<'a>(
         tokens: None,
     };
     let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
-    let chosen = policy::pick(route.policy, &candidates, hint, cell, &mut rng)?;
+    let chosen = policy::pick(route.policy, &candidates, hint, &parts.cell, &mut rng)?;
+    let (position, worker) = workers.get(chosen).copied()?;
     series.selections.increment(1);
-    workers.get(chosen).copied()
+    if let Some(count) = parts.attempts.get(position) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    Some(worker)
+}
+
+/// Counts a head received from a worker.
+fn count_answer(status: StatusCode) {
+    const FIRST: u16 = 100;
+    static ANSWERS: [OnceLock<Counter>; 500] = [const { OnceLock::new() }; 500];
+    let Some(slot) = ANSWERS.get(usize::from(status.as_u16() - FIRST)) else {
+        return;
+    };
+    let counter = slot.get_or_init(|| {
+        let labels = [
+            ("router_type", "http"),
+            ("status_code", status.as_str()),
+            ("error_code", ""),
+        ];
+        names::counter(Metric::RouterUpstreamResponses, &labels)
+    });
+    counter.increment(1);
 }
 
 fn deadline(streaming: bool, sent: Instant, timeouts: &Timeouts, total_by: Instant) -> Instant {

@@ -16,9 +16,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::response::Parts;
-use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
@@ -166,7 +166,7 @@ async fn advance(
 /// The head alone. Response parts cannot be cloned with their extensions, and need not be.
 fn copy(parts: &Parts) -> Parts {
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::OK;
+    *response.status_mut() = parts.status;
     response.headers_mut().clone_from(&parts.headers);
     response.into_parts().0
 }

@@ -1,6 +1,7 @@
 //! The plan joined to the living state.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use http::HeaderValue;
@@ -61,6 +62,8 @@ pub struct RouteParts {
     pub cell: Arc<RouteCell>,
     /// Metric series.
     pub model: Arc<ModelCell>,
+    /// Attempts per candidate, in the order of the route's candidates.
+    pub attempts: Box<[Arc<AtomicU64>]>,
 }
 
 /// A worker by index: its plan and its cells.
@@ -95,7 +98,7 @@ impl Snapshot {
         stamp: Stamp,
         now: Instant,
     ) -> Self {
-        let workers = plan
+        let workers: Box<[WorkerParts]> = plan
             .workers
             .iter()
             .map(|worker| WorkerParts::bind(worker, &plan, cells, previous))
@@ -114,7 +117,14 @@ impl Snapshot {
                     model: Arc::clone(&route.label),
                     policy: route.policy.as_str(),
                 };
+                let attempts = route
+                    .candidates
+                    .iter()
+                    .filter_map(|ix| workers.get(ix.0 as usize))
+                    .map(|worker| worker.cell.attempts_of(&route.label))
+                    .collect();
                 RouteParts {
+                    attempts,
                     cell: cells.routes.get_or_insert(&key, RouteCell::default),
                     model: cells
                         .models

@@ -47,6 +47,11 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// The status that the client gets.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The field that is at fault.
     pub(crate) fn at(mut self, param: Option<&'static str>) -> Self {
         self.param = param;

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use ahash::AHashMap;
+use parking_lot::Mutex;
+
 use crate::api::Endpoint;
 use crate::plan::WorkerKey;
 
@@ -13,6 +16,7 @@ pub struct WorkerCell {
     in_flight: AtomicUsize,
     /// Picks so far.
     pub processed: AtomicU64,
+    by_model: Mutex<AHashMap<Arc<str>, Arc<AtomicU64>>>,
     /// Attempts on this worker that failed and were followed by another, by [`Endpoint::index`].
     pub retries: [AtomicU64; Endpoint::ALL.len()],
     /// Good probes.
@@ -28,10 +32,26 @@ impl WorkerCell {
             key,
             in_flight: AtomicUsize::new(0),
             processed: AtomicU64::new(0),
+            by_model: Mutex::default(),
             retries: [const { AtomicU64::new(0) }; Endpoint::ALL.len()],
             probes_ok: AtomicU64::new(0),
             probes_failed: AtomicU64::new(0),
         }
+    }
+
+    /// Counts the attempts that `model` sends here. Resolved when a snapshot is bound; `model` is a
+    /// declared or advertised name, so there are few.
+    pub fn attempts_of(&self, model: &Arc<str>) -> Arc<AtomicU64> {
+        Arc::clone(self.by_model.lock().entry(Arc::clone(model)).or_default())
+    }
+
+    /// Attempts per model.
+    pub fn attempts(&self) -> Vec<(Arc<str>, u64)> {
+        let counts = self.by_model.lock();
+        counts
+            .iter()
+            .map(|(model, count)| (Arc::clone(model), count.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Identity of the worker.

@@ -12,7 +12,7 @@ use crate::live::{Outcome, Trigger, scrape};
 use crate::serve::body::Body;
 use crate::serve::error::{json as respond_json, respond};
 use crate::serve::gate::Gate;
-use crate::telemetry::metrics as names;
+use crate::telemetry::metrics::{self as names, Metric};
 
 /// `POST /admin/reload[?wait=true]`
 pub(crate) async fn reload(gate: &Gate, call: Box<Call>, query: &str) -> Response<Body> {
@@ -69,6 +69,8 @@ pub(crate) fn snapshots(gate: &Gate, call: Box<Call>) -> Response<Body> {
 
 /// `GET /metrics`
 pub(crate) fn metrics(gate: &Gate, call: Box<Call>) -> Response<Body> {
+    let calls = u32::try_from(gate.live.calls()).unwrap_or(u32::MAX);
+    names::gauge(Metric::HttpRequestsInFlight, &[]).set(f64::from(calls));
     let mut text = names::render();
     text.push_str(&scrape::render(&gate.live, clock::now()));
     respond(call, StatusCode::OK, exposition_type(), text.into_bytes())

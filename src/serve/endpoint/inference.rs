@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -17,7 +17,10 @@ use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
 use crate::serve::intake;
+use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::headers::X_REQUEST_ID;
+
+const X_SMG_ROUTED_WORKER_ID: HeaderName = HeaderName::from_static("x-smg-routed-worker-id");
 
 /// Serves `endpoint`.
 pub(crate) async fn inference(
@@ -37,14 +40,18 @@ pub(crate) async fn inference(
     };
     let prepared = match prepare(&mut call, endpoint, headers, body) {
         Ok(prepared) => prepared,
-        Err(refusal) => return refusal.into_response(call),
+        Err(refusal) => {
+            count_refused(endpoint, &refusal);
+            return refusal.into_response(call);
+        }
     };
     let Prepared { job, ranking } = prepared;
+    let id = call.id.clone();
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::from(error).into_response(call),
         Ok(answer) => match ranking {
             Some(ranking) if answer.status().is_success() => rerank::answer(ranking, answer).await,
-            _ => finish(gate, answer),
+            _ => finish(gate, answer, id),
         },
     }
 }
@@ -110,25 +117,38 @@ fn prepare(
     })
 }
 
+/// Counts a request that was refused before it had a route.
+fn count_refused(endpoint: Endpoint, refusal: &Refusal) {
+    let error_type = match refusal.status() {
+        StatusCode::NOT_FOUND => "no_workers",
+        _ => "validation_error",
+    };
+    let labels = [
+        ("router_type", "http"),
+        ("backend_type", "regular"),
+        ("connection_mode", "http"),
+        ("model", "unknown"),
+        ("endpoint", endpoint.label()),
+        ("error_type", error_type),
+    ];
+    names::counter(Metric::RouterRequestErrors, &labels).increment(1);
+}
+
 /// A worker's answer as the client gets it.
-fn finish(gate: &Gate, answer: Response<Answered>) -> Response<Body> {
-    let (id, worker) = {
-        let call = answer.body().call();
-        let routed = call.and_then(|call| {
+fn finish(gate: &Gate, answer: Response<Answered>, id: HeaderValue) -> Response<Body> {
+    let worker = answer
+        .body()
+        .call()
+        .filter(|_| gate.listener.expose_worker_id)
+        .and_then(|call| {
             let worker = call.routed.as_ref()?.worker?;
             Some(call.snapshot.worker(worker)?.parts.id.clone())
         });
-        (call.map(|call| call.id.clone()), routed)
-    };
     let mut response = answer.map(Body::worker);
     let headers = response.headers_mut();
-    if let Some(id) = id {
-        headers.insert(X_REQUEST_ID, id);
-    }
-    if gate.listener.expose_worker_id
-        && let Some(worker) = worker
-    {
-        headers.insert("x-smg-routed-worker-id", worker);
+    headers.insert(X_REQUEST_ID, id);
+    if let Some(worker) = worker {
+        headers.insert(X_SMG_ROUTED_WORKER_ID, worker);
     }
     response
 }
@@ -164,8 +184,6 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
