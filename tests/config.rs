@@ -125,9 +125,9 @@ fn every_fixture_is_used() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                walk(&path, out)
+                walk(&path, out);
             } else {
-                drop(out.insert(path))
+                out.insert(path);
             }
         }
     }

@@ -1,7 +1,5 @@
 //! The effective configuration as TOML, each value with its origin where that is asked for.
 
-use std::fmt::Write as _;
-
 use toml::{Table, Value};
 
 use super::Loaded;
@@ -49,7 +47,7 @@ impl Writer<'_> {
         for (key, value) in plain {
             let path = join(path, key);
             match value {
-                Value::Array(items) if items.iter().any(|item| long(item)) => {
+                Value::Array(items) if items.iter().any(long) => {
                     self.line(&format!("{} = [", quoted(key)));
                     for (i, item) in items.iter().enumerate() {
                         let comment = self.comment(&format!("{path}[{i}]"));
@@ -95,8 +93,8 @@ impl Writer<'_> {
     }
 
     fn line(&mut self, text: &str) {
-        // Writing into a string cannot fail.
-        let _ = writeln!(self.out, "{text}");
+        self.out.push_str(text);
+        self.out.push('\n');
     }
 }
 

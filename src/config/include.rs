@@ -1,6 +1,6 @@
 //! Reading: the file, the files it includes, and their merge into one tree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::expand::{ExpandError, expand};
 use super::origin::Origins;
 use super::source::SourceFile;
-use super::tree::parse::parse;
+use super::tree::parse::{Syntax, parse};
 use super::tree::path::KeyPath;
 use super::tree::{Mark, Node, Value, merge};
 use crate::base::file;
@@ -30,8 +30,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) files: Vec<PathBuf>,
     /// The folders in which a change can change what is read.
     pub(crate) directories: BTreeSet<PathBuf>,
-    /// Files, by their index, that are not TOML.
-    pub(crate) broken: BTreeSet<usize>,
+
     pub(crate) hash: Sha256,
     /// The files from the first one to the one being read, by their true names.
     open: Vec<PathBuf>,
@@ -46,11 +45,13 @@ impl<'a> Reading<'a> {
             origins: Origins {
                 root: Node::table(Mark::Default),
                 sources: Vec::new(),
+                broken: BTreeMap::new(),
+                incomplete: false,
             },
             diagnostics: Vec::new(),
             files: Vec::new(),
             directories: BTreeSet::new(),
-            broken: BTreeSet::new(),
+
             hash: Sha256::new(),
             open: Vec::new(),
             seen: BTreeSet::new(),
@@ -95,16 +96,7 @@ impl<'a> Reading<'a> {
         let mut source = SourceFile::new(path.to_owned(), text);
         source.hide_secrets(&root);
         self.origins.sources.push(source);
-        if !syntax.is_empty() {
-            self.broken.insert(index);
-        }
-        for mistake in syntax {
-            let mark = Mark::File {
-                file: index,
-                span: mistake.span,
-            };
-            self.report("syntax", mistake.message, Some(&mark));
-        }
+        self.report_syntax(index, syntax);
         self.expand(&mut root);
 
         let includes = root.get("include").cloned();
@@ -122,6 +114,37 @@ impl<'a> Reading<'a> {
         }
         self.open.pop();
         Some(root)
+    }
+
+    /// Reports what is not TOML: of each line the first mistake, as further ones follow from it.
+    fn report_syntax(&mut self, file: usize, mut syntax: Vec<Syntax>) {
+        syntax.sort_by_key(|mistake| mistake.span.start);
+        let mut last = None;
+        for Syntax { span, message } in syntax {
+            let Some(source) = self.origins.sources.get(file) else {
+                return;
+            };
+            let line = source.position(span.start).0;
+            if last.replace(line) == Some(line) {
+                continue;
+            }
+            self.origins.broken.entry(file).or_insert(line);
+            let key = source
+                .text()
+                .get(span.clone())
+                .unwrap_or_default()
+                .to_owned();
+            let mark = Mark::File { file, span };
+            if message == "duplicate key" {
+                self.report(
+                    "key-twice",
+                    format!("`{key}` is set twice in this table"),
+                    Some(&mark),
+                );
+            } else {
+                self.report("syntax", message, Some(&mark));
+            }
+        }
     }
 
     fn report(&mut self, slug: &'static str, message: String, mark: Option<&Mark>) {

@@ -22,6 +22,7 @@ pub mod spec;
 mod tree;
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use sha2::Digest;
@@ -104,9 +105,10 @@ pub fn load(input: &Input) -> Loaded {
         mut diagnostics,
         mut files,
         mut directories,
-        broken,
         ..
     } = reading;
+    // Until now everything that was found is about text that could not be read.
+    origins.incomplete = diagnostics.iter().any(Diagnostic::is_error);
 
     let mut spec = None;
     if let Some(mut root) = root {
@@ -114,7 +116,7 @@ pub fn load(input: &Input) -> Loaded {
         input.overlay.apply(&mut root, &origins, &mut diagnostics);
         add_control_socket(&mut root, &input.environment);
         read::unite_health(&mut root, &origins, &mut diagnostics);
-        spec = read::read(&mut root, &origins, &broken, &mut diagnostics);
+        spec = read::read(&mut root, &origins, &mut diagnostics);
         origins.root = root;
         if let Some(spec) = &mut spec {
             let mut resolver = secrets::Resolver::new(input, &origins);
@@ -126,10 +128,13 @@ pub fn load(input: &Input) -> Loaded {
                     .filter_map(|f| Some(f.parent()?.to_owned())),
             );
             files.append(&mut resolver.files);
-            diagnostics.append(&mut resolver.diagnostics);
-            if broken.is_empty() {
-                diagnostics.extend(check::check(spec, &origins, input.secrets));
-            }
+            let mut checked = resolver.diagnostics;
+            checked.extend(check::check(spec, &origins, input.secrets));
+            diagnostics.extend(
+                checked
+                    .into_iter()
+                    .filter(|found| origins.is_founded(found)),
+            );
         }
     }
     sort(&mut diagnostics, &origins);
@@ -137,6 +142,8 @@ pub fn load(input: &Input) -> Loaded {
         spec = None;
     }
     let directories = directories.into_iter().collect();
+    let mut named = BTreeSet::new();
+    files.retain(|file| named.insert(file.clone()));
     Loaded {
         spec,
         origins,

@@ -1,8 +1,9 @@
 //! Provenance: where each effective value comes from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::diag::Place;
+use super::diag::{Diagnostic, Place};
 use super::source::SourceFile;
 use super::tree::path::KeyPath;
 use super::tree::{Mark, Node};
@@ -44,6 +45,10 @@ impl fmt::Display for Origin {
 pub struct Origins {
     pub(crate) root: Node,
     pub(crate) sources: Vec<SourceFile>,
+    /// Files, by index, that are not TOML, and the line from which what was read is in doubt.
+    pub(crate) broken: BTreeMap<usize, usize>,
+    /// Whether a file is broken or could not be read at all, so that something may be missing.
+    pub(crate) incomplete: bool,
 }
 
 impl Origins {
@@ -89,9 +94,37 @@ impl Origins {
 
     /// Whether all that was written at and below a key could be read.
     pub(crate) fn is_intact(&self, key: &str) -> bool {
-        self.root
-            .find(&KeyPath::parse(key))
-            .is_none_or(Node::is_intact)
+        !self.incomplete
+            && self
+                .root
+                .find(&KeyPath::parse(key))
+                .is_none_or(Node::is_intact)
+    }
+
+    /// Whether what stands at a mark may not be what was meant, as the file is no TOML there.
+    pub(crate) fn is_doubtful(&self, mark: &Mark) -> bool {
+        let Mark::File { file, span } = mark else {
+            return false;
+        };
+        let line = self
+            .sources
+            .get(*file)
+            .map_or(0, |source| source.position(span.start).0);
+        self.broken.get(file).is_some_and(|first| line >= *first)
+    }
+
+    /// Whether a diagnostic stands on what was read without doubt.
+    pub(crate) fn is_founded(&self, diagnostic: &Diagnostic) -> bool {
+        match &diagnostic.primary {
+            Some(Place::File(spot)) => !self.broken.iter().any(|(file, line)| {
+                self.sources
+                    .get(*file)
+                    .is_some_and(|s| s.path.display().to_string() == spot.file)
+                    && spot.line >= *line
+            }),
+            Some(Place::Flag(_) | Place::Environment(_)) => true,
+            None => !self.incomplete,
+        }
     }
 
     pub(crate) fn place_of(&self, mark: &Mark) -> Option<Place> {

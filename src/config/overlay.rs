@@ -153,6 +153,7 @@ pub(crate) fn add_defaults(root: &mut Node) {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Part<'a> {
     Host(&'a str),
     Port(i64),

@@ -1,7 +1,7 @@
 //! The tree to a `Spec`, with a diagnostic for everything that does not fit.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+
 use std::path::PathBuf;
 
 use super::diag::Diagnostic;
@@ -19,15 +19,10 @@ const MAX_MISTAKES: usize = 500;
 /// Reads the tree. What does not fit is reported and marked absent in the tree, so that the `Spec`
 /// holds everything else; `None` if the root itself cannot be read.
 ///
-/// In a file that is not TOML (`broken`) only unknown keys are reported: what else looks wrong
+/// Behind a place where a file is not TOML only unknown keys are reported: what else looks wrong
 /// there may be an effect of that.
-pub(crate) fn read(
-    root: &mut Node,
-    origins: &Origins,
-    broken: &BTreeSet<usize>,
-    out: &mut Vec<Diagnostic>,
-) -> Option<Spec> {
-    check_version(root, origins, broken, out);
+pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>) -> Option<Spec> {
+    check_version(root, origins, out);
     let folders: Vec<PathBuf> = origins
         .sources
         .iter()
@@ -48,11 +43,9 @@ pub(crate) fn read(
             Err(mistake) => mistake,
         };
         let node = root.find(&mistake.path)?;
-        let in_broken_file = matches!(&node.mark, Mark::File { file, .. } if broken.contains(file));
-        // A key that was there and wrong has been reported; now it is missing, which is no news.
-        let known_gap = matches!(&mistake.kind, Kind::Missing { key } if node.entry(key).is_some());
-        if !in_broken_file && !known_gap {
-            out.push(explain(&mistake, node, origins));
+        if is_news(&mistake, node, origins) {
+            let path = root.written(&mistake.path).to_string();
+            out.push(explain(&mistake.kind, &path, node).at(origins.place_of(&node.mark)));
         }
         if mistake.path.is_root() {
             return None;
@@ -64,6 +57,20 @@ pub(crate) fn read(
         "there are more mistakes, which are not shown",
     ));
     None
+}
+
+/// Whether a mistake is one of its own, and no effect of another that has been reported.
+fn is_news(mistake: &Mistake, node: &Node, origins: &Origins) -> bool {
+    let cut = matches!(&node.mark, Mark::File { file, .. } if origins.broken.contains_key(file));
+    let gaps = node.entries().iter().any(|entry| entry.node.is_absent());
+    match &mistake.kind {
+        Kind::Missing { key } => !cut && node.entry(key).is_none(),
+        Kind::Type { .. }
+        | Kind::Value { .. }
+        | Kind::Word { .. }
+        | Kind::Unknown { .. }
+        | Kind::Other(_) => !gaps && !origins.is_doubtful(&node.mark),
+    }
 }
 
 /// Moves `[pools.health]` to where it is short for.
@@ -109,12 +116,7 @@ pub(crate) fn unite_health(root: &mut Node, origins: &Origins, out: &mut Vec<Dia
 }
 
 /// The version decides what everything else means, so it is looked at first.
-fn check_version(
-    root: &mut Node,
-    origins: &Origins,
-    broken: &BTreeSet<usize>,
-    out: &mut Vec<Diagnostic>,
-) {
+fn check_version(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>) {
     let diagnostic = match root.entry("version").map(|entry| &entry.node) {
         Some(Node {
             value: Value::Int(1),
@@ -126,7 +128,7 @@ fn check_version(
                 .at(origins.place_of(&node.mark))
                 .help("this program reads version 1 of the grammar"),
         ),
-        None if !broken.is_empty() => None,
+        None if !origins.broken.is_empty() => None,
         None => Some(
             Diagnostic::error("missing-key", "the file does not say its `version`")
                 .at(origins.place_of(&root.mark))
@@ -151,8 +153,9 @@ fn unknown_key(root: &Node, origins: &Origins, key: &UnknownKey) -> Diagnostic {
     let place = root
         .key_mark(&key.path)
         .and_then(|mark| origins.place_of(mark));
-    Diagnostic::error("unknown-key", format!("unknown key `{}`", key.path))
-        .about(key.path.to_string())
+    let path = root.written(&key.path).to_string();
+    Diagnostic::error("unknown-key", format!("unknown key `{path}`"))
+        .about(path)
         .at(place)
         .help(suggestion(word, key.known, "known here"))
 }
@@ -165,10 +168,8 @@ fn suggestion(word: &str, known: &'static [&'static str], otherwise: &str) -> St
     }
 }
 
-fn explain(mistake: &Mistake, node: &Node, origins: &Origins) -> Diagnostic {
-    let path = &mistake.path;
-    let place = origins.place_of(&node.mark);
-    let diagnostic = match &mistake.kind {
+fn explain(kind: &Kind, path: &str, node: &Node) -> Diagnostic {
+    let diagnostic = match kind {
         Kind::Type { expected } => Diagnostic::error(
             "type",
             format!("`{path}` must be {expected}, not {}", node.kind()),
@@ -196,5 +197,5 @@ fn explain(mistake: &Mistake, node: &Node, origins: &Origins) -> Diagnostic {
             Diagnostic::error(slug, format!("`{path}`: {message}"))
         }
     };
-    diagnostic.about(path.to_string()).at(place)
+    diagnostic.about(path)
 }

@@ -68,14 +68,18 @@ impl SourceFile {
             .iter()
             .filter(|(at, _)| *at >= start && *at < first_end)
             .count();
-        // A stretch inside a masked one has no character of its own.
-        let covered = shown.iter().filter(|(at, _)| *at <= start).next_back();
-        let skip = if len == 0 && start < first_end {
-            covered.map_or(skip, |(at, _)| {
-                shown.iter().filter(|(other, _)| other < at).count()
-            })
-        } else {
-            skip
+        // A stretch inside a masked one has no character of its own: the mask stands for it.
+        let covered = shown
+            .iter()
+            .rev()
+            .find(|(at, _)| *at <= start)
+            .map(|(at, _)| *at);
+        let (skip, len) = match covered.filter(|_| len == 0 && start < first_end) {
+            Some(mask) => (
+                shown.iter().filter(|(at, _)| *at < mask).count(),
+                shown.iter().filter(|(at, _)| *at == mask).count(),
+            ),
+            None => (skip, len),
         };
         Place::File(Spot {
             file: self.path.display().to_string(),
@@ -284,7 +288,7 @@ fn guess(line: &str) -> Vec<Range<usize>> {
         }
         i += 1;
     }
-    out.extend(user_info(line));
+    out.extend(parts_of_urls(line));
     out
 }
 
@@ -321,8 +325,8 @@ fn value_end(line: &str, start: usize) -> usize {
     }
 }
 
-/// What stands between `//` and the `@` of a URL.
-fn user_info(line: &str) -> Vec<Range<usize>> {
+/// What stands between `//` and the `@` of a URL, and behind its `?`.
+fn parts_of_urls(line: &str) -> Vec<Range<usize>> {
     let mut out = Vec::new();
     for (at, _) in line.match_indices("://") {
         let start = at + 3;
@@ -333,6 +337,23 @@ fn user_info(line: &str) -> Vec<Range<usize>> {
             .unwrap_or_default();
         if let Some(end) = authority.rfind('@').filter(|end| *end > 0) {
             out.push(start..start + end);
+        }
+        let url = rest
+            .split(['"', '\'', ',', '}', ' ', '#'])
+            .next()
+            .unwrap_or_default();
+        // `:?` belongs to a variable.
+        let query = url
+            .match_indices('?')
+            .map(|(query, _)| query)
+            .find(|query| {
+                query + 1 < url.len()
+                    && !url
+                        .get(..*query)
+                        .is_some_and(|before| before.ends_with(':'))
+            });
+        if let Some(query) = query {
+            out.push(start + query + 1..start + url.len());
         }
     }
     out
@@ -365,7 +386,7 @@ mod tests {
             panic!()
         };
         assert_eq!((spot.text.as_str(), spot.skip, spot.len), ("üb = 1", 1, 1));
-        let Place::File(spot) = file.place(9..40) else {
+        let Place::File(spot) = file.place(10..40) else {
             panic!()
         };
         assert_eq!((spot.line, spot.column), (3, 1));
@@ -418,6 +439,12 @@ mod tests {
                 "w = ['http://u:canary@h']",
                 "w",
                 "w = ['http://***@h']",
+                "w",
+            ),
+            (
+                "w = 'http://h/?k=canary' # x",
+                "w",
+                "w = 'http://h/?***' # x",
                 "w",
             ),
             (

@@ -125,7 +125,7 @@ impl Check<'_> {
                 .find(|(_, other)| overlap(address, other));
             if let Some((first, other)) = taken {
                 let message = if address == other {
-                    format!("two listeners have the address `{address}`")
+                    format!("the address `{address}` is taken twice")
                 } else {
                     format!("the addresses `{address}` and `{other}` overlap")
                 };

@@ -147,7 +147,7 @@ impl Check<'_> {
                 self.error(
                     "name",
                     &key,
-                    format!("the name of a {what} must not be empty"),
+                    format!("the name of a {what} must not be empty, nor hold control characters"),
                 );
                 continue;
             }

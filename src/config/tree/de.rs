@@ -178,6 +178,7 @@ fn in_words(expected: &str) -> String {
         "u16" => u64::from(u16::MAX),
         "u32" => u64::from(u32::MAX),
         "a sequence" => return "an array".to_owned(),
+        "path string" => return "a path".to_owned(),
         "a map" => return "a table".to_owned(),
         "f64" => return "a number".to_owned(),
         _ if expected.starts_with("struct ") => return "a table".to_owned(),

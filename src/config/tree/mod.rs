@@ -191,6 +191,29 @@ impl Node {
             })
     }
 
+    /// The path with its indices as they are written, the absent ones counted.
+    pub(crate) fn written(&self, path: &KeyPath) -> KeyPath {
+        let mut node = Some(self);
+        let steps = path.0.iter().map(|step| match (step, node) {
+            (Step::Key(key), _) => {
+                node = node.and_then(|n| n.entry(key)).map(|entry| &entry.node);
+                step.clone()
+            }
+            (Step::Index(index), Some(array)) => {
+                let mut present = array
+                    .elements()
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, n)| !n.is_absent());
+                let found = present.nth(*index);
+                node = found.map(|(_, n)| n);
+                Step::Index(found.map_or(*index, |(at, _)| at))
+            }
+            (Step::Index(_), None) => step.clone(),
+        });
+        KeyPath(steps.collect())
+    }
+
     /// Where the key at the end of a path was written; for an array element, the element.
     pub(crate) fn key_mark(&self, path: &KeyPath) -> Option<&Mark> {
         let (parent, last) = path.split_last()?;
