@@ -1,6 +1,6 @@
 //! Diagnostics for reading: the line, a caret and a `help:`. Works without colour.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 
 use super::{Diagnostic, Place, Spot};
 
@@ -11,8 +11,7 @@ pub(super) fn render(diagnostics: &[Diagnostic]) -> String {
         if i > 0 {
             out.push('\n');
         }
-        // Writing into a string cannot fail.
-        let _ = write!(out, "{diagnostic}");
+        out.push_str(&diagnostic.to_string());
     }
     out
 }

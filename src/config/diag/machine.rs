@@ -1,7 +1,6 @@
 //! Diagnostics for programs: JSON, GitHub workflow commands, SARIF 2.1.0.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
@@ -47,8 +46,7 @@ pub(super) fn github(diagnostics: &[Diagnostic]) -> String {
                 let file = escape_property(file);
                 properties = format!("file={file},line={line},endLine={end_line},col={column},");
                 if line == end_line {
-                    // Writing into a string cannot fail.
-                    let _ = write!(properties, "endColumn={},", spot.end_column);
+                    properties.push_str(&format!("endColumn={},", spot.end_column));
                 }
             }
             Some(Place::Flag(name)) => message = format!("{message} (flag {name})"),
@@ -66,12 +64,10 @@ pub(super) fn github(diagnostics: &[Diagnostic]) -> String {
         if let Some(help) = &diagnostic.help {
             message = format!("{message}\nhelp: {help}");
         }
-        let _ = writeln!(
-            out,
-            "::{command} {properties}title=smg {}::{}",
-            diagnostic.slug,
-            escape(&message)
-        );
+        let (slug, message) = (diagnostic.slug, escape(&message));
+        out.push_str(&format!(
+            "::{command} {properties}title=smg {slug}::{message}\n"
+        ));
     }
     out
 }
@@ -166,8 +162,7 @@ fn uri(file: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            // Writing into a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
     out
