@@ -53,7 +53,7 @@ pub struct Model {
 impl Model {
     /// Whether `name` stands for many names.
     pub fn is_glob(&self) -> bool {
-        self.name.contains(['*', '?', '['])
+        self.name.contains(['*', '?'])
     }
 }
 

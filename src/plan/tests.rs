@@ -1,0 +1,264 @@
+use super::{Admission, Facts, Learned, Plan, Target, Unroutable, WorkerKey, compile, diff};
+use crate::config::spec::Spec;
+
+const TWO_POOLS: &str = r#"
+version = 1
+[[pools]]
+name = "a"
+workers = ["http://a1:8000", "http://A2:8000/"]
+[[pools]]
+name = "b"
+runtime = "sglang"
+workers = ["http://b1:8000", { url = "http://b2:8000", model = "pinned" }]
+[[models]]
+name = "llama"
+aliases = ["l"]
+pool = "a"
+[[models]]
+name = "qwen-*"
+pool = "b"
+policy = "round_robin"
+"#;
+
+fn spec(text: &str) -> Spec {
+    toml::from_str(text).unwrap()
+}
+
+fn facts(known: &[(&str, &[&str])]) -> Facts {
+    let workers = known.iter().map(|(url, models)| {
+        let models = models.iter().map(|model| (*model).to_owned()).collect();
+        (
+            WorkerKey::new(url),
+            Learned {
+                models,
+                ..Learned::default()
+            },
+        )
+    });
+    Facts {
+        workers: workers.collect(),
+    }
+}
+
+fn candidates(plan: &Plan, model: Option<&str>) -> Result<Vec<String>, Unroutable> {
+    let Target { route, .. } = plan.routes.resolve(model)?;
+    let route = &plan.routes.all[route.0 as usize];
+    Ok(route
+        .candidates
+        .iter()
+        .map(|ix| plan.workers[ix.0 as usize].key.to_string())
+        .collect())
+}
+
+#[test]
+fn keys_are_normalised() {
+    for (url, key) in [
+        ("http://Host:80/", "http://host:80"),
+        ("http://host", "http://host:80"),
+        ("http://host:8000/v2/", "http://host:8000/v2"),
+        ("http://[::1]:9", "http://[::1]:9"),
+    ] {
+        assert_eq!(WorkerKey::new(url).as_str(), key);
+    }
+    assert_eq!(
+        WorkerKey::new("http://host").id(),
+        WorkerKey::new("http://HOST:80/").id()
+    );
+}
+
+#[test]
+fn a_name_an_alias_and_a_glob_lead_to_their_pool() {
+    let facts = facts(&[
+        ("http://a1:8000", &["llama"]),
+        ("http://a2:8000", &["other"]),
+        ("http://b1:8000", &["qwen-7b"]),
+    ]);
+    let plan = compile(&spec(TWO_POOLS), &facts);
+    assert_eq!(
+        candidates(&plan, Some("llama")).unwrap(),
+        ["http://a1:8000"]
+    );
+    assert_eq!(candidates(&plan, Some("l")).unwrap(), ["http://a1:8000"]);
+    assert_eq!(
+        candidates(&plan, Some("qwen-7b")).unwrap(),
+        ["http://b1:8000"]
+    );
+    // Nobody advertises it and everybody in the pool names models.
+    assert!(candidates(&plan, Some("qwen-72b")).unwrap().is_empty());
+    // Advertised, declared by nobody.
+    assert_eq!(
+        candidates(&plan, Some("other")).unwrap(),
+        ["http://a2:8000"]
+    );
+    assert_eq!(
+        candidates(&plan, Some("pinned")).unwrap(),
+        ["http://b2:8000"]
+    );
+    assert_eq!(candidates(&plan, Some("gpt")), Err(Unroutable::Unknown));
+    assert_eq!(candidates(&plan, None), Err(Unroutable::Missing));
+}
+
+#[test]
+fn only_an_alias_renames() {
+    let plan = compile(&spec(TWO_POOLS), &Facts::default());
+    let rename = |name| {
+        plan.routes
+            .resolve(Some(name))
+            .unwrap()
+            .rename
+            .map(|n| n.to_string())
+    };
+    assert_eq!(rename("l").as_deref(), Some("llama"));
+    assert_eq!(rename("llama"), None);
+    assert_eq!(rename("qwen-1"), None);
+}
+
+#[test]
+fn names_under_a_glob_share_its_entry_and_its_policy() {
+    let facts = facts(&[("http://b1:8000", &["qwen-7b", "qwen-14b"])]);
+    let plan = compile(&spec(TWO_POOLS), &facts);
+    for name in ["qwen-7b", "qwen-14b", "qwen-whatever"] {
+        let route = plan.routes.resolve(Some(name)).unwrap().route;
+        let route = &plan.routes.all[route.0 as usize];
+        assert_eq!(&*route.entry, "qwen-*", "{name}");
+        assert_eq!(route.policy.as_str(), "round_robin");
+    }
+}
+
+#[test]
+fn a_declared_runtime_with_a_declared_model_is_used_at_once() {
+    let plan = compile(&spec(TWO_POOLS), &Facts::default());
+    let admission = |url: &str| {
+        let key = WorkerKey::new(url);
+        plan.workers
+            .iter()
+            .find(|worker| worker.key == key)
+            .unwrap()
+            .admission
+    };
+    assert_eq!(admission("http://a1:8000"), Admission::Pending);
+    assert_eq!(admission("http://b1:8000"), Admission::AtOnce);
+    let plan = compile(&spec(TWO_POOLS), &facts(&[("http://a1:8000", &[])]));
+    let first = plan
+        .workers
+        .iter()
+        .find(|worker| worker.key.as_str() == "http://a1:8000");
+    assert_eq!(first.unwrap().admission, Admission::Registered);
+}
+
+#[test]
+fn the_only_model_needs_no_name() {
+    let text = "version = 1\n[[pools]]\nname = \"p\"\nworkers = [\"http://w:1\"]\n";
+    let one = compile(&spec(text), &facts(&[("http://w:1", &["m"])]));
+    for name in [None, Some(""), Some("unknown"), Some("m")] {
+        assert_eq!(candidates(&one, name).unwrap(), ["http://w:1"], "{name:?}");
+    }
+    let two = compile(&spec(text), &facts(&[("http://w:1", &["m", "n"])]));
+    assert_eq!(candidates(&two, None), Err(Unroutable::Missing));
+    // One that names no model takes any.
+    let any = compile(&spec(text), &facts(&[("http://w:1", &[])]));
+    assert_eq!(candidates(&any, Some("whatever")).unwrap(), ["http://w:1"]);
+    assert_eq!(candidates(&any, None).unwrap(), ["http://w:1"]);
+    // Nothing is known yet.
+    let none = compile(&spec(text), &Facts::default());
+    assert_eq!(candidates(&none, Some("m")), Err(Unroutable::Unknown));
+}
+
+#[test]
+fn undeclared_models_can_be_rejected() {
+    let text = format!("{TWO_POOLS}\n[routing]\nundeclared_models = \"reject\"\n");
+    let facts = facts(&[
+        ("http://a1:8000", &["llama", "other"]),
+        ("http://a2:8000", &["more"]),
+    ]);
+    let plan = compile(&spec(&text), &facts);
+    assert_eq!(candidates(&plan, Some("other")), Err(Unroutable::Unknown));
+    assert_eq!(
+        candidates(&plan, Some("llama")).unwrap(),
+        ["http://a1:8000"]
+    );
+}
+
+#[test]
+fn settings_are_inherited_key_by_key() {
+    let text = r#"
+version = 1
+[reliability.retry]
+max_retries = 4
+max_backoff = "7s"
+[[pools]]
+name = "p"
+workers = ["http://w:1"]
+[pools.reliability.retry]
+max_backoff = "3s"
+[pools.reliability.timeouts]
+total = "9s"
+[[models]]
+name = "m"
+[models.reliability.retry]
+max_retries = 0
+[models.reliability.timeouts]
+idle = "2s"
+"#;
+    let plan = compile(&spec(text), &Facts::default());
+    let route = plan.routes.resolve(Some("m")).unwrap().route;
+    let route = &plan.routes.all[route.0 as usize];
+    assert_eq!(route.retry.attempts, 1);
+    assert_eq!(route.retry.max_backoff.as_secs(), 3);
+    assert_eq!(route.timeouts.total.as_secs(), 9);
+    assert_eq!(route.timeouts.idle.as_secs(), 2);
+    assert_eq!(plan.pools[0].retry.attempts, 4);
+}
+
+#[test]
+fn a_url_in_two_pools_is_one_worker_with_two_memberships() {
+    let text = r#"
+version = 1
+[[pools]]
+name = "p"
+workers = ["http://w:1"]
+[[pools]]
+name = "q"
+workers = ["http://w:1/"]
+"#;
+    let plan = compile(&spec(text), &facts(&[("http://w:1", &["m"])]));
+    assert_eq!(plan.workers.len(), 2);
+    assert_eq!(plan.workers[0].key, plan.workers[1].key);
+    assert_eq!(candidates(&plan, Some("m")).unwrap(), ["http://w:1"]);
+}
+
+#[test]
+fn the_diff_names_what_changed_and_nothing_else() {
+    let old = compile(&spec(TWO_POOLS), &Facts::default());
+    assert!(diff(&old, &old).is_empty());
+    let text = TWO_POOLS
+        .replace("\"http://a1:8000\", ", "")
+        .replace("\"l\"", "\"l2\"");
+    let new = compile(&spec(&text), &Facts::default());
+    let shown: Vec<String> = diff(&old, &new).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "route l removed",
+            "route l2 added",
+            "route llama changed",
+            "worker a/http://a1:8000 removed",
+        ]
+    );
+}
+
+#[test]
+fn a_rotated_key_is_a_change_that_does_not_show_it() {
+    let with = |key: &str| {
+        format!(
+            "version = 1\n[[pools]]\nname = \"p\"\nworkers = [\"http://w:1\"]\napi_key = \"{key}\"\n"
+        )
+    };
+    let old = compile(&spec(&with("first-secret")), &Facts::default());
+    let new = compile(&spec(&with("second-secret")), &Facts::default());
+    let changes = diff(&old, &new);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].to_string(), "worker p/http://w:1 changed");
+    let json = serde_json::to_string(&new).unwrap();
+    assert!(!json.contains("second-secret"), "{json}");
+}
