@@ -1,1 +1,21 @@
 //! Wire shapes: body scan and splice, SSE frames, error bodies. Pure.
+//!
+//! What runs per request ([`scan`], [`splice`]) or per chunk ([`sse`], [`usage`]) works on the bytes
+//! as they came and builds no tree; what runs once in a while ([`rerank`], [`models`]) uses serde.
+
+mod endpoint;
+mod lex;
+mod quote;
+
+pub mod error;
+pub mod load;
+pub mod models;
+pub mod rerank;
+pub mod scan;
+pub mod splice;
+pub mod sse;
+pub mod usage;
+
+pub use endpoint::Endpoint;
+pub use lex::Span;
+pub use usage::Usage;

@@ -1,1 +1,228 @@
 //! Attempts: pick, call, classify, account, retry.
+//!
+//! Invariant: no byte of a request is sent again after a byte of a worker's answer has gone to the
+//! client. Whatever ends a call, its in-flight guard and its counters end with it.
+
+mod attempt;
+mod call;
+mod error;
+mod late;
+mod relay;
+mod retry;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::response::Parts;
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+
+use self::attempt::{Held, Tried};
+pub use self::call::{Call, Routed};
+pub use self::error::{CallError, Deadline};
+use self::late::Late;
+pub use self::relay::{Relay, RelayError};
+use crate::api::Endpoint;
+use crate::plan::{RouteIx, WorkerIx};
+
+/// What a worker is to be asked.
+#[derive(Debug)]
+pub struct Job {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The route that the model name led to.
+    pub route: RouteIx,
+    /// Headers as the client sent them; only those of the allow-list go on.
+    pub headers: HeaderMap,
+    /// The body that the worker gets.
+    pub body: Bytes,
+    /// Whether the client asked for a stream.
+    pub streaming: bool,
+}
+
+impl Job {
+    /// The client's credential, where the pool of `worker` asks for it.
+    fn credential(&self, forward: bool) -> Option<&HeaderValue> {
+        if forward {
+            self.headers.get(AUTHORIZATION)
+        } else {
+            None
+        }
+    }
+}
+
+/// What is remembered between the attempts of one call.
+#[derive(Default)]
+struct State {
+    /// Workers already tried; passed over while others are usable.
+    tried: Vec<WorkerIx>,
+    /// Workers that asked not to be called again before this call's time is over.
+    set_aside: Vec<WorkerIx>,
+    /// The latest answer that was refused, given verbatim if nothing better comes.
+    kept: Option<(Parts, Bytes)>,
+    /// An answer whose head has gone out and whose first event has not come.
+    held: Option<Held>,
+}
+
+/// How far a call has come.
+enum Progress {
+    /// A worker's answer has begun.
+    Begun(Held),
+    /// Attempts are used up; this is what the last worker said.
+    Verbatim(Parts, Bytes),
+    /// There is no answer.
+    Failed(CallError),
+    /// The head may go out although the first event has not come.
+    Head(Parts),
+}
+
+/// The body of an answer.
+pub enum Answered {
+    /// Comes from a worker.
+    Relay(Box<Relay>),
+    /// Its head has gone out; the first event is still to come, perhaps from another worker.
+    Late(Box<Late>),
+    /// A worker's refusal, already read.
+    Kept(Bytes, Box<Call>),
+}
+
+/// Runs `job` until an answer has begun.
+///
+/// Cancel safety: dropping the future ends the attempt and releases the worker.
+///
+/// # Errors
+/// The call and why nobody answered it, for the caller to tell the client.
+pub async fn run(
+    mut call: Box<Call>,
+    job: Job,
+) -> Result<Response<Answered>, (Box<Call>, CallError)> {
+    let job = Arc::new(job);
+    let keepalive = call.snapshot.plan.server.sse_keepalive;
+    let release = (job.streaming && !keepalive.is_zero()).then_some(keepalive);
+    let mut state = State::default();
+    match advance(&mut call, &job, &mut state, release).await {
+        Progress::Begun(held) => {
+            let (parts, relay) = Relay::new(call, &job, held);
+            Ok(Response::from_parts(
+                parts,
+                Answered::Relay(Box::new(relay)),
+            ))
+        }
+        Progress::Verbatim(parts, body) => {
+            call.status = parts.status.as_u16();
+            if let Some(routed) = call.routed.as_mut() {
+                routed.complete = true;
+            }
+            Ok(Response::from_parts(parts, Answered::Kept(body, call)))
+        }
+        Progress::Failed(error) => Err((call, error)),
+        Progress::Head(parts) => {
+            call.status = parts.status.as_u16();
+            let late = Late::new(call, job, state, keepalive);
+            Ok(Response::from_parts(parts, Answered::Late(Box::new(late))))
+        }
+    }
+}
+
+/// Attempts until an answer has begun, the attempts are used up, or the head is to be released.
+async fn advance(
+    call: &mut Box<Call>,
+    job: &Job,
+    state: &mut State,
+    release: Option<Duration>,
+) -> Progress {
+    loop {
+        let tried = match state.held.take() {
+            Some(held) => attempt::resume(call, job, held).await,
+            None => attempt::attempt(call, job, state, release).await,
+        };
+        let failure = match tried {
+            Tried::Begun(held) => return Progress::Begun(held),
+            Tried::Waiting(held) => {
+                let head = copy(&held.parts);
+                state.held = Some(held);
+                return Progress::Head(head);
+            }
+            Tried::Nobody => {
+                return match state.kept.take() {
+                    Some((parts, body)) => Progress::Verbatim(parts, body),
+                    None => Progress::Failed(CallError::NoWorker),
+                };
+            }
+            Tried::Refused(held) => retry::Failed::Refused(Box::new(held)),
+            Tried::Failed { worker, error } => retry::Failed::Error(worker, error),
+        };
+        match retry::next(call, job, state, failure).await {
+            retry::Next::Again => {}
+            retry::Next::Final(progress) => return progress,
+        }
+    }
+}
+
+/// The head alone. Response parts cannot be cloned with their extensions, and need not be.
+fn copy(parts: &Parts) -> Parts {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().clone_from(&parts.headers);
+    response.into_parts().0
+}
+
+impl Answered {
+    /// The call that the answer belongs to; `None` while a late stream's next attempt holds it.
+    pub fn call(&self) -> Option<&Call> {
+        match self {
+            Self::Relay(relay) => relay.call(),
+            Self::Kept(_, call) => Some(call),
+            Self::Late(_) => None,
+        }
+    }
+
+    /// Ends the answer and gives the call back, for an endpoint that answers in its own words.
+    /// `None` for a late stream, whose head has gone out.
+    pub fn into_call(self) -> Option<Box<Call>> {
+        match self {
+            Self::Relay(relay) => relay.into_call(),
+            Self::Kept(_, call) => Some(call),
+            Self::Late(_) => None,
+        }
+    }
+}
+
+impl Body for Answered {
+    type Data = Bytes;
+    type Error = RelayError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        match self.get_mut() {
+            Self::Relay(relay) => Pin::new(&mut **relay).poll_frame(cx),
+            Self::Late(late) => Pin::new(&mut **late).poll_frame(cx),
+            Self::Kept(data, _) => {
+                let data = std::mem::take(data);
+                Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Relay(relay) => relay.is_end_stream(),
+            Self::Late(_) => false,
+            Self::Kept(data, _) => data.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Relay(relay) => relay.size_hint(),
+            Self::Late(_) => SizeHint::new(),
+            Self::Kept(data, _) => SizeHint::with_exact(data.len() as u64),
+        }
+    }
+}

@@ -1,1 +1,11 @@
-//! `Snapshot` and `Live`, the only `ArcSwap`; the traits over which `serve` and `control` meet.
+//! `Snapshot` and `Live`, the only swap of the house; the traits over which `serve` and `control`
+//! meet.
+
+mod admin;
+mod handle;
+pub mod scrape;
+mod snapshot;
+
+pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
+pub use handle::{CallGuard, Live, Phase, Prepared};
+pub use snapshot::{RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};

@@ -1,1 +1,107 @@
 //! `compile(&Spec, &Facts) -> Plan`: what the configuration means, as pure data.
+//!
+//! Invariant: nothing here reads a file, asks the time or holds a lock; the same input gives the
+//! same plan in every gateway.
+
+mod diff;
+mod facts;
+mod listener;
+mod pool;
+mod route;
+mod table;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use diff::{Change, diff};
+pub use facts::{Facts, Learned};
+pub use listener::{Address, Cors, Groups, Limits, Listener};
+pub use pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
+pub use route::{
+    Glob, Listed, Named, Route, RouteIx, Routes, Target, Unroutable, is_glob, matches,
+};
+pub use worker::{Admission, Worker, WorkerIx, WorkerKey};
+
+use crate::config::spec::Spec;
+
+/// What the configuration and the facts mean together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// What holds for every request.
+    pub server: Server,
+    /// Sockets.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Pools, in the order of the file.
+    pub pools: Vec<Pool>,
+    /// Worker memberships, by pool and then by key.
+    pub workers: Vec<Worker>,
+    /// From model names to workers.
+    pub routes: Routes,
+    /// Probes in flight at once.
+    pub max_in_flight_probes: usize,
+}
+
+/// What holds for every request.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Server {
+    /// Time that requests in flight have at shutdown.
+    pub shutdown_grace_period: Duration,
+    /// Largest request body in bytes.
+    pub max_payload: usize,
+    /// Headers that may carry a request id, in order; lower case.
+    pub request_id_headers: Vec<Arc<str>>,
+    /// Silence after which a comment is sent on an event stream; zero: never.
+    pub sse_keepalive: Duration,
+}
+
+/// Compiles `spec`, which the checks have accepted, with what is known about workers.
+pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
+    let (pools, workers) = table::pools(spec, facts);
+    let routes = table::routes(spec, facts, &pools, &workers);
+    Plan {
+        server: Server {
+            shutdown_grace_period: spec.server.shutdown_grace_period.get(),
+            max_payload: usize::try_from(spec.server.max_payload_size.get()).unwrap_or(usize::MAX),
+            request_id_headers: spec
+                .server
+                .request_id_headers
+                .iter()
+                .map(|name| name.to_ascii_lowercase().into())
+                .collect(),
+            sse_keepalive: spec.server.sse_keepalive.get(),
+        },
+        listeners: spec
+            .listeners
+            .iter()
+            .map(|l| Arc::new(listener::compile(l)))
+            .collect(),
+        pools,
+        workers,
+        routes,
+        max_in_flight_probes: spec.reliability.health.max_in_flight_probes as usize,
+    }
+}
+
+impl Plan {
+    /// The pool at `ix`, which must come from this plan.
+    ///
+    /// # Panics
+    /// When `ix` comes from another plan and is out of range.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "an index is only ever used with its own plan"
+    )]
+    pub fn pool(&self, ix: PoolIx) -> &Pool {
+        &self.pools[ix.0 as usize]
+    }
+}
+
+impl Worker {
+    /// Whether requests may go to it as far as the plan knows.
+    pub fn is_admitted(&self) -> bool {
+        !matches!(self.admission, Admission::Pending)
+    }
+}

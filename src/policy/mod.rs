@@ -1,1 +1,72 @@
-//! Chooses a worker. Pure: sees views, never the network.
+//! Chooses a worker among candidates. Pure: a policy sees candidates, loads and a hint, never the
+//! network; randomness comes in as a parameter.
+
+mod least_load;
+mod power_of_two;
+mod random;
+mod round_robin;
+
+use crate::config::spec::Policy;
+use crate::state::RouteCell;
+
+/// One candidate of a pick: ready, serving the model, and not yet tried for this call.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate {
+    /// Requests in flight at the worker.
+    pub load: usize,
+    /// Picks of the worker so far; spreads ties.
+    pub processed: u64,
+}
+
+/// What a policy may know about the request. Policies that need more of it say so by
+/// [`wants_text`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hint<'a> {
+    /// The request body, for policies that look at the prompt.
+    pub body: &'a [u8],
+    /// The routing key that the client gave.
+    pub routing_key: Option<&'a str>,
+    /// Token ids of the prompt where they are known.
+    pub tokens: Option<&'a [u32]>,
+}
+
+/// What a finished request tells the policy that placed it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Feedback {
+    /// Whether the worker answered with success.
+    pub success: bool,
+    /// Prompt tokens as the worker counted them.
+    pub prompt_tokens: Option<u64>,
+    /// Those of them that the worker found in its cache.
+    pub cached_tokens: Option<u64>,
+}
+
+/// Chooses one of `candidates`, by index. `None` only when there is none.
+///
+/// The order of `candidates` is the plan's (by URL), so indexes and tie-breaks are the same in
+/// every gateway with the same file.
+pub fn pick(
+    policy: Policy,
+    candidates: &[Candidate],
+    _hint: Hint<'_>,
+    cell: &RouteCell,
+    rng: &mut fastrand::Rng,
+) -> Option<usize> {
+    match candidates.len() {
+        0 => None,
+        1 => Some(0),
+        _ => Some(match policy {
+            Policy::Random => random::pick(candidates, rng),
+            Policy::RoundRobin => round_robin::pick(candidates, cell),
+            Policy::PowerOfTwo => power_of_two::pick(candidates, rng),
+            Policy::LeastLoad => least_load::pick(candidates, rng),
+        }),
+    }
+}
+
+/// Tells the policy how a request that it placed ended.
+pub fn learn(policy: Policy, _cell: &RouteCell, _feedback: Feedback) {
+    match policy {
+        Policy::Random | Policy::RoundRobin | Policy::PowerOfTwo | Policy::LeastLoad => {}
+    }
+}

@@ -1,1 +1,20 @@
-//! Sockets, the middleware stack, endpoints.
+//! Sockets, the stack of layers, endpoints.
+//!
+//! Invariant: a request loads the snapshot once, when its head has been read. Only [`error`] knows
+//! statuses and error bodies.
+
+mod body;
+mod endpoint;
+mod error;
+mod exposition;
+mod gate;
+mod guarded;
+mod intake;
+mod layer;
+mod listen;
+mod observe;
+mod request_id;
+mod routes;
+mod stack;
+
+pub use listen::Listeners;

@@ -1,1 +1,58 @@
-//! Cells: pieces of state that outlive snapshots, each keyed by identity.
+//! Cells: pieces of state that outlive snapshots, each keyed by identity. A cell counts; the plan
+//! judges, so that new thresholds apply at once to old counts.
+
+mod conn;
+mod health;
+mod keyed;
+mod model;
+mod route;
+mod worker;
+
+pub use conn::{Conn, ConnKey, ConnPool};
+pub use health::{HealthCell, HealthState, Transition};
+pub use keyed::Keyed;
+pub use model::{ModelCell, ModelKey, Series};
+pub use route::{RouteCell, RouteKey};
+pub use worker::{InFlight, WorkerCell};
+
+use std::sync::Arc;
+
+use crate::plan::WorkerKey;
+
+/// Identity of a health cell: the worker and the fingerprint of the probe. Two pools that probe
+/// one worker in different ways judge it separately.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HealthKey {
+    /// The worker.
+    pub worker: WorkerKey,
+    /// Path of the probe.
+    pub endpoint: Arc<str>,
+    /// Whether probing is on.
+    pub enabled: bool,
+}
+
+/// All cells of the process.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// Load and counters.
+    pub workers: Keyed<WorkerKey, WorkerCell>,
+    /// Health.
+    pub health: Keyed<HealthKey, HealthCell>,
+    /// Connections.
+    pub conns: Keyed<ConnKey, ConnPool>,
+    /// Policy state.
+    pub routes: Keyed<RouteKey, RouteCell>,
+    /// Metric series per model.
+    pub models: Keyed<ModelKey, ModelCell>,
+}
+
+impl Cells {
+    /// Forgets the names of cells that nobody uses any more.
+    pub fn sweep(&self) {
+        self.workers.sweep();
+        self.health.sweep();
+        self.conns.sweep();
+        self.routes.sweep();
+        self.models.sweep();
+    }
+}

@@ -1,1 +1,8 @@
-//! Talks to one worker over HTTP.
+//! Talks to one worker.
+
+pub mod fetch;
+pub mod headers;
+pub mod http;
+
+pub use self::fetch::{FetchError, Fetched, fetch};
+pub use self::http::{Answer, Failure};

@@ -1,0 +1,42 @@
+# Two commands bring a newcomer there: `make setup`, then `make run`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+ENGINE ?= sample
+SMG = cargo run --quiet --bin smg --
+
+.PHONY: help setup run test check golden gen bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## installs what is missing: Debian packages, Python environments, a tiny model
+	@scripts/setup
+
+run: setup ## the gateway in front of two sample workers; ENGINE=mlx: of a real engine
+	@ENGINE=$(ENGINE) scripts/run
+
+check: ## format and lints only
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+test: setup check ## everything: format, lints, unit, plan, binary, SDK and real-engine tests
+	@scripts/test
+
+golden: ## rewrites the golden files under fixtures/ from what the code says now
+	UPDATE_GOLDEN=1 cargo test
+
+gen: ## rewrites what is generated from the types: schemas/, man/, docs/CONFIG.md
+	@mkdir -p build schemas man docs
+	$(SMG) schema > build/smg.schema.json && mv build/smg.schema.json schemas/
+	$(SMG) man --dir man
+	$(SMG) man --markdown > build/CONFIG.md && mv build/CONFIG.md docs/
+
+bench: ## measures the gateway beside nginx and a bare proxy; takes minutes, needs a quiet machine
+	benches/run
+
+clean: ## removes target/ and build/
+	cargo clean
+	rm -rf build

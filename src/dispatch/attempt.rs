@@ -1,0 +1,358 @@
+//! One try: pick a worker, send, wait until its answer is certain.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::poll_fn;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::response::Parts;
+use http::{Method, Request};
+use http_body::Body;
+use http_body_util::Full;
+use tokio::time::{Instant as TokioInstant, timeout_at};
+
+use super::call::{Call, Routed};
+use super::error::{CallError, Deadline};
+use super::{Job, State};
+use crate::api::{Endpoint, sse};
+use crate::base::clock;
+use crate::live::WorkerRef;
+use crate::plan::{Route, Timeouts, WorkerIx};
+use crate::policy::{self, Candidate, Hint};
+use crate::state::{InFlight, RouteCell, Series};
+use crate::upstream::{self, Answer, Failure, headers};
+
+/// Bytes of role-only deltas and comments that are held back before the first event; a worker that
+/// sends more of them than this is taken to have begun.
+const HELD_BYTES: usize = 64 * 1024;
+
+/// An answer under way whose first event has not come yet.
+pub(super) struct Held {
+    pub(super) parts: Parts,
+    pub(super) answer: Answer,
+    pub(super) guard: InFlight,
+    pub(super) worker: WorkerIx,
+    pub(super) sse: Option<sse::Reader>,
+    pub(super) queued: Vec<Bytes>,
+    pub(super) ended: bool,
+    first_by: Instant,
+}
+
+/// How an attempt ended.
+pub(super) enum Tried {
+    /// The answer has begun; nothing can be tried again.
+    Begun(Held),
+    /// A 2xx head has come, the first event has not, and the time to hold the head back is over.
+    Waiting(Held),
+    /// The worker answered with a status that may be retried.
+    Refused(Held),
+    /// There is no answer.
+    Failed { worker: WorkerIx, error: CallError },
+    /// Nobody could be picked.
+    Nobody,
+}
+
+/// Picks a worker and sends the request to it. `release` is how long a 2xx head is held back.
+pub(super) async fn attempt(
+    call: &mut Call,
+    job: &Job,
+    state: &mut State,
+    release: Option<Duration>,
+) -> Tried {
+    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let Some(routed) = call.routed.as_mut() else {
+        return Tried::Nobody;
+    };
+    let Some((route, parts)) = snapshot.route(job.route) else {
+        return Tried::Nobody;
+    };
+    let series = parts.model.series(job.endpoint);
+    let Some(worker) = pick(&snapshot, route, &parts.cell, job, state, series) else {
+        return Tried::Nobody;
+    };
+    let guard = InFlight::start(&worker.parts.cell);
+    state.tried.push(worker.ix);
+    routed.worker = Some(worker.ix);
+    routed.attempts += 1;
+
+    let total_by = call.started + route.timeouts.total;
+    let sent = clock::now();
+    routed.sent = Some(sent);
+    let pool = snapshot.plan.pool(worker.plan.pool);
+    let by = deadline(job.streaming, sent, &route.timeouts, total_by);
+    let request = || build(job, worker, pool.forward_authorization, &call.id);
+    let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
+    let response = match timeout_at(TokioInstant::from_std(by), sending).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => {
+            return Tried::Failed {
+                worker: worker.ix,
+                error: classify(&failure),
+            };
+        }
+        Err(_) => {
+            let which = if by == total_by {
+                Deadline::Total
+            } else {
+                Deadline::Headers
+            };
+            return Tried::Failed {
+                worker: worker.ix,
+                error: CallError::Timeout(which),
+            };
+        }
+    };
+    routed.head = Some(clock::now());
+    let (mut parts, answer) = response.into_parts();
+    headers::clean_answer(&mut parts.headers);
+    let streams = is_event_stream(&parts.headers);
+    if streams {
+        // Comments and terminal frames may be added, so the length is no longer the worker's.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    let held = Held {
+        sse: (streams && parts.status.is_success())
+            .then(|| sse::Reader::new(dialect(job.endpoint))),
+        parts,
+        answer,
+        guard,
+        worker: worker.ix,
+        queued: Vec::new(),
+        ended: false,
+        first_by: if job.streaming {
+            sent + route.timeouts.first_token
+        } else {
+            total_by
+        },
+    };
+    let status = held.parts.status;
+    if status.is_redirection() && status != http::StatusCode::NOT_MODIFIED {
+        return Tried::Failed {
+            worker: held.worker,
+            error: CallError::Redirect,
+        };
+    }
+    if job.endpoint.retries_answers() && route.retry.covers(status.as_u16()) {
+        return Tried::Refused(held);
+    }
+    first_event(
+        routed,
+        held,
+        total_by,
+        release.map(|wait| clock::now() + wait),
+    )
+    .await
+}
+
+/// Goes on waiting for the first event of an answer whose head has gone out.
+pub(super) async fn resume(call: &mut Call, job: &Job, held: Held) -> Tried {
+    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let Some((route, _)) = snapshot.route(job.route) else {
+        return Tried::Nobody;
+    };
+    let total_by = call.started + route.timeouts.total;
+    let Some(routed) = call.routed.as_mut() else {
+        return Tried::Nobody;
+    };
+    first_event(routed, held, total_by, None).await
+}
+
+fn pick<'a>(
+    snapshot: &'a crate::live::Snapshot,
+    route: &Route,
+    cell: &RouteCell,
+    job: &Job,
+    state: &State,
+    series: &Series,
+) -> Option<WorkerRef<'a>> {
+    let usable = |skip: &[WorkerIx]| -> Vec<WorkerRef<'a>> {
+        route
+            .candidates
+            .iter()
+            .filter(|ix| !skip.contains(ix))
+            .filter_map(|ix| snapshot.worker(*ix))
+            .filter(|worker| snapshot.is_usable(*worker))
+            .collect()
+    };
+    let mut workers = usable(&state.tried);
+    if workers.is_empty() && !state.tried.is_empty() {
+        workers = usable(&state.set_aside);
+    }
+    let candidates: Vec<Candidate> = workers
+        .iter()
+        .map(|worker| Candidate {
+            load: worker.parts.cell.load(),
+            processed: worker
+                .parts
+                .cell
+                .processed
+                .load(std::sync::atomic::Ordering::Relaxed),
+        })
+        .collect();
+    let hint = Hint {
+        body: &job.body,
+        routing_key: None,
+        tokens: None,
+    };
+    let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
+    let chosen = policy::pick(route.policy, &candidates, hint, cell, &mut rng)?;
+    series.selections.increment(1);
+    workers.get(chosen).copied()
+}
+
+fn deadline(streaming: bool, sent: Instant, timeouts: &Timeouts, total_by: Instant) -> Instant {
+    // An engine that does not stream answers head and body together, at the end.
+    if streaming {
+        total_by.min(sent + timeouts.headers)
+    } else {
+        total_by
+    }
+}
+
+fn build(
+    job: &Job,
+    worker: WorkerRef<'_>,
+    forward: bool,
+    id: &http::HeaderValue,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(job.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = upstream::http::target(worker, job.endpoint.path());
+    let mut sent = headers::forwardable(&job.headers, id);
+    headers::address(&mut sent, worker, job.credential(forward));
+    *request.headers_mut() = sent;
+    request
+}
+
+fn classify(failure: &Failure) -> CallError {
+    match failure {
+        Failure::Connect(_) => CallError::Connect,
+        Failure::ConnectTimeout(_) => CallError::Timeout(Deadline::Connect),
+        Failure::Broken(_) => CallError::Broken,
+        Failure::Malformed(_) => CallError::Malformed,
+    }
+}
+
+/// How streams of `endpoint` mark their end.
+pub(super) fn dialect(endpoint: Endpoint) -> sse::Dialect {
+    match endpoint {
+        Endpoint::Responses => sse::Dialect::Responses,
+        Endpoint::Chat
+        | Endpoint::Completions
+        | Endpoint::Generate
+        | Endpoint::Embeddings
+        | Endpoint::Rerank
+        | Endpoint::Classify => sse::Dialect::Completions,
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..17))
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Waits for the first event of a stream, or for the first bytes of any other answer.
+async fn first_event(
+    routed: &mut Routed,
+    mut held: Held,
+    total_by: Instant,
+    release: Option<Instant>,
+) -> Tried {
+    let first_by = held.first_by.min(total_by);
+    let release = release.filter(|_| held.sse.is_some());
+    let mut size = 0;
+    loop {
+        let by = release.map_or(first_by, |at| at.min(first_by));
+        let mut answer = pin!(&mut held.answer);
+        let next = poll_fn(|cx| answer.as_mut().poll_frame(cx));
+        let frame = match timeout_at(TokioInstant::from_std(by), next).await {
+            Ok(frame) => frame,
+            Err(_) if by < first_by => return Tried::Waiting(held),
+            Err(_) => {
+                let which = if first_by == total_by {
+                    Deadline::Total
+                } else {
+                    Deadline::FirstToken
+                };
+                return Tried::Failed {
+                    worker: held.worker,
+                    error: CallError::Timeout(which),
+                };
+            }
+        };
+        match frame {
+            None => {
+                held.ended = true;
+                if held.sse.is_some() {
+                    // A stream without a single event is no answer.
+                    return Tried::Failed {
+                        worker: held.worker,
+                        error: CallError::Stream,
+                    };
+                }
+                return Tried::Begun(held);
+            }
+            Some(Err(_)) => {
+                return Tried::Failed {
+                    worker: held.worker,
+                    error: CallError::BrokeOff,
+                };
+            }
+            Some(Ok(frame)) => {
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                size += data.len();
+                let Some(reader) = held.sse.as_mut() else {
+                    held.queued.push(data);
+                    return Tried::Begun(held);
+                };
+                let seen = reader.read(&data);
+                held.queued.push(data);
+                routed.usage = seen.usage.or(routed.usage);
+                if seen
+                    .error
+                    .is_some_and(|error| error.code.is_none_or(|code| code >= 500))
+                {
+                    return Tried::Refused(held);
+                }
+                if seen.content || seen.ended || seen.error.is_some() || size > HELD_BYTES {
+                    routed.first_event = Some(clock::now());
+                    routed.last_event = routed.first_event;
+                    return Tried::Begun(held);
+                }
+            }
+        }
+    }
+}
+
+/// Reads what is left of a refused answer, so that it can be given verbatim if nothing better
+/// comes, and its connection used again. Bounded in size and time; `None` when it breaks either.
+pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> {
+    const KEPT_BYTES: usize = 256 * 1024;
+    let Held {
+        mut parts,
+        answer,
+        guard: _guard,
+        queued,
+        ..
+    } = held;
+    let mut answer = Box::pin(answer);
+    let mut kept = queued.concat();
+    let read = async {
+        while let Some(frame) = poll_fn(|cx| answer.as_mut().poll_frame(cx)).await {
+            let data = frame.ok()?.into_data().unwrap_or_default();
+            if kept.len() + data.len() > KEPT_BYTES {
+                return None;
+            }
+            kept.extend_from_slice(&data);
+        }
+        Some(())
+    };
+    tokio::time::timeout(limit, read).await.ok()??;
+    parts.headers.remove(CONTENT_LENGTH);
+    Some((parts, kept.into()))
+}

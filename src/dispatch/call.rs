@@ -1,0 +1,233 @@
+//! One client request, from its head to the last byte of its answer.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+
+use crate::api::{Endpoint, Usage};
+use crate::base::clock;
+use crate::live::{CallGuard, Live, Snapshot};
+use crate::plan::{RouteIx, WorkerIx};
+use crate::state::{ModelCell, Series};
+use crate::telemetry::access::{self, Access};
+
+/// What is known of one client request. It travels with the request into the response body and
+/// is dropped with it: whichever way the request ends, its end is counted and logged once, there.
+pub struct Call {
+    /// The snapshot that this request sees from its first byte to its last.
+    pub snapshot: Arc<Snapshot>,
+    /// The request id, the client's or ours.
+    pub id: HeaderValue,
+    /// When the head had been read.
+    pub started: Instant,
+    /// Method, as logged.
+    pub method: http::Method,
+    /// Route template of the path, `other` when unknown.
+    pub template: &'static str,
+    /// Path as the client sent it, without the query.
+    pub path: Cow<'static, str>,
+    /// Status of the answer; 0 until one has been sent.
+    pub status: u16,
+    /// Stable code of a gateway error, or empty.
+    pub error_code: &'static str,
+    /// Set for inference requests once they have a route.
+    pub routed: Option<Routed>,
+    /// Counts the answer in the HTTP metrics when the call ends.
+    pub observe: Option<fn(&Self, Duration)>,
+    guard: CallGuard,
+}
+
+/// The part of a call that inference requests have.
+#[derive(Debug)]
+pub struct Routed {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The route taken.
+    pub route: RouteIx,
+    /// Series of the model.
+    pub model: Arc<ModelCell>,
+    /// Label of the model.
+    pub label: Arc<str>,
+    /// Whether the client asked for a stream.
+    pub streaming: bool,
+    /// The worker of the latest attempt.
+    pub worker: Option<WorkerIx>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the whole request body had been read.
+    pub body_read: Instant,
+    /// When the latest attempt was sent.
+    pub sent: Option<Instant>,
+    /// When the worker's head of the latest attempt came.
+    pub head: Option<Instant>,
+    /// When the first event came, on the worker's side.
+    pub first_event: Option<Instant>,
+    /// When the latest event came.
+    pub last_event: Option<Instant>,
+    /// Token counts where the worker told them.
+    pub usage: Option<Usage>,
+    /// Whether the answer reached its end.
+    pub complete: bool,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("id", &self.id)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// Starts a call on `snapshot`. `template` is the route template of `path`.
+    pub fn start(
+        live: &Arc<Live>,
+        snapshot: Arc<Snapshot>,
+        method: http::Method,
+        template: &'static str,
+        path: &str,
+        id: HeaderValue,
+    ) -> Self {
+        let path = if path == template {
+            Cow::Borrowed(template)
+        } else {
+            path.to_owned().into()
+        };
+        Self {
+            snapshot,
+            id,
+            started: clock::now(),
+            method,
+            template,
+            path,
+            status: 0,
+            error_code: "",
+            routed: None,
+            observe: None,
+            guard: live.start_call(),
+        }
+    }
+
+    /// Where the phase of the process is.
+    pub(super) fn live(&self) -> Arc<Live> {
+        self.guard.live()
+    }
+
+    /// The request id as text.
+    pub fn id_str(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
+    fn finish_routed(&self, routed: &Routed, series: &Series, now: Instant) {
+        if routed.streaming {
+            series.requests_streamed.increment(1);
+        } else {
+            series.requests.increment(1);
+        }
+        let whole = now.saturating_duration_since(self.started);
+        series.duration.record(whole.as_secs_f64());
+        if let (Some(sent), Some(head)) = (routed.sent, routed.head) {
+            // Before the worker was asked, and from its head to ours; what lies between is its own.
+            let inward = sent.saturating_duration_since(routed.body_read);
+            let outward = routed
+                .first_event
+                .unwrap_or(head)
+                .saturating_duration_since(routed.first_event.map_or(head, |first| first));
+            let histogram = if routed.streaming {
+                &series.overhead_streamed
+            } else {
+                &series.overhead
+            };
+            histogram.record((inward + outward).as_secs_f64());
+        }
+        if routed.streaming
+            && let (Some(sent), Some(first)) = (routed.sent, routed.first_event)
+        {
+            series
+                .ttft
+                .record(first.saturating_duration_since(sent).as_secs_f64());
+            let last = routed.last_event.unwrap_or(first);
+            let generation = last.saturating_duration_since(first).as_secs_f64();
+            series.generation.record(generation);
+            if let Some(Usage {
+                output: output @ 2..,
+                ..
+            }) = routed.usage
+            {
+                let following = u32::try_from(output - 1).unwrap_or(u32::MAX);
+                series.tpot.record(generation / f64::from(following));
+            }
+        }
+        if let Some(usage) = routed.usage {
+            series.tokens_in.increment(usage.input);
+            series.tokens_out.increment(usage.output);
+        }
+        if let Some(error_type) = error_type(self.status, self.error_code) {
+            series.error(error_type);
+        }
+    }
+}
+
+/// The `error_type` label of a finished call, `None` for a success.
+fn error_type(status: u16, code: &str) -> Option<&'static str> {
+    match (status, code) {
+        (_, "client_closed_request") => None,
+        (400, _) => Some("validation_error"),
+        (404, _) | (503, "no_available_workers" | "target_worker_unavailable") => {
+            Some("no_workers")
+        }
+        (408 | 504, _) => Some("timeout"),
+        (_, "call_upstream_timeout") => Some("timeout"),
+        (500, "internal_error") => Some("internal_error"),
+        (500.., _) => Some("backend_error"),
+        (_, "") => None,
+        _ => Some("backend_error"),
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let now = clock::now();
+        let latency = now.saturating_duration_since(self.started);
+        if std::thread::panicking() {
+            self.status = 500;
+            self.error_code = "internal_error";
+        } else if self.status == 0 {
+            // Nobody was there any more to take an answer.
+            self.status = 499;
+            self.error_code = "client_closed_request";
+        } else if let Some(routed) = &self.routed
+            && !routed.complete
+            && self.error_code.is_empty()
+        {
+            self.error_code = "client_closed_request";
+        }
+        let mut access = Access {
+            request_id: self.id_str(),
+            method: self.method.as_str(),
+            path: &self.path,
+            status: self.status,
+            latency,
+            generation: self.snapshot.generation,
+            error_code: self.error_code,
+            ..Access::default()
+        };
+        if let Some(routed) = &self.routed {
+            self.finish_routed(routed, routed.model.series(routed.endpoint), now);
+            access.model = &routed.label;
+            access.attempts = routed.attempts;
+            access.tokens_in = routed.usage.map(|usage| usage.input);
+            access.tokens_out = routed.usage.map(|usage| usage.output);
+            if let Some(worker) = routed.worker.and_then(|ix| self.snapshot.worker(ix)) {
+                access.worker_id = worker.parts.id_str();
+            }
+        }
+        access::emit(&access);
+        if let Some(observe) = self.observe {
+            observe(self, latency);
+        }
+    }
+}

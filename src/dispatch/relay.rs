@@ -1,0 +1,375 @@
+//! A worker's answer on its way to the client, frame by frame.
+//!
+//! The body is polled by the client's connection and polls the worker's in turn: no task, no
+//! channel and no buffer lies between, so a client that reads slowly slows the worker down. The
+//! in-flight guard and the call live inside and end with it.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
+
+use super::Job;
+use super::attempt::{Held, dialect};
+use super::call::{Call, Routed};
+use super::error::{CallError, Deadline};
+use crate::api::{Endpoint, error, sse, usage};
+use crate::base::clock;
+use crate::plan::Timeouts;
+use crate::state::InFlight;
+use crate::upstream::Answer;
+
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is sent on a silent event stream.
+pub(super) const KEEPALIVE: &[u8] = b": keep-alive\n\n";
+
+/// The answer broke off and its protocol has no frame that could say so; the connection is aborted,
+/// so that the client can see the truncation.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub struct RelayError;
+
+/// Why a relay is pending.
+enum Kind {
+    /// An event stream.
+    Events(sse::Reader),
+    /// Anything else; only its usage is looked for.
+    Bytes(usage::Finder),
+}
+
+/// The body of an answer that has begun.
+pub struct Relay {
+    /// Taken only by [`Relay::into_call`].
+    call: Option<Box<Call>>,
+    endpoint: Endpoint,
+    answer: Option<Answer>,
+    guard: Option<InFlight>,
+    kind: Kind,
+    queued: VecDeque<Bytes>,
+    /// No more than what is queued will follow.
+    closing: bool,
+    timeouts: Timeouts,
+    keepalive: Duration,
+    last_sent: Instant,
+    boundary: bool,
+    /// The worker has sent an error frame; no frame of ours follows it.
+    failed: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    ending: Option<Ending>,
+}
+
+impl Relay {
+    pub(super) fn new(mut call: Box<Call>, job: &Job, held: Held) -> (Parts, Self) {
+        let Held {
+            parts,
+            answer,
+            guard,
+            sse,
+            queued,
+            ended,
+            ..
+        } = held;
+        call.status = parts.status.as_u16();
+        let now = clock::now();
+        let mut relay = Self::bare(call, job, now);
+        if let Some(reader) = sse {
+            relay.boundary = reader.at_boundary();
+            relay.kind = Kind::Events(reader);
+        } else if let Kind::Bytes(finder) = &mut relay.kind {
+            for data in &queued {
+                finder.feed(data);
+            }
+        }
+        relay.queued = queued.into();
+        relay.guard = Some(guard);
+        if ended {
+            relay.finish();
+        } else {
+            relay.answer = Some(answer);
+        }
+        (parts, relay)
+    }
+
+    /// A stream that ends with the frame for `error`; its head has gone out before.
+    pub(super) fn failed(call: Box<Call>, job: &Job, error: CallError) -> Self {
+        let mut relay = Self::bare(call, job, clock::now());
+        relay.kind = Kind::Events(sse::Reader::new(dialect(job.endpoint)));
+        relay.boundary = true;
+        relay.fail(error);
+        relay
+    }
+
+    fn bare(call: Box<Call>, job: &Job, now: Instant) -> Self {
+        let route = call
+            .snapshot
+            .route(job.route)
+            .map(|(route, _)| route.timeouts);
+        let forever = Duration::from_secs(365 * 24 * 3600);
+        let timeouts = route.unwrap_or(Timeouts {
+            connect: forever,
+            headers: forever,
+            first_token: forever,
+            idle: forever,
+            total: forever,
+        });
+        let keepalive = call.snapshot.plan.server.sse_keepalive;
+        Self {
+            endpoint: job.endpoint,
+            answer: None,
+            guard: None,
+            kind: Kind::Bytes(usage::Finder::new()),
+            queued: VecDeque::new(),
+            closing: false,
+            timeouts,
+            keepalive,
+            last_sent: now,
+            boundary: false,
+            failed: false,
+            timer: None,
+            ending: None,
+            call: Some(call),
+        }
+    }
+
+    /// The call.
+    pub(super) fn call(&self) -> Option<&Call> {
+        self.call.as_deref()
+    }
+
+    fn routed(&mut self) -> Option<&mut Routed> {
+        self.call.as_mut()?.routed.as_mut()
+    }
+
+    /// Ends the answer and gives the call back.
+    pub(super) fn into_call(mut self) -> Option<Box<Call>> {
+        self.settle();
+        self.call.take()
+    }
+
+    /// Takes a chunk of the answer into account; what it says about the stream's health decides.
+    fn observe(&mut self, data: &Bytes) {
+        let now = clock::now();
+        self.last_sent = now;
+        let Some(call) = self.call.as_mut() else {
+            return;
+        };
+        match &mut self.kind {
+            Kind::Bytes(finder) => finder.feed(data),
+            Kind::Events(reader) => {
+                let seen = reader.read(data);
+                self.boundary = seen.boundary;
+                if let Some(routed) = call.routed.as_mut() {
+                    routed.usage = seen.usage.or(routed.usage);
+                    if seen.events > 0 {
+                        routed.last_event = Some(now);
+                    }
+                }
+                if seen.error.is_some() {
+                    self.failed = true;
+                    call.error_code = "stream_error";
+                }
+            }
+        }
+    }
+
+    /// The worker's answer has reached its end.
+    fn finish(&mut self) {
+        self.closing = true;
+        self.guard = None;
+        let broken = match &mut self.kind {
+            Kind::Events(reader) => {
+                let seen = reader.finish();
+                !reader.ended() && seen.error.is_none() && !self.failed
+            }
+            Kind::Bytes(finder) => {
+                let usage = finder.usage();
+                if let Some(routed) = self.routed() {
+                    routed.usage = usage;
+                }
+                false
+            }
+        };
+        if broken {
+            self.fail(CallError::Stream);
+        } else if let Some(routed) = self.routed() {
+            routed.complete = true;
+        }
+    }
+
+    /// A reader that knows the length stops asking once it has all bytes.
+    fn settle(&mut self) {
+        if !self.closing && self.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    /// Ends the stream with a frame that its protocol has for failures.
+    fn fail(&mut self, error: CallError) {
+        self.answer = None;
+        self.guard = None;
+        self.closing = true;
+        let code = error.code();
+        if let Some(call) = self.call.as_mut() {
+            call.error_code = code.as_str();
+            if let Some(routed) = call.routed.as_mut() {
+                routed.complete = true;
+            }
+        }
+        if let Kind::Events(reader) = &self.kind {
+            let mut frame = Vec::new();
+            if !reader.at_boundary() {
+                // Cuts off the event that the worker left half-written, so that ours stands alone.
+                frame.extend_from_slice(b"\n\n");
+            }
+            match self.endpoint {
+                Endpoint::Responses => frame.extend(error::response_failed_frame(
+                    reader.next_sequence(),
+                    reader.response_id().unwrap_or("resp_unknown"),
+                    code,
+                    error.message(),
+                )),
+                _ => frame.extend(error::stream_frame(code, error.message())),
+            }
+            self.queued.push_back(frame.into());
+        }
+    }
+
+    /// Waits for whatever ends a silence: a deadline, a comment that is due, the end of the grace
+    /// period.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Silence> {
+        let Some(call) = self.call.as_ref() else {
+            return Poll::Pending;
+        };
+        let (started, live) = (call.started, call.live());
+        let last = call.routed.as_ref().and_then(|routed| routed.last_event);
+        let ending = self.ending.get_or_insert_with(|| Box::pin(live.ending()));
+        if ending.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Silence::Over(CallError::Ending));
+        }
+        loop {
+            let now = clock::now();
+            let events = matches!(self.kind, Kind::Events(_));
+            let total_by = started + self.timeouts.total;
+            let mut by = total_by;
+            if events {
+                let idle_by = last.unwrap_or(self.last_sent) + self.timeouts.idle;
+                if now >= idle_by {
+                    return Poll::Ready(Silence::Over(CallError::Timeout(Deadline::Idle)));
+                }
+                by = by.min(idle_by);
+                if !self.keepalive.is_zero() && self.boundary {
+                    let due = self.last_sent + self.keepalive;
+                    if now >= due {
+                        self.last_sent = now;
+                        return Poll::Ready(Silence::Comment);
+                    }
+                    by = by.min(due);
+                }
+            }
+            if now >= total_by {
+                return Poll::Ready(Silence::Over(CallError::Timeout(Deadline::Total)));
+            }
+            // The timer is moved only when it fires: a chunk costs no trip to the timer wheel.
+            let by = TokioInstant::from_std(by);
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(by)));
+            if timer.deadline() > by || timer.is_elapsed() {
+                timer.as_mut().reset(by);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+}
+
+enum Silence {
+    Comment,
+    Over(CallError),
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = RelayError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(data) = this.queued.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if this.closing {
+                return Poll::Ready(None);
+            }
+            let Some(answer) = this.answer.as_mut() else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(answer).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(data) = frame.data_ref() {
+                        let data = data.clone();
+                        this.observe(&data);
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(None) => {
+                    this.answer = None;
+                    this.finish();
+                }
+                Poll::Ready(Some(Err(_))) => match this.kind {
+                    Kind::Events(_) => this.fail(CallError::BrokeOff),
+                    Kind::Bytes(_) => {
+                        this.fail(CallError::BrokeOff);
+                        return Poll::Ready(Some(Err(RelayError)));
+                    }
+                },
+                Poll::Pending => match ready!(this.poll_silence(cx)) {
+                    Silence::Comment => {
+                        this.queued.push_back(Bytes::from_static(KEEPALIVE));
+                    }
+                    Silence::Over(error) => {
+                        this.fail(error);
+                        if matches!(this.kind, Kind::Bytes(_)) {
+                            return Poll::Ready(Some(Err(RelayError)));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = self.answer.as_ref().is_none_or(Body::is_end_stream);
+        matches!(self.kind, Kind::Bytes(_)) && self.queued.is_empty() && rest
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let queued = self.queued.iter().map(Bytes::len).sum::<usize>() as u64;
+        match (&self.kind, &self.answer) {
+            (Kind::Bytes(_), Some(answer)) => {
+                let mut hint = SizeHint::new();
+                let rest = answer.size_hint();
+                hint.set_lower(rest.lower() + queued);
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper + queued);
+                }
+                hint
+            }
+            (Kind::Bytes(_), None) => SizeHint::with_exact(queued),
+            (Kind::Events(_), _) => SizeHint::new(),
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

@@ -1,0 +1,192 @@
+//! Whether, when and where an attempt is replaced by another.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use http::header::{HeaderMap, RETRY_AFTER};
+
+use super::attempt::{Held, keep};
+use super::call::Call;
+use super::error::{CallError, Deadline};
+use super::{Job, Progress, State};
+use crate::base::clock;
+use crate::live::Snapshot;
+use crate::plan::{Route, WorkerIx};
+use crate::telemetry::metrics::{self as names, Metric};
+
+/// Longest that the rest of a refused answer is waited for.
+const KEEP: Duration = Duration::from_secs(2);
+
+/// How an attempt failed.
+pub(super) enum Failed {
+    /// With an answer that may be retried.
+    Refused(Box<Held>),
+    /// Without any.
+    Error(WorkerIx, CallError),
+}
+
+/// What happens now.
+pub(super) enum Next {
+    /// Another attempt; the wait before it is over.
+    Again,
+    /// Nothing more.
+    Final(Progress),
+}
+
+/// Judges a failed attempt, waits where waiting is due, and accounts for both.
+pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: Failed) -> Next {
+    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let Some((route, _)) = snapshot.route(job.route) else {
+        return Next::Final(Progress::Failed(CallError::NoWorker));
+    };
+    let attempts = call.routed.as_ref().map_or(0, |routed| routed.attempts);
+    let (worker, error, asked) = match failed {
+        Failed::Refused(held) => {
+            let worker = held.worker;
+            let asked = retry_after(&held.parts.headers, clock::wall());
+            let status = held.parts.status.as_u16();
+            state.kept = keep(*held, KEEP).await;
+            (worker, CallError::Status(status), asked)
+        }
+        Failed::Error(worker, error) => {
+            state.kept = None;
+            (worker, error, None)
+        }
+    };
+    count_error(error);
+    let end = |state: &mut State, reason: &'static str| {
+        if attempts > 1 || reason != "attempts" {
+            count_exhausted(job, reason);
+        }
+        Next::Final(match state.kept.take() {
+            Some((parts, body)) => Progress::Verbatim(parts, body),
+            None => Progress::Failed(error),
+        })
+    };
+    let hopeless = matches!(
+        error,
+        CallError::Redirect | CallError::Timeout(Deadline::Total) | CallError::Ending
+    );
+    let answered = matches!(
+        error,
+        CallError::Status(_) | CallError::BrokeOff | CallError::Stream
+    );
+    if hopeless || answered && !job.endpoint.retries_answers() {
+        return Next::Final(match state.kept.take() {
+            Some((parts, body)) => Progress::Verbatim(parts, body),
+            None => Progress::Failed(error),
+        });
+    }
+    if attempts >= route.retry.attempts {
+        return end(state, "attempts");
+    }
+    let too_long = asked.is_some_and(|wait| wait > route.retry.max_backoff);
+    if too_long {
+        state.set_aside.push(worker);
+    }
+    let elsewhere = others(&snapshot, route, state);
+    if too_long && !elsewhere && all_set_aside(&snapshot, route, state) {
+        return end(state, "no_worker");
+    }
+    let transport = !matches!(error, CallError::Status(_));
+    let wait = if elsewhere && transport {
+        Duration::ZERO
+    } else {
+        let own = route
+            .retry
+            .backoff(attempts.saturating_sub(1), fastrand::f64());
+        let asked = asked
+            .filter(|_| !too_long && !elsewhere)
+            .unwrap_or_default();
+        own.max(asked.min(route.retry.max_backoff))
+    };
+    let left = (call.started + route.timeouts.total).saturating_duration_since(clock::now());
+    if wait >= left {
+        return end(state, "deadline");
+    }
+    if let Some(worker) = snapshot.worker(worker)
+        && let Some(count) = worker.parts.cell.retries.get(job.endpoint.index())
+    {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    if !wait.is_zero() {
+        count_backoff(attempts, wait);
+        tokio::time::sleep(wait).await;
+    }
+    Next::Again
+}
+
+/// Whether a usable worker is left that this call has not tried.
+fn others(snapshot: &Snapshot, route: &Route, state: &State) -> bool {
+    usable(snapshot, route).any(|ix| !state.tried.contains(&ix))
+}
+
+fn all_set_aside(snapshot: &Snapshot, route: &Route, state: &State) -> bool {
+    usable(snapshot, route).all(|ix| state.set_aside.contains(&ix))
+}
+
+fn usable<'a>(snapshot: &'a Snapshot, route: &'a Route) -> impl Iterator<Item = WorkerIx> + 'a {
+    route.candidates.iter().copied().filter(|ix| {
+        snapshot
+            .worker(*ix)
+            .is_some_and(|worker| snapshot.is_usable(worker))
+    })
+}
+
+/// What `retry-after` asks for: seconds or a date. RFC 9110 §10.2.3.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+fn count_error(error: CallError) {
+    let labels = [
+        ("worker_type", "regular"),
+        ("connection_mode", "http"),
+        ("error_type", error.label()),
+    ];
+    names::counter(Metric::WorkerErrors, &labels).increment(1);
+}
+
+fn count_exhausted(job: &Job, reason: &'static str) {
+    let labels = [
+        ("worker_type", "regular"),
+        ("endpoint", job.endpoint.label()),
+        ("reason", reason),
+    ];
+    names::counter(Metric::WorkerRetriesExhausted, &labels).increment(1);
+}
+
+fn count_backoff(attempt: u32, wait: Duration) {
+    let label = names::label::attempt(attempt);
+    names::histogram(Metric::WorkerRetryBackoff, &[("attempt", label)]).record(wait.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let asked = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+            retry_after(&headers, now)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            asked("Mon, 12 Jan 1970 13:47:10 GMT"),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(asked("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! What `serve` may ask of `control`, and `control` of `serve`. The two never name each other;
+//! `daemon` hands each the other's trait object.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::diag::Diagnostic;
+use crate::plan::Listener;
+
+/// A boxed future, for the few calls that cross a trait object.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// The watcher saw a file change.
+    File,
+    /// SIGHUP.
+    Signal,
+    /// `POST /admin/reload`, `smg reload`.
+    Admin,
+}
+
+impl Trigger {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Signal => "signal",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The new configuration serves.
+    Applied {
+        /// Its number.
+        generation: u64,
+        /// Its hash.
+        sha256: Arc<str>,
+    },
+    /// The files say what is already being served.
+    Unchanged {
+        /// Number of the live configuration.
+        generation: u64,
+        /// Its hash.
+        sha256: Arc<str>,
+    },
+    /// Nothing has changed; the old configuration serves on.
+    Rejected {
+        /// Every mistake found.
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+/// What the admin routes may ask for. Implemented by `control`.
+pub trait Admin: Send + Sync + 'static {
+    /// Reloads and waits for the outcome. Dropping the future does not stop the reload.
+    fn reload(&self, trigger: Trigger) -> BoxFuture<Outcome>;
+
+    /// Waits until no request holds a snapshot of a generation before `generation`.
+    fn drained(&self, generation: u64) -> BoxFuture<()>;
+
+    /// The effective configuration with the origin of each value; secrets are `***`.
+    fn config(&self) -> serde_json::Value;
+
+    /// The live and the rejected candidate: generation, hash, time, trigger, diagnostics.
+    fn status(&self) -> serde_json::Value;
+}
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener `{name}` cannot be bound to `{address}`: {source}")]
+pub struct BindError {
+    /// Name of the listener.
+    pub name: String,
+    /// Address as written.
+    pub address: String,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+/// Sockets whose listeners have been bound and do not accept yet. Dropping it closes those that
+/// are new and leaves the old ones as they were.
+pub trait PreparedSockets: Send {
+    /// Starts accepting on new sockets and drains those that are gone. Cannot fail.
+    fn commit(self: Box<Self>);
+}
+
+/// The listening sockets. Implemented by `serve`.
+pub trait Sockets: Send + Sync + 'static {
+    /// Binds what `listeners` add, keeps what they keep.
+    ///
+    /// # Errors
+    /// Every listener that could not be bound; nothing has changed then.
+    fn prepare(
+        &self,
+        listeners: &[Arc<Listener>],
+    ) -> BoxFuture<Result<Box<dyn PreparedSockets>, Vec<BindError>>>;
+}

@@ -1,0 +1,215 @@
+//! The plan joined to the living state.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+use uuid::fmt::Hyphenated;
+
+use crate::plan::{Plan, Route, RouteIx, Worker, WorkerIx};
+use crate::state::{
+    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, ModelCell, ModelKey, RouteCell,
+    RouteKey, WorkerCell,
+};
+
+/// What one request sees from its first byte to its last: an immutable plan and, by index, the
+/// cells that belong to it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows with every publish, facts included.
+    pub id: u64,
+    /// Number of the accepted configuration.
+    pub generation: u64,
+    /// Hash of the configuration, in hex.
+    pub sha256: Arc<str>,
+    /// When it was bound.
+    pub born: Instant,
+    /// What the configuration means.
+    pub plan: Plan,
+    workers: Box<[WorkerParts]>,
+    routes: Box<[RouteParts]>,
+}
+
+/// Cells and prebuilt values of one worker membership.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Load and counters.
+    pub cell: Arc<WorkerCell>,
+    /// Health under the probe of this pool.
+    pub health: Arc<HealthCell>,
+    /// Connections.
+    pub conns: Arc<ConnPool>,
+    /// The `host` header.
+    pub host: HeaderValue,
+    /// The `authorization` header, where the worker has a key.
+    pub authorization: Option<HeaderValue>,
+    /// The opaque id as a header value and as text for logs.
+    pub id: HeaderValue,
+}
+
+impl WorkerParts {
+    /// The opaque id as text.
+    pub fn id_str(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+/// Cells of one route.
+#[derive(Debug)]
+pub struct RouteParts {
+    /// Policy state.
+    pub cell: Arc<RouteCell>,
+    /// Metric series.
+    pub model: Arc<ModelCell>,
+}
+
+/// A worker by index: its plan and its cells.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerRef<'a> {
+    /// Index in the snapshot.
+    pub ix: WorkerIx,
+    /// What the configuration says.
+    pub plan: &'a Worker,
+    /// What lives.
+    pub parts: &'a WorkerParts,
+}
+
+/// What a snapshot is called.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// Number of the snapshot.
+    pub id: u64,
+    /// Number of the configuration.
+    pub generation: u64,
+    /// Hash of the configuration.
+    pub sha256: Arc<str>,
+}
+
+impl Snapshot {
+    /// Joins `plan` to its cells, reusing every cell whose identity is unchanged. `previous` gives
+    /// a worker whose probe has changed its old health until the first new probe.
+    pub fn bind(
+        plan: Plan,
+        cells: &Cells,
+        previous: Option<&Self>,
+        stamp: Stamp,
+        now: Instant,
+    ) -> Self {
+        let workers = plan
+            .workers
+            .iter()
+            .map(|worker| WorkerParts::bind(worker, &plan, cells, previous))
+            .collect();
+        let routes = plan
+            .routes
+            .all
+            .iter()
+            .map(|route| {
+                let pool = Arc::clone(&plan.pool(route.pool).name);
+                let key = RouteKey {
+                    pool,
+                    entry: Arc::clone(&route.entry),
+                };
+                let series = ModelKey {
+                    model: Arc::clone(&route.label),
+                    policy: route.policy.as_str(),
+                };
+                RouteParts {
+                    cell: cells.routes.get_or_insert(&key, RouteCell::default),
+                    model: cells
+                        .models
+                        .get_or_insert(&series.clone(), || ModelCell::new(series)),
+                }
+            })
+            .collect();
+        Self {
+            id: stamp.id,
+            generation: stamp.generation,
+            sha256: stamp.sha256,
+            born: now,
+            plan,
+            workers,
+            routes,
+        }
+    }
+
+    /// The worker at `ix`, which must come from this snapshot's plan.
+    pub fn worker(&self, ix: WorkerIx) -> Option<WorkerRef<'_>> {
+        let index = ix.0 as usize;
+        Some(WorkerRef {
+            ix,
+            plan: self.plan.workers.get(index)?,
+            parts: self.workers.get(index)?,
+        })
+    }
+
+    /// Every worker membership, in plan order.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerRef<'_>> {
+        (0u32..)
+            .zip(self.plan.workers.iter().zip(&self.workers))
+            .map(|(ix, (plan, parts))| WorkerRef {
+                ix: WorkerIx(ix),
+                plan,
+                parts,
+            })
+    }
+
+    /// The route at `ix` and its cells.
+    pub fn route(&self, ix: RouteIx) -> Option<(&Route, &RouteParts)> {
+        let index = ix.0 as usize;
+        Some((self.plan.routes.all.get(index)?, self.routes.get(index)?))
+    }
+
+    /// Whether requests may go to `worker` now.
+    pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
+        worker.plan.is_admitted() && worker.parts.health.is_ready()
+    }
+}
+
+impl WorkerParts {
+    fn bind(worker: &Worker, plan: &Plan, cells: &Cells, previous: Option<&Snapshot>) -> Self {
+        let health = &plan.pool(worker.pool).health;
+        let key = HealthKey {
+            worker: worker.key.clone(),
+            endpoint: Arc::clone(&health.endpoint),
+            enabled: health.enabled,
+        };
+        let conn_key = ConnKey {
+            host: Arc::clone(&worker.host),
+            port: worker.port,
+        };
+        let initial = || {
+            let known = previous
+                .and_then(|old| old.workers().find(|other| other.plan.key == worker.key))
+                .map(|other| other.parts.health.state());
+            if !health.enabled || worker.is_admitted() && known.is_none() {
+                HealthState::Ready
+            } else {
+                known.unwrap_or(HealthState::Pending)
+            }
+        };
+        Self {
+            cell: cells
+                .workers
+                .get_or_insert(&worker.key, || WorkerCell::new(worker.key.clone())),
+            health: cells
+                .health
+                .get_or_insert(&key, || HealthCell::new(initial())),
+            conns: cells.conns.get_or_insert(&conn_key, ConnPool::default),
+            host: HeaderValue::try_from(&*worker.authority)
+                .unwrap_or_else(|_| HeaderValue::from_static("worker")),
+            authorization: worker.api_key.as_ref().and_then(|key| {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()?)).ok()?;
+                value.set_sensitive(true);
+                Some(value)
+            }),
+            id: HeaderValue::try_from(
+                worker
+                    .id
+                    .as_hyphenated()
+                    .encode_lower(&mut [0; Hyphenated::LENGTH]) as &str,
+            )
+            .unwrap_or_else(|_| HeaderValue::from_static("worker")),
+        }
+    }
+}

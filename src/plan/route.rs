@@ -1,0 +1,208 @@
+//! From the name that a client sends to the workers that may answer.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use serde::{Serialize, Serializer};
+
+use super::pool::{PoolIx, Retry, Timeouts};
+use super::worker::WorkerIx;
+use crate::config::spec::Policy;
+
+/// Index of a route in the plan it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct RouteIx(pub u32);
+
+/// How one model, or every name under one glob, is served.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Route {
+    /// Name that metrics carry: the model, or `unknown` where the name is the client's own.
+    pub label: Arc<str>,
+    /// The model entry whose policy state this route shares: a declared name or glob, an
+    /// advertised name, or `*`.
+    pub entry: Arc<str>,
+    /// Pool whose settings are in force.
+    pub pool: PoolIx,
+    /// Workers that serve the model, by URL.
+    pub candidates: Vec<WorkerIx>,
+    /// Chooses among them.
+    pub policy: Policy,
+    /// Attempts.
+    pub retry: Retry,
+    /// Deadlines.
+    pub timeouts: Timeouts,
+}
+
+/// Every route, and the ways to find one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Routes {
+    /// The routes.
+    pub all: Vec<Route>,
+    /// Names and aliases to the canonical name and its route.
+    #[serde(serialize_with = "sorted")]
+    pub names: AHashMap<Arc<str>, Named>,
+    /// Globs, longest first.
+    pub globs: Vec<Glob>,
+    /// Takes a name that nothing else knows, where workers serve any model.
+    pub any: Option<RouteIx>,
+    /// Takes a request without a model: set while exactly one model is served.
+    pub sole: Option<RouteIx>,
+    /// What `GET /v1/models` lists, sorted by id.
+    pub listed: Vec<Listed>,
+}
+
+/// Where a known name leads.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Named {
+    /// The name that the worker is asked for.
+    pub canonical: Arc<str>,
+    /// Its route.
+    pub route: RouteIx,
+}
+
+/// A declared model name with wildcards.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Glob {
+    /// As written; `*` stands for any run of characters, `?` for one.
+    pub pattern: Arc<str>,
+    /// Its route.
+    pub route: RouteIx,
+}
+
+/// One line of `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Listed {
+    /// The name a client may send.
+    pub id: Arc<str>,
+    /// The canonical name behind it.
+    pub root: Arc<str>,
+    /// Context length in tokens where a worker reports it.
+    pub max_model_len: Option<u64>,
+}
+
+/// What a request's model name means.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target<'a> {
+    /// The route to take.
+    pub route: RouteIx,
+    /// The name to send instead of the client's, where it was an alias.
+    pub rename: Option<&'a Arc<str>>,
+}
+
+/// Why a request has no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unroutable {
+    /// The name is neither declared nor advertised.
+    Unknown,
+    /// No name was given and not exactly one model is served.
+    Missing,
+}
+
+impl Routes {
+    /// Resolves `model`: an exact name, an alias, the longest glob, a worker that serves any model.
+    /// An absent or empty name, or `unknown`, means the only model there is.
+    ///
+    /// # Errors
+    /// [`Unroutable`] when nothing serves the name.
+    pub fn resolve(&self, model: Option<&str>) -> Result<Target<'_>, Unroutable> {
+        let name = model.unwrap_or_default();
+        if let Some(named) = self.names.get(name) {
+            let rename = (*named.canonical != *name).then_some(&named.canonical);
+            return Ok(Target {
+                route: named.route,
+                rename,
+            });
+        }
+        if name.is_empty() || name == "unknown" {
+            let route = self.sole.ok_or(Unroutable::Missing)?;
+            return Ok(Target {
+                route,
+                rename: None,
+            });
+        }
+        let glob = self.globs.iter().find(|glob| matches(&glob.pattern, name));
+        let route = glob
+            .map(|glob| glob.route)
+            .or(self.any)
+            .ok_or(Unroutable::Unknown)?;
+        Ok(Target {
+            route,
+            rename: None,
+        })
+    }
+}
+
+/// Whether `name` contains a wildcard.
+pub fn is_glob(name: &str) -> bool {
+    name.contains(['*', '?'])
+}
+
+/// Whether `pattern` covers the whole of `name`. Linear in practice: backtracks to the last `*`
+/// only.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let (mut pattern, mut name) = (pattern.chars(), name.chars());
+    let mut star: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let rest_name = name.clone();
+        match (pattern.next(), name.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                star = Some((pattern.clone(), rest_name.clone()));
+                name = rest_name;
+            }
+            (Some('?'), Some(_)) => {}
+            (Some(wanted), Some(given)) if wanted == given => {}
+            _ => {
+                let Some((after, mut from)) = star.take() else {
+                    return false;
+                };
+                if from.next().is_none() {
+                    return false;
+                }
+                pattern = after.clone();
+                name = from.clone();
+                star = Some((after, from));
+            }
+        }
+    }
+}
+
+fn sorted<S: Serializer>(
+    names: &AHashMap<Arc<str>, Named>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut entries: Vec<_> = names.iter().collect();
+    entries.sort_by(|a, b| a.0.cmp(b.0));
+    serializer.collect_map(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("llama-*", "llama-3", true),
+            ("llama-*", "llama-", true),
+            ("llama-*", "my-llama-3", false),
+            ("*-chat", "llama-chat", true),
+            ("*-chat", "llama-chat-2", false),
+            ("a*b*c", "axxbxbyc", true),
+            ("a*b*c", "axxbxby", false),
+            ("gpt-?", "gpt-4", true),
+            ("gpt-?", "gpt-40", false),
+            ("*", "", true),
+            ("meta/*", "meta/llama/3", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} against {name}");
+        }
+    }
+
+    #[test]
+    fn a_long_hostile_name_costs_no_exponential_time() {
+        let name = "a".repeat(20_000);
+        assert!(!matches("*a*a*a*a*a*b", &name));
+    }
+}

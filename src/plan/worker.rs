@@ -1,0 +1,103 @@
+//! Workers as the plan sees them: identity, address, what they serve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::pool::PoolIx;
+use crate::base::secret::Secret;
+use crate::config::spec::Runtime;
+
+/// Identity of a worker: its normalised URL (lower-case scheme and host, explicit port, no
+/// trailing slash). A URL that stands in two pools is one worker with one key.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct WorkerKey(Arc<str>);
+
+impl WorkerKey {
+    /// The key of `url`, which the configuration has checked. Text that is no URL is kept as it is.
+    pub fn new(url: &str) -> Self {
+        let Ok(parsed) = url::Url::parse(url) else {
+            return Self(url.trim_end_matches('/').into());
+        };
+        let host = parsed.host_str().unwrap_or_default();
+        let port = parsed.port_or_known_default().unwrap_or(80);
+        let path = parsed.path().trim_end_matches('/');
+        Self(format!("{}://{host}:{port}{path}", parsed.scheme()).into())
+    }
+
+    /// The normalised URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The opaque id shown to clients and operators: UUID version 5 of the key in the URL
+    /// namespace (RFC 9562), stable over restarts.
+    pub fn id(&self) -> Uuid {
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.0.as_bytes())
+    }
+}
+
+impl fmt::Display for WorkerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Index of a worker in the plan it came from. Meaningless in any other plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct WorkerIx(pub u32);
+
+/// One membership of a worker in a pool.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Worker {
+    /// Identity; the key of every cell of this worker.
+    pub key: WorkerKey,
+    /// The opaque id, derived from the key.
+    pub id: Uuid,
+    /// The pool of this membership.
+    pub pool: PoolIx,
+    /// Host name or address, without brackets.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+    /// The `host` header sent to this worker: `host:port`.
+    pub authority: Arc<str>,
+    /// Path put in front of every request path; empty for most workers.
+    pub base_path: Arc<str>,
+    /// Engine, declared or detected; `None` while neither is known.
+    pub runtime: Option<Runtime>,
+    /// Models it serves: declared for it, else advertised by it. Empty: it names none.
+    pub models: Vec<Arc<str>>,
+    /// Context length in tokens that it reports, where it does.
+    pub max_model_len: Option<u64>,
+    /// Credential sent to this worker: its own, else the pool's.
+    pub api_key: Option<Secret>,
+    /// Labels: those of the file over those that the worker reports.
+    pub labels: BTreeMap<String, String>,
+    /// How far it may be used before its registration has finished.
+    pub admission: Admission,
+}
+
+/// When a worker may first be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admission {
+    /// Its runtime is declared and a declared model leads to it: usable from the start, probed
+    /// afterwards.
+    AtOnce,
+    /// Usable once its registration has succeeded.
+    Registered,
+    /// Registration is still under way; not usable.
+    Pending,
+}

@@ -1,0 +1,7 @@
+//! `random`: uniform over the candidates.
+
+use super::Candidate;
+
+pub(super) fn pick(candidates: &[Candidate], rng: &mut fastrand::Rng) -> usize {
+    rng.usize(..candidates.len())
+}

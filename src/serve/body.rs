@@ -1,0 +1,106 @@
+//! The body of a response.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::dispatch::{Answered, Call, RelayError};
+
+/// What a client gets. It holds the call, whose end is logged and counted when the body is dropped,
+/// and keeps its connection marked as busy until then.
+pub(crate) struct Body {
+    kind: Kind,
+    _busy: Option<Busy>,
+}
+
+enum Kind {
+    Full(
+        Option<Bytes>,
+        #[expect(dead_code, reason = "held for its end")] Option<Box<Call>>,
+    ),
+    Worker(Answered),
+}
+
+impl Body {
+    /// A body that is at hand.
+    pub(crate) fn full(data: Bytes, call: Box<Call>) -> Self {
+        let data = (!data.is_empty()).then_some(data);
+        Self {
+            kind: Kind::Full(data, Some(call)),
+            _busy: None,
+        }
+    }
+
+    /// A body that belongs to no call.
+    pub(crate) fn bare(data: Bytes) -> Self {
+        Self {
+            kind: Kind::Full(Some(data), None),
+            _busy: None,
+        }
+    }
+
+    /// A worker's answer.
+    pub(crate) fn worker(answered: Answered) -> Self {
+        Self {
+            kind: Kind::Worker(answered),
+            _busy: None,
+        }
+    }
+
+    /// Keeps the connection busy until the body is dropped.
+    pub(crate) fn keeping(mut self, busy: Busy) -> Self {
+        self._busy = Some(busy);
+        self
+    }
+}
+
+/// A request under way on a connection.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    /// Counts a request on the connection that `count` belongs to.
+    pub(crate) fn start(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = RelayError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        match &mut self.get_mut().kind {
+            Kind::Full(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Kind::Worker(answered) => Pin::new(answered).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(data, _) => data.is_none(),
+            Kind::Worker(answered) => answered.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Worker(answered) => answered.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The workers as operators see them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use http::{Method, Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::{to_json, value};
+use crate::api::error::{WorkersCode, workers_body};
+use crate::api::load;
+use crate::base::clock;
+use crate::dispatch::Call;
+use crate::live::{Snapshot, WorkerRef};
+use crate::plan::{Admission, WorkerIx};
+use crate::serve::body::Body;
+use crate::serve::error::json as respond;
+use crate::upstream::fetch;
+
+const FLUSH_WAIT: Duration = Duration::from_secs(45);
+const LOAD_WAIT: Duration = Duration::from_secs(5);
+const ABREAST: usize = 32;
+const MAX: usize = 1024 * 1024;
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: Uuid,
+    url: &'a str,
+    model_id: &'a str,
+    models: &'a [Arc<str>],
+    pool: &'a str,
+    worker_type: &'static str,
+    connection_mode: &'static str,
+    runtime: Option<&'static str>,
+    labels: &'a BTreeMap<String, String>,
+    is_healthy: bool,
+    status: &'static str,
+    load: usize,
+    source: &'static str,
+}
+
+fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
+    let plan = worker.plan;
+    let state = worker.parts.health.state();
+    let status =
+        if plan.admission == Admission::Pending && state != crate::state::HealthState::Failed {
+            "pending"
+        } else {
+            state.as_str()
+        };
+    Shown {
+        id: plan.id,
+        url: plan.key.as_str(),
+        model_id: plan.models.first().map_or("unknown", |model| model),
+        models: &plan.models,
+        pool: &snapshot.plan.pool(plan.pool).name,
+        worker_type: "regular",
+        connection_mode: "http",
+        runtime: plan.runtime.map(crate::config::spec::Runtime::as_str),
+        labels: &plan.labels,
+        is_healthy: snapshot.is_usable(worker),
+        status,
+        load: worker.parts.cell.load(),
+        source: "file",
+    }
+}
+
+/// `GET /workers[?model=][&pool=]`
+pub(crate) fn workers(call: Box<Call>, query: &str) -> Response<Body> {
+    let snapshot = Arc::clone(&call.snapshot);
+    let (model, pool) = (value(query, "model"), value(query, "pool"));
+    let mut shown: Vec<Shown<'_>> = snapshot
+        .workers()
+        .filter(|worker| {
+            model.is_none_or(|model| worker.plan.models.iter().any(|name| **name == *model))
+        })
+        .map(|worker| show(&snapshot, worker))
+        .filter(|worker| pool.is_none_or(|pool| worker.pool == pool))
+        .collect();
+    shown.sort_by(|a, b| (a.url, a.pool).cmp(&(b.url, b.pool)));
+    let body = json!({
+        "workers": shown,
+        "total": shown.len(),
+        "stats": { "prefill_count": 0, "decode_count": 0, "regular_count": shown.len() },
+    });
+    respond(call, StatusCode::OK, to_json(&body))
+}
+
+/// `GET /workers/{id}`
+pub(crate) fn worker(mut call: Box<Call>, id: &str) -> Response<Body> {
+    let snapshot = Arc::clone(&call.snapshot);
+    let Ok(id) = Uuid::parse_str(id) else {
+        call.error_code = "bad_request";
+        let body = workers_body(WorkersCode::BadRequest, "a worker id is a UUID");
+        return respond(call, StatusCode::BAD_REQUEST, body);
+    };
+    match snapshot.workers().find(|worker| worker.plan.id == id) {
+        Some(worker) => {
+            let body = to_json(&show(&snapshot, worker));
+            respond(call, StatusCode::OK, body)
+        }
+        None => {
+            call.error_code = "worker_not_found";
+            let body = workers_body(
+                WorkersCode::WorkerNotFound,
+                "there is no worker with this id",
+            );
+            respond(call, StatusCode::NOT_FOUND, body)
+        }
+    }
+}
+
+/// One membership per worker: what is asked of a worker is asked once.
+fn each(snapshot: &Snapshot) -> Vec<WorkerRef<'_>> {
+    let mut workers: Vec<WorkerRef<'_>> = snapshot.workers().collect();
+    workers.sort_by(|a, b| a.plan.key.cmp(&b.plan.key));
+    workers.dedup_by(|a, b| a.plan.key == b.plan.key);
+    workers
+}
+
+/// `POST /flush_cache`
+pub(crate) async fn flush_cache(call: Box<Call>) -> Response<Body> {
+    let snapshot = Arc::clone(&call.snapshot);
+    let workers = each(&snapshot);
+    let total = workers.len();
+    let asked: Vec<_> = workers
+        .iter()
+        .map(|worker| flush(Arc::clone(&snapshot), worker.ix))
+        .collect();
+    let outcomes: Vec<(String, Result<(), String>)> =
+        stream::iter(asked).buffered(ABREAST).collect().await;
+    let successful: Vec<&str> = outcomes
+        .iter()
+        .filter(|(_, o)| o.is_ok())
+        .map(|(url, _)| &**url)
+        .collect();
+    let failed: Vec<Value> = outcomes
+        .iter()
+        .filter_map(|(url, outcome)| {
+            let error = outcome.as_ref().err()?;
+            Some(json!({ "worker": url, "error": error }))
+        })
+        .collect();
+    let message = match (total, failed.len()) {
+        (0, _) => "there are no workers".to_owned(),
+        (_, 0) => format!("the caches of {total} workers are empty"),
+        (_, bad) => format!("{bad} of {total} workers did not flush their cache"),
+    };
+    let mut body = json!({
+        "status": if failed.is_empty() { "success" } else { "partial_success" },
+        "message": message,
+        "workers_flushed": successful.len(),
+        "total_http_workers": total,
+        "total_grpc_workers": 0,
+        "total_workers": total,
+    });
+    let status = if failed.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::PARTIAL_CONTENT
+    };
+    if !failed.is_empty()
+        && let Some(fields) = body.as_object_mut()
+    {
+        fields.insert("successful".to_owned(), json!(successful));
+        fields.insert("failed".to_owned(), json!(failed));
+    }
+    respond(call, status, to_json(&body))
+}
+
+async fn flush(snapshot: Arc<Snapshot>, ix: WorkerIx) -> (String, Result<(), String>) {
+    let Some(worker) = snapshot.worker(ix) else {
+        return (String::new(), Ok(()));
+    };
+    let limits = snapshot.plan.pool(worker.plan.pool).connections;
+    let flushed = fetch(
+        worker,
+        limits,
+        Method::POST,
+        "/flush_cache",
+        FLUSH_WAIT,
+        MAX,
+    )
+    .await;
+    let outcome = match flushed {
+        Ok(answer) if answer.status.is_success() => Ok(()),
+        Ok(answer) => Err(format!("status {}", answer.status.as_u16())),
+        Err(error) => Err(error.to_string()),
+    };
+    (worker.plan.key.to_string(), outcome)
+}
+
+/// `GET /get_loads`
+pub(crate) async fn loads(call: Box<Call>) -> Response<Body> {
+    let snapshot = Arc::clone(&call.snapshot);
+    let asked: Vec<_> = each(&snapshot)
+        .iter()
+        .map(|worker| load_of(Arc::clone(&snapshot), worker.ix))
+        .collect();
+    let loads: Vec<Value> = stream::iter(asked).buffered(ABREAST).collect().await;
+    let fresh = || {
+        loads
+            .iter()
+            .filter(|load| load.get("stale") == Some(&Value::Bool(false)))
+    };
+    let sum = |field: &str| -> f64 { fresh().filter_map(|load| load.get(field)?.as_f64()).sum() };
+    let count = u32::try_from(fresh().count()).unwrap_or(u32::MAX);
+    let mean = |field: &str| {
+        if count == 0 {
+            0.0
+        } else {
+            sum(field) / f64::from(count)
+        }
+    };
+    let (running, waiting) = (sum("num_running_reqs"), sum("num_waiting_reqs"));
+    let body = json!({
+        "timestamp": OffsetDateTime::from(clock::wall()).format(&Rfc3339).unwrap_or_default(),
+        "version": concat!("smg-", env!("CARGO_PKG_VERSION")),
+        "dp_rank_count": loads.len(),
+        "loads": loads,
+        "aggregate": {
+            "total_running_reqs": running,
+            "total_waiting_reqs": waiting,
+            "total_reqs": running + waiting,
+            "avg_token_usage": mean("token_usage"),
+            "avg_throughput": mean("gen_throughput"),
+            "avg_utilization": mean("utilization"),
+        },
+    });
+    respond(call, StatusCode::OK, to_json(&body))
+}
+
+/// What one worker says of its load now; without an answer our own count stands, marked stale.
+async fn load_of(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Value {
+    let Some(worker) = snapshot.worker(ix) else {
+        return Value::Null;
+    };
+    let limits = snapshot.plan.pool(worker.plan.pool).connections;
+    let mut report = None;
+    if snapshot.is_usable(worker) {
+        for path in [
+            "/v1/loads?include=core,disagg,queues,memory",
+            "/get_load",
+            "/load",
+        ] {
+            let answer = fetch(worker, limits, Method::GET, path, LOAD_WAIT, MAX).await;
+            report = answer
+                .ok()
+                .filter(|answer| answer.status.is_success())
+                .and_then(|answer| load::parse(&answer.body));
+            if report.is_some() {
+                break;
+            }
+        }
+    }
+    let stale = report.is_none();
+    let report = report.unwrap_or_default();
+    let own = worker.parts.cell.load();
+    json!({
+        "worker": worker.plan.key.as_str(),
+        "worker_id": worker.plan.id,
+        "worker_type": "regular",
+        "dp_rank": report.dp_rank,
+        "num_running_reqs": report.running.unwrap_or(own as u64),
+        "num_waiting_reqs": report.waiting.unwrap_or(0),
+        "num_waiting_uncached_tokens": report.waiting_uncached_tokens,
+        "num_total_reqs": report.running.unwrap_or(own as u64) + report.waiting.unwrap_or(0),
+        "num_used_tokens": report.used_tokens,
+        "max_total_num_tokens": report.max_total_tokens,
+        "token_usage": report.token_usage,
+        "gen_throughput": report.gen_throughput,
+        "cache_hit_rate": report.cache_hit_rate,
+        "utilization": report.utilization,
+        "max_running_requests": report.max_running_requests,
+        "stale": stale,
+        "age_seconds": 0,
+    })
+}

@@ -1,0 +1,183 @@
+//! The inference endpoints: one read, one scan, one splice at most, then the worker's own words.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::rerank;
+use crate::api::error::ErrorCode;
+use crate::api::splice::{Edit, splice};
+use crate::api::{Endpoint, scan};
+use crate::base::clock;
+use crate::dispatch::{self, Answered, Call, Job, Routed};
+use crate::serve::body::Body;
+use crate::serve::error::Refusal;
+use crate::serve::gate::Gate;
+use crate::serve::intake;
+use crate::upstream::headers::X_REQUEST_ID;
+
+/// Serves `endpoint`.
+pub(crate) async fn inference(
+    gate: &Gate,
+    mut call: Box<Call>,
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    body: Incoming,
+) -> Response<Body> {
+    if let Err(refusal) = check_type(&headers) {
+        return refusal.into_response(call);
+    }
+    let max = call.snapshot.plan.server.max_payload;
+    let body = match intake::read(body, max, &gate.listener.limits).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal.into_response(call),
+    };
+    let prepared = match prepare(&mut call, endpoint, headers, body) {
+        Ok(prepared) => prepared,
+        Err(refusal) => return refusal.into_response(call),
+    };
+    let Prepared { job, ranking } = prepared;
+    match dispatch::run(call, job).await {
+        Err((call, error)) => Refusal::from(error).into_response(call),
+        Ok(answer) => match ranking {
+            Some(ranking) if answer.status().is_success() => rerank::answer(ranking, answer).await,
+            _ => finish(gate, answer),
+        },
+    }
+}
+
+/// A request that is ready to be sent.
+struct Prepared {
+    job: Job,
+    ranking: Option<rerank::Ranking>,
+}
+
+fn prepare(
+    call: &mut Call,
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Prepared, Refusal> {
+    let body_read = clock::now();
+    let snapshot = Arc::clone(&call.snapshot);
+    let found = scan::scan(&body)?;
+    let model = found.model.as_deref();
+    let target = snapshot
+        .plan
+        .routes
+        .resolve(model)
+        .map_err(|why| Refusal::unroutable(why, model))?;
+    let (route, parts) = snapshot
+        .route(target.route)
+        .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
+    let ranking = match endpoint {
+        Endpoint::Rerank => Some(rerank::Ranking::check(&body, &found.fields, model)?),
+        _ => None,
+    };
+    let streaming = found.fields.streaming();
+    let rename = target
+        .rename
+        .map(|name| splice(&body, &mut [Edit::model(&found.fields, name)]));
+    call.routed = Some(Routed {
+        endpoint,
+        route: target.route,
+        model: Arc::clone(&parts.model),
+        label: Arc::clone(&route.label),
+        streaming,
+        worker: None,
+        attempts: 0,
+        body_read,
+        sent: None,
+        head: None,
+        first_event: None,
+        last_event: None,
+        usage: None,
+        complete: false,
+    });
+    let body = rename.map_or_else(|| body.clone(), Bytes::from);
+    Ok(Prepared {
+        job: Job {
+            endpoint,
+            route: target.route,
+            headers,
+            body,
+            streaming,
+        },
+        ranking,
+    })
+}
+
+/// A worker's answer as the client gets it.
+fn finish(gate: &Gate, answer: Response<Answered>) -> Response<Body> {
+    let (id, worker) = {
+        let call = answer.body().call();
+        let routed = call.and_then(|call| {
+            let worker = call.routed.as_ref()?.worker?;
+            Some(call.snapshot.worker(worker)?.parts.id.clone())
+        });
+        (call.map(|call| call.id.clone()), routed)
+    };
+    let mut response = answer.map(Body::worker);
+    let headers = response.headers_mut();
+    if let Some(id) = id {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if gate.listener.expose_worker_id
+        && let Some(worker) = worker
+    {
+        headers.insert("x-smg-routed-worker-id", worker);
+    }
+    response
+}
+
+fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let json = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            let kind = value.split(';').next().unwrap_or_default().trim();
+            kind.eq_ignore_ascii_case("application/json")
+                || kind.len() > 5 && kind.to_ascii_lowercase().ends_with("+json")
+        });
+    if !json {
+        return Err(Refusal::bad_request(
+            ErrorCode::JsonParseError,
+            "the content type must be `application/json`",
+        ));
+    }
+    let coded = headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if coded {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ErrorCode::UnsupportedEncoding,
+            "request bodies with a content encoding are not accepted",
+        )
+        .and_close());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn json_content_types() {
+        let check = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            check_type(&headers).is_ok()
+        };
+        assert!(check("application/json") && check("Application/JSON; charset=utf-8"));
+        assert!(check("application/vnd.api+json"));
+        assert!(!check("text/plain") && !check("application/jsonp") && !check("+json"));
+        assert!(check_type(&HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! From an error to a response. Nothing else in the house knows statuses and error bodies.
+
+use std::time::Duration;
+
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+use super::body::Body;
+use crate::api::error::{self, ErrorCode};
+use crate::api::scan::ScanError;
+use crate::dispatch::{Call, CallError};
+use crate::plan::Unroutable;
+use crate::upstream::headers::X_REQUEST_ID;
+
+const X_SMG_ERROR_CODE: HeaderName = HeaderName::from_static("x-smg-error-code");
+
+/// Why the gateway itself answers instead of a worker.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    param: Option<&'static str>,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+    close: bool,
+    realm: Option<HeaderValue>,
+}
+
+impl Refusal {
+    /// An error with `status`, `code` and what the client is to read.
+    pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            allow: None,
+            close: false,
+            realm: None,
+        }
+    }
+
+    /// A fault of the request.
+    pub(crate) fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// The field that is at fault.
+    pub(crate) fn at(mut self, param: Option<&'static str>) -> Self {
+        self.param = param;
+        self
+    }
+
+    /// When to come back.
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The methods that would do.
+    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
+        self
+    }
+
+    /// The connection cannot be used again.
+    pub(crate) fn and_close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The control plane is shut to this peer.
+    pub(crate) fn control_plane() -> Self {
+        let mut refusal = Self::new(
+            StatusCode::UNAUTHORIZED,
+            ErrorCode::InvalidApiKey,
+            "the control plane answers only loopback and unix-socket peers while no control-plane \
+             credentials exist",
+        );
+        refusal.realm = Some(HeaderValue::from_static("Bearer realm=\"control-plane\""));
+        refusal
+    }
+
+    /// The response, which ends `call`.
+    pub(crate) fn into_response(self, mut call: Box<Call>) -> Response<Body> {
+        call.error_code = self.code.as_str();
+        let body = error::body(self.code, self.status.as_u16(), &self.message, self.param);
+        let mut response = json(call, self.status, body);
+        let headers = response.headers_mut();
+        headers.insert(
+            X_SMG_ERROR_CODE,
+            HeaderValue::from_static(self.code.as_str()),
+        );
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        }
+        if let Some(realm) = self.realm {
+            headers.insert(http::header::WWW_AUTHENTICATE, realm);
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// A response with a JSON body.
+pub(crate) fn json(call: Box<Call>, status: StatusCode, body: Vec<u8>) -> Response<Body> {
+    respond(
+        call,
+        status,
+        HeaderValue::from_static("application/json"),
+        body,
+    )
+}
+
+/// A response with a body at hand.
+pub(crate) fn respond(
+    mut call: Box<Call>,
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Vec<u8>,
+) -> Response<Body> {
+    call.status = status.as_u16();
+    let id = call.id.clone();
+    let mut response = Response::new(Body::full(body.into(), call));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(X_REQUEST_ID, id);
+    response
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        let status = match error {
+            CallError::NoWorker | CallError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            CallError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            CallError::Connect
+            | CallError::Broken
+            | CallError::BrokeOff
+            | CallError::Malformed
+            | CallError::Redirect
+            | CallError::Stream
+            | CallError::Status(_) => StatusCode::BAD_GATEWAY,
+        };
+        let refusal = Self::new(status, error.code(), error.message());
+        match error {
+            CallError::NoWorker => refusal.retry_after(Duration::from_secs(1)),
+            _ => refusal,
+        }
+    }
+}
+
+impl From<ScanError> for Refusal {
+    fn from(error: ScanError) -> Self {
+        Self::bad_request(error.code(), error.to_string()).at(error.param())
+    }
+}
+
+impl Refusal {
+    /// A model name that leads nowhere. The name is the client's own word and is given back.
+    pub(crate) fn unroutable(why: Unroutable, model: Option<&str>) -> Self {
+        match why {
+            Unroutable::Unknown => {
+                let shown: String = model.unwrap_or_default().chars().take(256).collect();
+                Self::new(
+                    StatusCode::NOT_FOUND,
+                    ErrorCode::ModelNotFound,
+                    format!("the model `{shown}` is not served here"),
+                )
+                .at(Some("model"))
+            }
+            Unroutable::Missing => Self::bad_request(
+                ErrorCode::MissingModel,
+                "`model` is required: more than one model is served here, or none yet",
+            )
+            .at(Some("model")),
+        }
+    }
+}

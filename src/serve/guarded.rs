@@ -1,0 +1,242 @@
+//! A client's connection, with the deadlines that the HTTP library leaves to us: a head that does
+//! not come to its end, a kept connection that nobody uses, a client that does not read.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
+
+use crate::base::clock;
+
+/// The deadlines; zero is off.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// From the first byte of a head to its last.
+    pub(crate) header: Duration,
+    /// Without any request.
+    pub(crate) idle: Duration,
+    /// Without taking a byte of a waiting answer.
+    pub(crate) write: Duration,
+}
+
+/// What the connection is doing while no request is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// For the first byte of a head, since then.
+    Idle(Instant),
+    /// For the rest of a head, since then.
+    Head(Instant),
+}
+
+/// The connection.
+pub(crate) struct Guarded<S> {
+    stream: S,
+    deadlines: Deadlines,
+    /// Requests under way; while there are any, only writes are timed.
+    busy: Arc<AtomicUsize>,
+    waiting: Option<Waiting>,
+    /// Frames of HTTP/2 come without requests too, so its heads are not timed.
+    multiplexed: bool,
+    fresh: bool,
+    stalled: Option<Instant>,
+    read_timer: Timer,
+    write_timer: Timer,
+}
+
+/// A timer that is moved only when it fires: a request costs no trip to the timer wheel.
+#[derive(Default)]
+struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Ready once `by` is past.
+    fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if clock::now() >= by {
+                return Poll::Ready(());
+            }
+            let at = TokioInstant::from_std(by);
+            let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if sleep.is_elapsed() || sleep.deadline() > at {
+                sleep.as_mut().reset(at);
+            }
+            std::task::ready!(sleep.as_mut().poll(cx));
+        }
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Guards `stream`; `busy` counts its requests under way.
+    pub(crate) fn new(stream: S, deadlines: Deadlines, busy: Arc<AtomicUsize>) -> Self {
+        Self {
+            stream,
+            deadlines,
+            busy,
+            waiting: None,
+            multiplexed: false,
+            fresh: true,
+            stalled: None,
+            read_timer: Timer::default(),
+            write_timer: Timer::default(),
+        }
+    }
+
+    fn came(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.fresh) {
+            self.multiplexed = bytes.starts_with(b"PRI");
+        }
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let now = clock::now();
+        self.waiting = Some(match self.waiting {
+            Some(Waiting::Head(since)) => Waiting::Head(since),
+            _ if self.multiplexed => Waiting::Idle(now),
+            _ => Waiting::Head(now),
+        });
+    }
+
+    /// Pending, or an error once the connection has waited too long.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            self.waiting = None;
+            return Poll::Pending;
+        }
+        let waiting = *self
+            .waiting
+            .get_or_insert_with(|| Waiting::Idle(clock::now()));
+        let (since, limit) = match waiting {
+            Waiting::Idle(since) => (since, self.deadlines.idle),
+            Waiting::Head(since) => (since, self.deadlines.header),
+        };
+        if limit.is_zero() {
+            return Poll::Pending;
+        }
+        std::task::ready!(self.read_timer.poll(since + limit, cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        if self.deadlines.write.is_zero() {
+            return Poll::Pending;
+        }
+        let since = *self.stalled.get_or_insert_with(clock::now);
+        std::task::ready!(self.write_timer.poll(since + self.deadlines.write, cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                this.came(buf.filled().get(before..).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => this.wait(cx),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.written(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.written(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const DEADLINES: Deadlines = Deadlines {
+        header: Duration::from_millis(50),
+        idle: Duration::from_millis(200),
+        write: Duration::from_millis(50),
+    };
+
+    #[tokio::test]
+    async fn an_unused_connection_and_an_unfinished_head_time_out() {
+        for (sent, least) in [("", DEADLINES.idle), ("GET / HT", DEADLINES.header)] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let started = Instant::now();
+            let error = guarded.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(started.elapsed() >= least, "{sent:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_a_request_under_way_is_left_alone() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let busy = Arc::new(AtomicUsize::new(1));
+        let mut guarded = Guarded::new(server, DEADLINES, busy);
+        let mut byte = [0];
+        let quiet = tokio::time::timeout(DEADLINES.idle * 2, guarded.read_exact(&mut byte)).await;
+        assert!(quiet.is_err(), "nothing ends while the request is served");
+        client.write_all(b"x").await.unwrap();
+        guarded.read_exact(&mut byte).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_times_out() {
+        let (_client, server) = tokio::io::duplex(16);
+        let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
+        let error = guarded.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

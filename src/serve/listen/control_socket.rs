@@ -1,0 +1,82 @@
+//! The control socket: the admin routes for root and for our own user, whatever else is configured.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::bind;
+use super::connection;
+use crate::base::task::{self, AbortOnDrop};
+use crate::live::{Admin, Live};
+use crate::plan::{Address, Groups, Limits, Listener};
+use crate::serve::gate::{Gate, Peer};
+
+/// Opens it.
+///
+/// # Errors
+/// What the system says when the socket cannot be made.
+pub(super) fn open(path: &Path, live: Arc<Live>, admin: Arc<dyn Admin>) -> io::Result<AbortOnDrop> {
+    let (socket, file) = bind::unix(path, 0o600)?;
+    let own = io::Result::Ok(std::fs::metadata("/proc/self")?)
+        .map(|of| std::os::unix::fs::MetadataExt::uid(&of))?;
+    let listener = Arc::new(listener(path));
+    tracing::info!(listener = "control", address = %format!("unix:{}", path.display()), "listening");
+    Ok(AbortOnDrop::spawn("control socket", async move {
+        let _file = file;
+        let (_open, closing) = watch::channel(());
+        loop {
+            let Ok((stream, _)) = socket.accept().await else {
+                tokio::time::sleep(super::BREATHER).await;
+                continue;
+            };
+            let uid = stream.peer_cred().map(|peer| peer.uid());
+            if !matches!(uid, Ok(uid) if uid == 0 || uid == own) {
+                tracing::warn!("a stranger's connection to the control socket was closed");
+                continue;
+            }
+            let gate = Gate {
+                live: Arc::clone(&live),
+                admin: Arc::clone(&admin),
+                listener: Arc::clone(&listener),
+                peer: Peer::Control,
+                busy: Arc::default(),
+            };
+            task::spawn(
+                "control connection",
+                connection::serve(stream, gate, closing.clone()),
+            );
+        }
+    }))
+}
+
+fn listener(path: &Path) -> Listener {
+    Listener {
+        name: "control".into(),
+        address: Address::Unix {
+            path: path.to_owned(),
+            mode: 0o600,
+        },
+        serve: Groups {
+            admin: true,
+            ..Groups::default()
+        },
+        expose_worker_id: false,
+        cors: None,
+        limits: Limits {
+            max_connections: 64,
+            max_connections_per_ip: 0,
+            max_header_bytes: 32 * 1024,
+            max_headers: 100,
+            max_uri_bytes: 8 * 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: 0,
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
+            h2_max_streams: 16,
+        },
+    }
+}

@@ -1,0 +1,303 @@
+//! Listening sockets: bound before a configuration is published, kept while their address is,
+//! drained when it is gone.
+
+mod bind;
+mod connection;
+mod control_socket;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ahash::AHashMap;
+use metrics::Gauge;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
+
+use self::bind::Bound;
+use super::gate::{Gate, Peer};
+use crate::base::task;
+use crate::live::{Admin, BindError, BoxFuture, Live, PreparedSockets, Sockets};
+use crate::plan::{Address, Listener};
+use crate::telemetry::metrics::{self as names, Metric};
+
+/// Wait before accepting again when the system refuses, most often for want of descriptors.
+const BREATHER: Duration = Duration::from_millis(100);
+
+/// What a socket is known by: its address as written. Of port 0 there may be several.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SocketKey {
+    address: Address,
+    name: Option<Arc<str>>,
+}
+
+impl SocketKey {
+    fn of(listener: &Listener) -> Self {
+        let any_port = matches!(listener.address, Address::Tcp { port: 0, .. });
+        Self {
+            address: listener.address.clone(),
+            name: any_port.then(|| Arc::clone(&listener.name)),
+        }
+    }
+}
+
+/// A socket that accepts. Dropping it ends that and drains its connections.
+struct Open {
+    listener: watch::Sender<Arc<Listener>>,
+    _alive: watch::Sender<()>,
+}
+
+type Table = Arc<Mutex<AHashMap<SocketKey, Open>>>;
+
+/// The sockets that are open.
+pub struct Listeners {
+    live: Arc<Live>,
+    admin: Arc<dyn Admin>,
+    open: Table,
+}
+
+impl Listeners {
+    /// No sockets yet.
+    pub fn new(live: Arc<Live>, admin: Arc<dyn Admin>) -> Self {
+        Self {
+            live,
+            admin,
+            open: Table::default(),
+        }
+    }
+
+    /// Stops accepting everywhere and asks every connection to end after the request in progress.
+    pub fn close(&self) {
+        self.open.lock().clear();
+    }
+
+    /// Serves the admin routes on a socket at `path` to root and to our own user, until the
+    /// returned guard is dropped.
+    ///
+    /// # Errors
+    /// What the system says when the socket cannot be made.
+    pub fn control_socket(&self, path: &std::path::Path) -> std::io::Result<task::AbortOnDrop> {
+        control_socket::open(path, Arc::clone(&self.live), Arc::clone(&self.admin))
+    }
+}
+
+impl Sockets for Listeners {
+    fn prepare(
+        &self,
+        listeners: &[Arc<Listener>],
+    ) -> BoxFuture<Result<Box<dyn PreparedSockets>, Vec<BindError>>> {
+        let wanted: Vec<Arc<Listener>> = listeners.to_vec();
+        let open = Arc::clone(&self.open);
+        let (live, admin) = (Arc::clone(&self.live), Arc::clone(&self.admin));
+        Box::pin(async move {
+            let mut bound = Vec::new();
+            let mut errors = Vec::new();
+            for listener in &wanted {
+                if open.lock().contains_key(&SocketKey::of(listener)) {
+                    continue;
+                }
+                match bind::bind(&listener.address).await {
+                    Ok(socket) => bound.push((SocketKey::of(listener), socket)),
+                    Err(source) => errors.push(BindError {
+                        name: listener.name.to_string(),
+                        address: bind::shown(&listener.address),
+                        source,
+                    }),
+                }
+            }
+            if !errors.is_empty() {
+                return Err(errors);
+            }
+            let prepared: Box<dyn PreparedSockets> = Box::new(Prepared {
+                wanted,
+                bound,
+                open,
+                live,
+                admin,
+            });
+            Ok(prepared)
+        })
+    }
+}
+
+struct Prepared {
+    wanted: Vec<Arc<Listener>>,
+    bound: Vec<(SocketKey, Bound)>,
+    open: Table,
+    live: Arc<Live>,
+    admin: Arc<dyn Admin>,
+}
+
+impl PreparedSockets for Prepared {
+    fn commit(self: Box<Self>) {
+        let Self {
+            wanted,
+            bound,
+            open,
+            live,
+            admin,
+        } = *self;
+        let mut open = open.lock();
+        let mut bound: AHashMap<SocketKey, Bound> = bound.into_iter().collect();
+        let mut kept = AHashMap::new();
+        for listener in wanted {
+            let key = SocketKey::of(&listener);
+            if let Some(socket) = open.remove(&key) {
+                socket.listener.send_replace(listener);
+                kept.insert(key, socket);
+            } else if let Some(socket) = bound.remove(&key) {
+                let address = socket.shown();
+                tracing::info!(listener = %listener.name, %address, "listening");
+                kept.insert(key, start(socket, listener, &live, &admin));
+            }
+        }
+        for gone in open.keys() {
+            tracing::info!(address = %bind::shown(&gone.address), "listener closed, draining");
+        }
+        // What is left in the old table is dropped here, after the new sockets accept.
+        *open = kept;
+    }
+}
+
+fn start(socket: Bound, listener: Arc<Listener>, live: &Arc<Live>, admin: &Arc<dyn Admin>) -> Open {
+    let (listener, current) = watch::channel(listener);
+    let (alive, closing) = watch::channel(());
+    let acceptor = Acceptor {
+        socket,
+        current,
+        closing,
+        live: Arc::clone(live),
+        admin: Arc::clone(admin),
+        counts: Arc::default(),
+    };
+    task::spawn("accept", acceptor.run());
+    Open {
+        listener,
+        _alive: alive,
+    }
+}
+
+/// Connections of one socket.
+#[derive(Default)]
+struct Counts {
+    open: AtomicUsize,
+    room: Notify,
+    per_address: Mutex<AHashMap<IpAddr, usize>>,
+}
+
+/// Accepts until its socket is dropped from the table.
+struct Acceptor {
+    socket: Bound,
+    current: watch::Receiver<Arc<Listener>>,
+    closing: watch::Receiver<()>,
+    live: Arc<Live>,
+    admin: Arc<dyn Admin>,
+    counts: Arc<Counts>,
+}
+
+impl Acceptor {
+    async fn run(self) {
+        let mut closing = self.closing.clone();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = closing.changed() => return,
+                accepted = self.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(BREATHER).await;
+                    continue;
+                }
+            };
+            let listener = Arc::clone(&self.current.borrow());
+            let Some(slot) = Slot::take(&self.counts, &listener, peer) else {
+                continue;
+            };
+            let gate = Gate {
+                live: Arc::clone(&self.live),
+                admin: Arc::clone(&self.admin),
+                listener,
+                peer,
+                busy: Arc::default(),
+            };
+            let closing = self.closing.clone();
+            task::spawn("connection", async move {
+                connection::serve(stream, gate, closing).await;
+                drop(slot);
+            });
+        }
+    }
+
+    /// The next connection, once there is room for one: what is over the limit waits in the
+    /// backlog of the socket.
+    async fn accept(&self) -> std::io::Result<(bind::Stream, Peer)> {
+        loop {
+            let room = self.counts.room.notified();
+            let limit = self.current.borrow().limits.max_connections;
+            if self.counts.open.load(Ordering::Relaxed) < limit {
+                break;
+            }
+            room.await;
+        }
+        self.socket.accept().await
+    }
+}
+
+/// The place of one connection in the counts.
+struct Slot {
+    counts: Arc<Counts>,
+    address: Option<IpAddr>,
+    gauge: Gauge,
+}
+
+impl Slot {
+    /// `None` when the client has as many connections as it may.
+    fn take(counts: &Arc<Counts>, listener: &Listener, peer: Peer) -> Option<Self> {
+        let limit = listener.limits.max_connections_per_ip;
+        let address = match peer {
+            Peer::Tcp(address) if limit > 0 => Some(address.to_canonical()),
+            Peer::Tcp(_) | Peer::Unix | Peer::Control => None,
+        };
+        if let Some(address) = address {
+            let mut per_address = counts.per_address.lock();
+            let held = per_address.entry(address).or_insert(0);
+            if *held >= limit {
+                return None;
+            }
+            *held += 1;
+        }
+        counts.open.fetch_add(1, Ordering::Relaxed);
+        let gauge = names::gauge(
+            Metric::HttpConnectionsActive,
+            &[("listener", &listener.name)],
+        );
+        gauge.increment(1.0);
+        Some(Self {
+            counts: Arc::clone(counts),
+            address,
+            gauge,
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.gauge.decrement(1.0);
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.counts.room.notify_one();
+        if let Some(address) = self.address {
+            let mut per_address = self.counts.per_address.lock();
+            if let Some(held) = per_address.get_mut(&address) {
+                *held -= 1;
+                if *held == 0 {
+                    per_address.remove(&address);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The way of a request from a parsed head to an endpoint, outermost first.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tower::util::BoxCloneService;
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+use super::body::{Body, Busy};
+use super::endpoint;
+use super::error::Refusal;
+use super::gate::Gate;
+use super::intake;
+use super::layer::{Arrival, CorsLayer, Panic, PanicLayer};
+use super::observe;
+use super::request_id;
+use super::routes::{self, Goal};
+use crate::api::error::ErrorCode;
+use crate::dispatch::Call;
+use crate::live::Phase;
+use crate::plan::Limits;
+use crate::telemetry::access;
+
+type Layered = BoxCloneService<Arrival, Response<Body>, Infallible>;
+
+/// Serves the requests of one connection.
+#[derive(Clone)]
+pub(crate) struct Stack {
+    gate: Gate,
+    inner: Inner,
+}
+
+/// The layers of a listener. Most have no CORS, and then nothing is boxed for it.
+#[derive(Clone)]
+enum Inner {
+    Plain(Panic<Core>),
+    Cors(Layered),
+}
+
+/// Builds the stack of a connection, outermost layer first.
+pub(crate) fn build(gate: Gate) -> Stack {
+    let core = Core { gate: gate.clone() };
+    let inner = match &gate.listener.cors {
+        None => Inner::Plain(
+            ServiceBuilder::new()
+                // Outermost: a panic in any layer must not take the connection down.
+                .layer(PanicLayer)
+                .service(core),
+        ),
+        Some(rules) => Inner::Cors(
+            ServiceBuilder::new()
+                .layer(PanicLayer)
+                // Outside the routes: preflights need neither a route nor a credential.
+                .layer(CorsLayer::new(rules.clone()))
+                .service(core)
+                .boxed_clone(),
+        ),
+    };
+    Stack { gate, inner }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Stack {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let busy = Busy::start(&self.gate.busy);
+        let version = request.version();
+        let (head, body) = request.into_parts();
+        let arrival = enter(&self.gate, head, body);
+        let live = std::sync::Arc::clone(&self.gate.live);
+        let mut inner = self.inner.clone();
+        Box::pin(async move {
+            let mut response = match &mut inner {
+                Inner::Plain(service) => service.call(arrival).await?,
+                Inner::Cors(service) => service.call(arrival).await?,
+            };
+            if version < Version::HTTP_2 && live.phase() >= Phase::Draining {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| body.keeping(busy)))
+        })
+    }
+}
+
+/// Begins the call: its id, its snapshot, its clock.
+fn enter(gate: &Gate, head: http::request::Parts, body: Incoming) -> Arrival {
+    let path = head.uri.path();
+    let found = routes::find(path, gate.listener.serve);
+    let snapshot = gate.live.load();
+    let endpoint = match found.map(|found| found.goal) {
+        Some(Goal::Inference(endpoint)) => Some(endpoint),
+        _ => None,
+    };
+    let id = request_id::choose(
+        &head.headers,
+        &snapshot.plan.server.request_id_headers,
+        endpoint,
+    );
+    let template = found.map_or(routes::OTHER, |found| found.template);
+    let mut call = Call::start(
+        &gate.live,
+        snapshot,
+        head.method.clone(),
+        template,
+        path,
+        id,
+    );
+    call.observe = Some(observe::finished);
+    observe::arrived(&head.method, template);
+    access::started(call.id_str(), head.method.as_str(), path);
+    Arrival {
+        call: Box::new(call),
+        method: head.method,
+        uri: head.uri,
+        headers: head.headers,
+        body,
+    }
+}
+
+/// What lies inside the layers: checks of the head, then the endpoint.
+#[derive(Clone)]
+pub(crate) struct Core {
+    gate: Gate,
+}
+
+impl Service<Arrival> for Core {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, arrival: Arrival) -> Self::Future {
+        let gate = self.gate.clone();
+        Box::pin(async move { Ok(route(&gate, arrival).await) })
+    }
+}
+
+async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
+    let Arrival {
+        call,
+        method,
+        uri,
+        headers,
+        body,
+    } = arrival;
+    if let Err(refusal) = check_head(&uri, &headers, &gate.listener.limits) {
+        return refusal.into_response(call);
+    }
+    let Some(found) = routes::find(uri.path(), gate.listener.serve) else {
+        let refusal = Refusal::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::UnknownUrl,
+            "there is no such path here",
+        );
+        return refusal.into_response(call);
+    };
+    if !found.takes(&method) {
+        let refusal = Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            format!("this path takes {}", found.allow),
+        );
+        return refusal.allow(found.allow).into_response(call);
+    }
+    if found.control_plane && !may_control(gate, &headers) {
+        return Refusal::control_plane().into_response(call);
+    }
+    let max = call.snapshot.plan.server.max_payload;
+    if let Err(refusal) = intake::check_declared(&body, max) {
+        return refusal.into_response(call);
+    }
+    match found.goal {
+        Goal::Inference(endpoint) => endpoint::inference(gate, call, endpoint, headers, body).await,
+        Goal::Models => endpoint::models(call),
+        Goal::Model(id) => endpoint::model(call, id),
+        Goal::Ask(question) => endpoint::ask(call, question).await,
+        Goal::EngineMetrics => endpoint::engine_metrics(call).await,
+        Goal::Alive => endpoint::alive(call),
+        Goal::Ready => endpoint::ready(gate, call),
+        Goal::FlushCache => endpoint::flush_cache(call).await,
+        Goal::Loads => endpoint::loads(call).await,
+        Goal::Workers => endpoint::workers(call, uri.query().unwrap_or_default()),
+        Goal::Worker(id) => endpoint::worker(call, id),
+        Goal::Reload => endpoint::reload(gate, call, uri.query().unwrap_or_default()).await,
+        Goal::Config => endpoint::config(gate, call),
+        Goal::ConfigStatus => endpoint::config_status(gate, call),
+        Goal::Snapshots => endpoint::snapshots(gate, call),
+        Goal::Metrics => endpoint::metrics(gate, call),
+    }
+}
+
+/// While no credentials exist, the control plane is for this machine alone. A forwarded header
+/// means that the real peer is somebody else.
+fn may_control(gate: &Gate, headers: &HeaderMap) -> bool {
+    let forwarded = [
+        "forwarded",
+        "x-forwarded-for",
+        "x-real-ip",
+        "x-forwarded-host",
+    ]
+    .iter()
+    .any(|name| headers.contains_key(*name));
+    gate.peer.is_local() && !forwarded
+}
+
+fn check_head(uri: &http::Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+    let target = uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target > limits.max_uri_bytes {
+        return Err(Refusal::new(
+            StatusCode::URI_TOO_LONG,
+            ErrorCode::UriTooLong,
+            format!(
+                "the request target is longer than {} bytes",
+                limits.max_uri_bytes
+            ),
+        )
+        .and_close());
+    }
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if headers.len() > limits.max_headers || bytes > limits.max_header_bytes {
+        return Err(Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ErrorCode::RequestHeadersTooLarge,
+            format!(
+                "the request has more than {} headers or {} bytes of them",
+                limits.max_headers, limits.max_header_bytes
+            ),
+        )
+        .and_close());
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Err(Refusal::bad_request(
+            ErrorCode::InvalidFraming,
+            "a request has either a length or a transfer coding",
+        )
+        .and_close());
+    }
+    let coding = headers.get(TRANSFER_ENCODING).map(HeaderValue::as_bytes);
+    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            ErrorCode::NotImplemented,
+            "the only transfer coding understood is chunked",
+        )
+        .and_close());
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Metric series of one model, resolved once so that a request increments instead of looking up.
+
+use std::sync::{Arc, OnceLock};
+
+use metrics::{Counter, Histogram};
+
+use crate::api::Endpoint;
+use crate::telemetry::metrics::{self as names, Metric};
+
+/// Identity of the series of a model: its label and the policy that serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModelKey {
+    /// Canonical name of a declared or advertised model, or `unknown`.
+    pub model: Arc<str>,
+    /// Name of the policy.
+    pub policy: &'static str,
+}
+
+/// The series of one model, per endpoint, made when first used.
+#[derive(Debug)]
+pub struct ModelCell {
+    key: ModelKey,
+    series: [OnceLock<Box<Series>>; Endpoint::ALL.len()],
+}
+
+impl ModelCell {
+    /// A cell without any series yet.
+    pub fn new(key: ModelKey) -> Self {
+        Self {
+            key,
+            series: [const { OnceLock::new() }; Endpoint::ALL.len()],
+        }
+    }
+
+    /// The series of `endpoint`.
+    pub fn series(&self, endpoint: Endpoint) -> &Series {
+        // The index is that of a closed enum, so the fallback is the first slot and never taken.
+        let slot = self.series.get(endpoint.index()).unwrap_or(&self.series[0]);
+        slot.get_or_init(|| Box::new(Series::new(&self.key, endpoint)))
+    }
+}
+
+/// Metric handles of one model at one endpoint.
+pub struct Series {
+    /// Calls, whole answers.
+    pub requests: Counter,
+    /// Calls, streamed answers.
+    pub requests_streamed: Counter,
+    /// Arrival to last byte.
+    pub duration: Histogram,
+    /// Request sent to first event; streams.
+    pub ttft: Histogram,
+    /// Time per output token after the first; streams with usage.
+    pub tpot: Histogram,
+    /// First event to last; streams.
+    pub generation: Histogram,
+    /// Prompt tokens.
+    pub tokens_in: Counter,
+    /// Generated tokens.
+    pub tokens_out: Counter,
+    /// Picks by the policy.
+    pub selections: Counter,
+    /// Time spent in the gateway itself, whole answers.
+    pub overhead: Histogram,
+    /// Time spent in the gateway itself, streamed answers.
+    pub overhead_streamed: Histogram,
+    labels: [(&'static str, Arc<str>); 5],
+}
+
+impl std::fmt::Debug for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Series")
+            .field("labels", &self.labels)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Series {
+    fn new(key: &ModelKey, endpoint: Endpoint) -> Self {
+        let model: &str = &key.model;
+        let endpoint = endpoint.label();
+        let base = [
+            ("router_type", "http"),
+            ("backend_type", "regular"),
+            ("connection_mode", "http"),
+            ("model", model),
+            ("endpoint", endpoint),
+        ];
+        let stream = [
+            ("router_type", "http"),
+            ("backend_type", "regular"),
+            ("model", model),
+            ("endpoint", endpoint),
+        ];
+        let requests = |streaming: &'static str| {
+            let mut labels = base.to_vec();
+            labels.push(("streaming", streaming));
+            names::counter(Metric::RouterRequests, &labels)
+        };
+        let tokens = |direction: &'static str| {
+            let mut labels = stream.to_vec();
+            labels.push(("token_type", direction));
+            names::counter(Metric::RouterTokens, &labels)
+        };
+        let overhead = |streaming: &'static str| {
+            names::histogram(
+                Metric::GatewayOverhead,
+                &[("endpoint", endpoint), ("streaming", streaming)],
+            )
+        };
+        Self {
+            requests: requests("false"),
+            requests_streamed: requests("true"),
+            duration: names::histogram(Metric::RouterRequestDuration, &base),
+            ttft: names::histogram(Metric::RouterTtft, &stream),
+            tpot: names::histogram(Metric::RouterTpot, &stream),
+            generation: names::histogram(Metric::RouterGenerationDuration, &stream),
+            tokens_in: tokens("input"),
+            tokens_out: tokens("output"),
+            selections: names::counter(
+                Metric::WorkerSelection,
+                &[
+                    ("worker_type", "regular"),
+                    ("connection_mode", "http"),
+                    ("model", model),
+                    ("policy", key.policy),
+                ],
+            ),
+            overhead: overhead("false"),
+            overhead_streamed: overhead("true"),
+            labels: base.map(|(name, value)| (name, Arc::from(value))),
+        }
+    }
+
+    /// Counts a call that ended in an error of `error_type`.
+    pub fn error(&self, error_type: &'static str) {
+        let mut labels: Vec<(&'static str, &str)> = self
+            .labels
+            .iter()
+            .map(|(name, value)| (*name, &**value))
+            .collect();
+        labels.push(("error_type", error_type));
+        names::counter(Metric::RouterRequestErrors, &labels).increment(1);
+    }
+}

@@ -1,0 +1,283 @@
+//! The access log: one line per request, built without the machinery of `tracing`.
+//!
+//! It obeys the filter of the log like every event with the targets `smg::request` and
+//! `smg::response`; a line that does not pass costs one look.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::log::line::{Head, Line};
+use super::log::{self, Output};
+use crate::base::clock;
+
+/// Longest value, in bytes.
+const LONGEST: usize = 1024;
+
+/// What is told about a finished request. Empty texts and `None` are left out of the line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Access<'a> {
+    /// The id that the client got.
+    pub request_id: &'a str,
+    /// The HTTP method.
+    pub method: &'a str,
+    /// The route template or the path, never with a query.
+    pub path: &'a str,
+    /// The HTTP status sent; the level follows from it.
+    pub status: u16,
+    /// From the head of the request to the end of the response.
+    pub latency: Duration,
+    /// Canonical name of the model.
+    pub model: &'a str,
+    /// Id of the last worker tried.
+    pub worker_id: &'a str,
+    /// Attempts made at workers.
+    pub attempts: u32,
+    /// Tokens of the prompt, if the worker told.
+    pub tokens_in: Option<u64>,
+    /// Tokens of the answer, if the worker told.
+    pub tokens_out: Option<u64>,
+    /// Code of the error that the gateway answered or ended with.
+    pub error_code: &'a str,
+    /// Generation of the configuration that served the request.
+    pub generation: u64,
+}
+
+/// The level of a finished request with `status`.
+pub fn level(status: u16) -> Level {
+    match status {
+        500.. => Level::ERROR,
+        400..=499 => Level::WARN,
+        _ => Level::INFO,
+    }
+}
+
+/// Whether lines of `level` would be written: [`Level::DEBUG`] asks for [`started`], the levels of
+/// [`level`] for [`emit`].
+pub fn enabled(level: Level) -> bool {
+    log::output().is_some_and(|output| output.access_enabled(level))
+}
+
+/// Logs the end of a request.
+pub fn emit(access: &Access<'_>) {
+    if let Some(output) = log::output() {
+        finish(output, access);
+    }
+}
+
+/// Logs the arrival of a request, at debug level.
+pub fn started(request_id: &str, method: &str, path: &str) {
+    if let Some(output) = log::output() {
+        begin(output, request_id, method, path);
+    }
+}
+
+fn finish(output: &Output, access: &Access<'_>) {
+    let level = level(access.status);
+    if !output.access_enabled(level) {
+        return;
+    }
+    let at = clock::unix();
+    output.emit(|out, style| {
+        let head = Head {
+            at,
+            level,
+            target: "smg::response",
+            place: Some((file!(), line!())),
+        };
+        let mut line = Line::open(out, style, head, |message| {
+            // Writing to memory cannot fail.
+            message.write_str("finished processing request").ok();
+        });
+        text(&mut line, "request_id", access.request_id);
+        text(&mut line, "method", access.method);
+        text(&mut line, "path", access.path);
+        line.u64("status", u64::from(access.status));
+        line.u64(
+            "latency_us",
+            u64::try_from(access.latency.as_micros()).unwrap_or(u64::MAX),
+        );
+        text(&mut line, "model", access.model);
+        text(&mut line, "worker_id", access.worker_id);
+        line.u64("attempts", u64::from(access.attempts));
+        if let Some(tokens) = access.tokens_in {
+            line.u64("tokens_in", tokens);
+        }
+        if let Some(tokens) = access.tokens_out {
+            line.u64("tokens_out", tokens);
+        }
+        text(&mut line, "error_code", access.error_code);
+        line.u64("generation", access.generation);
+        line.close();
+    });
+}
+
+fn begin(output: &Output, request_id: &str, method: &str, path: &str) {
+    if !output.access_enabled(Level::DEBUG) {
+        return;
+    }
+    let at = clock::unix();
+    output.emit(|out, style| {
+        let place = Some((file!(), line!()));
+        let head = Head {
+            at,
+            level: Level::DEBUG,
+            target: "smg::request",
+            place,
+        };
+        let mut line = Line::open(out, style, head, |message| {
+            message.write_str("started processing request").ok();
+        });
+        text(&mut line, "request_id", request_id);
+        text(&mut line, "method", method);
+        text(&mut line, "path", path);
+        line.close();
+    });
+}
+
+fn text(line: &mut Line<'_>, name: &str, value: &str) {
+    if !value.is_empty() {
+        let end = value.floor_char_boundary(LONGEST);
+        line.str(name, value.get(..end).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::log::tests::{Log, settings};
+    use crate::telemetry::log::{Format, Settings};
+
+    fn full() -> Access<'static> {
+        Access {
+            request_id: "chatcmpl-0123456789abcdef01234567",
+            method: "POST",
+            path: "/v1/chat/completions",
+            status: 200,
+            latency: Duration::from_micros(1234),
+            model: "llama-3.1-8b",
+            worker_id: "6f1c",
+            attempts: 2,
+            tokens_in: Some(10),
+            tokens_out: Some(0),
+            error_code: "",
+            generation: 3,
+        }
+    }
+
+    #[test]
+    fn a_text_line() {
+        let log = Log::start(
+            &Settings {
+                journal: true,
+                ..settings("info")
+            },
+            false,
+        );
+        finish(log.output(), &full());
+        assert_eq!(
+            log.take(),
+            "<6>INFO smg::response: finished processing request \
+             request_id=chatcmpl-0123456789abcdef01234567 method=POST path=/v1/chat/completions \
+             status=200 latency_us=1234 model=llama-3.1-8b worker_id=6f1c attempts=2 \
+             tokens_in=10 tokens_out=0 generation=3\n"
+        );
+        let refused = Access {
+            status: 404,
+            path: "/x",
+            error_code: "not_found",
+            ..Access::default()
+        };
+        finish(log.output(), &refused);
+        assert_eq!(
+            log.take(),
+            "<4>WARN smg::response: finished processing request path=/x status=404 latency_us=0 \
+             attempts=0 error_code=not_found generation=0\n"
+        );
+    }
+
+    #[test]
+    fn a_json_line() {
+        let log = Log::start(
+            &Settings {
+                format: Format::Json,
+                ..settings("info")
+            },
+            false,
+        );
+        finish(
+            log.output(),
+            &Access {
+                status: 503,
+                ..full()
+            },
+        );
+        let value: serde_json::Value = serde_json::from_str(&log.take()).unwrap();
+        assert_eq!(value["level"], "ERROR");
+        assert_eq!(value["target"], "smg::response");
+        assert_eq!(value["message"], "finished processing request");
+        assert_eq!(value["status"], 503);
+        assert_eq!(value["latency_us"], 1234);
+        assert_eq!(value["tokens_in"], 10);
+        assert_eq!(value["request_id"], "chatcmpl-0123456789abcdef01234567");
+        assert_eq!(value["filename"], "src/telemetry/access.rs");
+    }
+
+    #[test]
+    fn what_a_client_sends_stays_one_line_of_bounded_length() {
+        let log = Log::start(
+            &Settings {
+                journal: true,
+                ..settings("info")
+            },
+            false,
+        );
+        let path = format!("/a b\n<0>EMERG x: y=\"z\"\u{1b}[2J{}", "ü".repeat(4000));
+        finish(
+            log.output(),
+            &Access {
+                path: &path,
+                ..full()
+            },
+        );
+        let text = log.take();
+        assert_eq!(text.matches('\n').count(), 1);
+        assert!(
+            text.contains(" path=\"/a b\\n<0>EMERG x: y=\\\"z\\\"\\u001b[2Jü"),
+            "{text}"
+        );
+        assert!(text.len() < 1400, "{}", text.len());
+    }
+
+    #[test]
+    fn the_filter_decides() {
+        let log = Log::start(&settings("warn"), false);
+        finish(log.output(), &full());
+        begin(log.output(), "r", "GET", "/x");
+        assert_eq!(log.take(), "");
+        finish(
+            log.output(),
+            &Access {
+                status: 500,
+                ..full()
+            },
+        );
+        assert_eq!(log.take().lines().count(), 1);
+        log.handle.reconfigure(&settings("debug")).unwrap();
+        begin(log.output(), "r", "GET", "/x");
+        let text = log.take();
+        assert!(
+            text.contains(" DEBUG smg::request: src/telemetry/access.rs:")
+                && text.ends_with(": started processing request request_id=r method=GET path=/x\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn levels_follow_statuses() {
+        let levels = [200, 304, 400, 499, 500, 599].map(level);
+        let (info, warn, error) = (Level::INFO, Level::WARN, Level::ERROR);
+        assert_eq!(levels, [info, info, warn, warn, error, error]);
+    }
+}

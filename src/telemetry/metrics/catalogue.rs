@@ -1,0 +1,419 @@
+//! The catalogue of metric families. One entry per family; `docs/METRICS.md` is written from it.
+
+/// What a family measures with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A number that only grows.
+    Counter,
+    /// A number that goes up and down.
+    Gauge,
+    /// A distribution over fixed buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the exposition format's `TYPE` line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Where the samples of a family live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// In the recorder, reached through a handle; a series stays until the process ends.
+    Recorder,
+    /// In the state that owns them, written at each scrape with [`Families`](super::Families), so
+    /// that a series ends with its owner.
+    Scrape,
+}
+
+/// Which bucket bounds a histogram uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Buckets {
+    /// The bounds given to [`install`](super::install).
+    Duration,
+    /// [`OVERHEAD_BUCKETS`], for times of microseconds.
+    Overhead,
+}
+
+/// Bounds of `smg_gateway_overhead_seconds`, in seconds.
+pub const OVERHEAD_BUCKETS: [f64; 14] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25,
+];
+
+/// Default bounds of every other histogram, in seconds.
+pub fn default_buckets() -> &'static [f64] {
+    &[
+        0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 45.0,
+        60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 480.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+        5400.0, 7200.0,
+    ]
+}
+
+macro_rules! catalogue {
+    ($($variant:ident $name:literal $kind:ident $source:ident [$($label:literal)*] $help:literal;)*) => {
+        /// A metric family.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub enum Metric {
+            $(#[doc = concat!("`", $name, "`: ", $help)] $variant,)*
+        }
+
+        impl Metric {
+            /// Every family, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in the exposition.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence on what is measured.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+
+            /// What it measures with.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind,)* }
+            }
+
+            /// Where its samples live.
+            pub fn source(self) -> Source {
+                match self { $(Self::$variant => Source::$source,)* }
+            }
+
+            /// The labels that a caller gives, in this order; [`Metric::twin`] adds one more.
+            pub fn labels(self) -> &'static [&'static str] {
+                match self { $(Self::$variant => &[$($label,)*],)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    HttpRequests "smg_http_requests_total" Counter Recorder ["method" "path"]
+        "Requests received, by method and route template.";
+    HttpRequestDuration "smg_http_request_duration_seconds" Histogram Recorder ["method" "path"]
+        "Time from the head of a request to the end of its response, in seconds.";
+    HttpResponses "smg_http_responses_total" Counter Recorder ["path" "status_code" "error_code"]
+        "Responses sent, by route template, status and error code.";
+    HttpConnectionsActive "smg_http_connections_active" Gauge Recorder ["listener"]
+        "Open client connections.";
+    HttpRequestsInFlight "smg_http_requests_in_flight" Gauge Recorder []
+        "Requests being served.";
+
+    RouterRequests "smg_router_requests_total" Counter Recorder
+        ["router_type" "backend_type" "connection_mode" "model" "endpoint" "streaming"]
+        "Inference calls taken for routing.";
+    RouterRequestDuration "smg_router_request_duration_seconds" Histogram Recorder
+        ["router_type" "backend_type" "connection_mode" "model" "endpoint"]
+        "Time of an inference call, all attempts included, in seconds.";
+    RouterRequestErrors "smg_router_request_errors_total" Counter Recorder
+        ["router_type" "backend_type" "connection_mode" "model" "endpoint" "error_type"]
+        "Inference calls that failed, by kind of failure.";
+    RouterUpstreamResponses "smg_router_upstream_responses_total" Counter Recorder
+        ["router_type" "status_code" "error_code"]
+        "Responses received from workers, one for each attempt.";
+    RouterTtft "smg_router_ttft_seconds" Histogram Recorder
+        ["router_type" "backend_type" "model" "endpoint"]
+        "Time to the first token of a stream, in seconds.";
+    RouterTpot "smg_router_tpot_seconds" Histogram Recorder
+        ["router_type" "backend_type" "model" "endpoint"]
+        "Mean time per output token after the first, in seconds.";
+    RouterGenerationDuration "smg_router_generation_duration_seconds" Histogram Recorder
+        ["router_type" "backend_type" "model" "endpoint"]
+        "Time from sending a call to a worker to its last byte, in seconds.";
+    RouterTokens "smg_router_tokens_total" Counter Recorder
+        ["router_type" "backend_type" "model" "endpoint" "token_type"]
+        "Tokens that workers reported in their usage figures.";
+    GatewayOverhead "smg_gateway_overhead_seconds" Histogram Recorder ["endpoint" "streaming"]
+        "Time spent in the gateway itself, without queue and worker, in seconds.";
+
+    WorkerPoolSize "smg_worker_pool_size" Gauge Scrape ["worker_type" "connection_mode" "model"]
+        "Healthy workers.";
+    WorkerPoolRegistered "smg_worker_pool_registered" Gauge Scrape
+        ["worker_type" "connection_mode" "model"]
+        "Workers known, whatever their health.";
+    WorkerConnectionsActive "smg_worker_connections_active" Gauge Scrape
+        ["worker" "worker_id" "worker_type" "connection_mode"]
+        "Open connections to a worker.";
+    WorkerRequestsActive "smg_worker_requests_active" Gauge Scrape ["worker" "worker_id"]
+        "Requests in flight at a worker.";
+    WorkerRequests "smg_worker_requests_total" Counter Scrape ["worker" "worker_id" "model"]
+        "Attempts sent to a worker.";
+    WorkerHealthChecks "smg_worker_health_checks_total" Counter Scrape
+        ["worker" "worker_id" "worker_type" "result"]
+        "Health checks of a worker, by result.";
+    WorkerSelection "smg_worker_selection_total" Counter Recorder
+        ["worker_type" "connection_mode" "model" "policy"]
+        "Workers picked, by policy.";
+    WorkerErrors "smg_worker_errors_total" Counter Recorder
+        ["worker_type" "connection_mode" "error_type"]
+        "Attempts that failed at a worker, by kind of failure.";
+    WorkerHealth "smg_worker_health" Gauge Scrape ["worker" "worker_id"]
+        "1 while a worker is healthy, else 0.";
+    WorkerRetries "smg_worker_retries_total" Counter Scrape
+        ["worker" "worker_id" "worker_type" "endpoint"]
+        "Retries, counted at the worker whose attempt failed.";
+    WorkerRetriesExhausted "smg_worker_retries_exhausted_total" Counter Recorder
+        ["worker_type" "endpoint" "reason"]
+        "Calls given up although their failure could have been retried.";
+    WorkerRetryBackoff "smg_worker_retry_backoff_seconds" Histogram Recorder ["attempt"]
+        "Pause before a retry, in seconds.";
+
+    DiscoveryRegistrations "smg_discovery_registrations_total" Counter Recorder ["source" "result"]
+        "Workers that joined, by where they came from.";
+    DiscoveryDeregistrations "smg_discovery_deregistrations_total" Counter Recorder
+        ["source" "reason"]
+        "Workers that left, by where they came from.";
+    DiscoveryWorkersDiscovered "smg_discovery_workers_discovered" Gauge Scrape ["source"]
+        "Workers that a source names now.";
+
+    ConfigLastReloadSuccessful "smg_config_last_reload_successful" Gauge Recorder []
+        "1 if the last load of the configuration was accepted, else 0.";
+    ConfigLastReloadSuccessTimestamp "smg_config_last_reload_success_timestamp_seconds" Gauge
+        Recorder []
+        "Unix time of the last accepted configuration, in seconds.";
+    ConfigGeneration "smg_config_generation" Gauge Recorder []
+        "Generation of the configuration that is in effect.";
+    ConfigSynchronized "smg_config_synchronized" Gauge Recorder []
+        "1 while the configuration in effect is the one of the file, else 0.";
+    ConfigReloads "smg_config_reloads_total" Counter Recorder ["trigger" "result"]
+        "Reloads, by what asked for them and how they ended.";
+    ConfigInfo "smg_config_info" Gauge Scrape ["sha256"]
+        "Always 1; the label names the configuration that is in effect.";
+    ConfigSnapshotsAlive "smg_config_snapshots_alive" Gauge Scrape []
+        "Snapshots that some request still holds, the current one included.";
+    ConfigOldestSnapshotAge "smg_config_oldest_snapshot_age_seconds" Gauge Scrape []
+        "Age of the oldest snapshot that is alive, in seconds.";
+    SnapshotId "smg_snapshot_id" Gauge Scrape []
+        "Number of the current snapshot; grows with every publish.";
+    FactsUpdates "smg_facts_updates_total" Counter Recorder ["source"]
+        "Changes of what is known about workers, by where they came from.";
+
+    LogDropped "smg_log_dropped_total" Counter Recorder ["sink"]
+        "Log lines dropped because a sink was full or failed.";
+    BuildInfo "smg_build_info" Gauge Recorder ["version" "revision"]
+        "Always 1; the labels name the build.";
+    ProcessStartTime "smg_process_start_time_seconds" Gauge Recorder []
+        "Unix time of the start of the process, in seconds.";
+    TokioAliveTasks "smg_tokio_alive_tasks" Gauge Recorder []
+        "Tasks of the runtime that have not ended.";
+    TokioWorkers "smg_tokio_workers" Gauge Recorder []
+        "Worker threads of the runtime.";
+    TokioGlobalQueueDepth "smg_tokio_global_queue_depth" Gauge Recorder []
+        "Tasks that wait in the runtime's global queue.";
+}
+
+impl Metric {
+    /// A second label with the value of a first one, as `(label, first)`: dashboards know the
+    /// same thing under two names. It is added to every series by whoever renders it.
+    pub fn twin(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::HttpResponses | Self::RouterUpstreamResponses => Some(("status", "status_code")),
+            Self::RouterTokens => Some(("direction", "token_type")),
+            _ => None,
+        }
+    }
+
+    /// Which bounds it uses; `None` unless it is a histogram.
+    pub fn buckets(self) -> Option<Buckets> {
+        match (self.kind(), self) {
+            (Kind::Histogram, Self::GatewayOverhead) => Some(Buckets::Overhead),
+            (Kind::Histogram, _) => Some(Buckets::Duration),
+            (Kind::Counter | Kind::Gauge, _) => None,
+        }
+    }
+}
+
+/// Label values of closed sets.
+pub mod label {
+    /// `endpoint`: what inference calls can ask for.
+    pub const ENDPOINTS: &[&str] = &[
+        "chat",
+        "completions",
+        "generate",
+        "embeddings",
+        "rerank",
+        "classify",
+        "responses",
+    ];
+    /// `reason` of [`WorkerRetriesExhausted`](super::Metric::WorkerRetriesExhausted).
+    pub const GIVE_UP_REASONS: &[&str] = &["attempts", "budget", "deadline", "no_worker"];
+    /// `error_type` of [`WorkerErrors`](super::Metric::WorkerErrors): the connection could not be
+    /// made or broke, a deadline ran out, the worker answered with a failure status.
+    pub const WORKER_ERRORS: &[&str] = &["connection_error", "timeout", "backend_error"];
+    /// `error_type` of [`RouterRequestErrors`](super::Metric::RouterRequestErrors).
+    pub const ROUTER_ERRORS: &[&str] = &[
+        "validation_error",
+        "no_workers",
+        "timeout",
+        "backend_error",
+        "internal_error",
+    ];
+    /// `sink` of [`LogDropped`](super::Metric::LogDropped).
+    pub const LOG_SINKS: &[&str] = &["stdout", "file"];
+
+    const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
+
+    /// `attempt` of [`WorkerRetryBackoff`](super::Metric::WorkerRetryBackoff) for the `n`th
+    /// retry, counted from 1.
+    pub fn attempt(n: u32) -> &'static str {
+        let index = usize::try_from(n.saturating_sub(1)).unwrap_or(usize::MAX);
+        ATTEMPTS.get(index).copied().unwrap_or("10+")
+    }
+
+    /// Every value that [`attempt`] returns.
+    pub fn attempts() -> &'static [&'static str] {
+        &ATTEMPTS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_conventions() {
+        let mut names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Metric::ALL.len());
+        for &metric in Metric::ALL {
+            let name = metric.name();
+            assert!(name.starts_with("smg_"), "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind() == Kind::Counter,
+                "{name}"
+            );
+            assert_eq!(
+                metric.buckets().is_some(),
+                metric.kind() == Kind::Histogram,
+                "{name}"
+            );
+            assert!(metric.help().ends_with('.'), "{name}");
+            if let Some((twin, first)) = metric.twin() {
+                assert!(metric.labels().contains(&first) && !metric.labels().contains(&twin));
+            }
+            if metric.labels().contains(&"worker") {
+                assert_eq!(
+                    metric.source(),
+                    Source::Scrape,
+                    "{name} must vanish with its worker"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_ascend() {
+        for bounds in [default_buckets(), &OVERHEAD_BUCKETS] {
+            assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+        assert_eq!(default_buckets().len(), 29);
+    }
+
+    #[test]
+    fn attempts_beyond_nine_share_a_series() {
+        let values: Vec<_> = [0, 1, 9, 10, 11, 4000].map(label::attempt).to_vec();
+        assert_eq!(values, ["1", "1", "9", "10+", "10+", "10+"]);
+    }
+
+    /// The reference is compared with the catalogue; `UPDATE_GOLDEN=1` writes it anew.
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a golden test reads its switch and its file"
+    )]
+    fn the_reference_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METRICS.md");
+        let wanted = reference();
+        if std::env::var("UPDATE_GOLDEN").is_ok() {
+            std::fs::write(path, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            found, wanted,
+            "run `UPDATE_GOLDEN=1 cargo test` and commit docs/METRICS.md"
+        );
+    }
+
+    fn reference() -> String {
+        use std::fmt::Write;
+        let mut out = String::from(
+            "# Metrics\n\n\
+             Written from `telemetry::metrics::Metric`; change that, then run \
+             `UPDATE_GOLDEN=1 cargo test`.\n\n\
+             `GET /metrics` answers on listeners that serve `metrics`. Series of the \
+             families marked † end with what they describe; every other series stays until the \
+             process ends.\n\n\
+             | family | type | labels | meaning |\n|---|---|---|---|\n",
+        );
+        for &metric in Metric::ALL {
+            let mut labels: Vec<String> = metric
+                .labels()
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            if let Some((twin, first)) = metric.twin() {
+                labels.push(format!("`{twin}` (= `{first}`)"));
+            }
+            let labels = if labels.is_empty() {
+                "–".to_owned()
+            } else {
+                labels.join(", ")
+            };
+            let (name, kind, help) = (metric.name(), metric.kind().as_str(), metric.help());
+            let mark = if metric.source() == Source::Scrape {
+                " †"
+            } else {
+                ""
+            };
+            writeln!(out, "| `{name}`{mark} | {kind} | {labels} | {help} |").unwrap();
+        }
+        out.push_str("\n## Buckets\n\n");
+        let list = |bounds: &[f64]| {
+            bounds
+                .iter()
+                .map(f64::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        writeln!(
+            out,
+            "`smg_gateway_overhead_seconds`, in seconds: {}.\n\n\
+             Every other histogram, unless `metrics.duration_buckets` replaces the list: {}.",
+            list(&OVERHEAD_BUCKETS),
+            list(default_buckets()),
+        )
+        .unwrap();
+        out.push_str("\n## Closed label sets\n\n");
+        for (name, values) in [
+            ("endpoint", label::ENDPOINTS),
+            (
+                "error_type of `smg_router_request_errors_total`",
+                label::ROUTER_ERRORS,
+            ),
+            (
+                "error_type of `smg_worker_errors_total`",
+                label::WORKER_ERRORS,
+            ),
+            (
+                "reason of `smg_worker_retries_exhausted_total`",
+                label::GIVE_UP_REASONS,
+            ),
+            ("attempt", label::attempts()),
+            ("sink", label::LOG_SINKS),
+        ] {
+            writeln!(out, "- {name}: {}", values.join(" ")).unwrap();
+        }
+        out
+    }
+}

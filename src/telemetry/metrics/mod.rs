@@ -1,0 +1,354 @@
+//! Metrics: the catalogue, the recorder behind it, and the text that a scrape gets.
+//!
+//! Handles are looked up once and kept by their users; counting is then one atomic operation.
+//! Only this module registers series, so that no name or label exists outside [`Metric`].
+
+mod catalogue;
+mod exposition;
+
+use std::sync::OnceLock;
+
+use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
+
+pub use catalogue::{Buckets, Kind, Metric, OVERHEAD_BUCKETS, Source, default_buckets, label};
+pub use exposition::{Families, Family};
+
+static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
+static INSTALLING: Mutex<()> = Mutex::new(());
+static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
+
+/// Why the recorder could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The list of bucket bounds is empty.
+    #[error("histogram buckets: {0}")]
+    Buckets(#[from] BuildError),
+    /// Something else in this process has installed a recorder.
+    #[error("another metrics recorder is installed already")]
+    Taken,
+}
+
+/// Installs the recorder of this process with `buckets` (ascending upper bounds, in seconds) for
+/// the histograms of [`Buckets::Duration`]. Later calls change nothing and succeed.
+///
+/// Handles made before this count nothing.
+///
+/// # Errors
+/// [`InstallError::Buckets`] for an empty list, [`InstallError::Taken`] beside a foreign recorder.
+pub fn install(buckets: &[f64]) -> Result<(), InstallError> {
+    let _one_at_a_time = INSTALLING.lock();
+    if EXPORTER.get().is_some() {
+        return Ok(());
+    }
+    let mut builder = PrometheusBuilder::new().set_buckets(buckets)?;
+    for metric in Metric::ALL {
+        if metric.buckets() == Some(Buckets::Overhead) {
+            let name = Matcher::Full(metric.name().to_owned());
+            builder = builder.set_buckets_for_metric(name, &OVERHEAD_BUCKETS)?;
+        }
+    }
+    let recorder = builder.build_recorder();
+    let exporter = recorder.handle();
+    ::metrics::set_global_recorder(recorder).map_err(|_| InstallError::Taken)?;
+    describe();
+    EXPORTER.get_or_init(|| exporter);
+    Ok(())
+}
+
+/// Moves observed values into their buckets. To be called every second or so, else memory grows
+/// with the requests served between two scrapes.
+pub fn upkeep() {
+    if let Some(exporter) = EXPORTER.get() {
+        exporter.run_upkeep();
+    }
+}
+
+/// The exposition of every family of [`Source::Recorder`] that has a series; empty before
+/// [`install`]. The families of [`Source::Scrape`] are appended with [`Families`].
+pub fn render() -> String {
+    EXPORTER
+        .get()
+        .map(PrometheusHandle::render)
+        .unwrap_or_default()
+}
+
+/// The counter of `metric` with `labels`, those of [`Metric::labels`] in that order.
+pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
+    let key = key(metric, Kind::Counter, labels);
+    ::metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA))
+}
+
+/// The gauge of `metric` with `labels`, those of [`Metric::labels`] in that order.
+pub fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
+    let key = key(metric, Kind::Gauge, labels);
+    ::metrics::with_recorder(|recorder| recorder.register_gauge(&key, &METADATA))
+}
+
+/// The histogram of `metric` with `labels`, those of [`Metric::labels`] in that order.
+pub fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
+    let key = key(metric, Kind::Histogram, labels);
+    ::metrics::with_recorder(|recorder| recorder.register_histogram(&key, &METADATA))
+}
+
+/// Creates the series whose labels all have closed sets, with 0, so that a rate over them has a
+/// beginning. Series named by a model, a path or a worker come with their first use.
+pub fn preseed() {
+    for error in label::WORKER_ERRORS {
+        drop(counter(
+            Metric::WorkerErrors,
+            &[
+                ("worker_type", "regular"),
+                ("connection_mode", "http"),
+                ("error_type", error),
+            ],
+        ));
+    }
+    for endpoint in label::ENDPOINTS {
+        for reason in label::GIVE_UP_REASONS {
+            drop(counter(
+                Metric::WorkerRetriesExhausted,
+                &[
+                    ("worker_type", "regular"),
+                    ("endpoint", endpoint),
+                    ("reason", reason),
+                ],
+            ));
+        }
+    }
+    for attempt in label::attempts() {
+        drop(histogram(
+            Metric::WorkerRetryBackoff,
+            &[("attempt", attempt)],
+        ));
+    }
+    for result in ["success", "failure"] {
+        drop(counter(
+            Metric::DiscoveryRegistrations,
+            &[("source", "static"), ("result", result)],
+        ));
+    }
+    drop(counter(
+        Metric::DiscoveryDeregistrations,
+        &[("source", "static"), ("reason", "config_removed")],
+    ));
+    for sink in label::LOG_SINKS {
+        drop(counter(Metric::LogDropped, &[("sink", sink)]));
+    }
+    drop(gauge(Metric::HttpRequestsInFlight, &[]));
+}
+
+fn key(metric: Metric, kind: Kind, labels: &[(&'static str, &str)]) -> Key {
+    debug_assert_eq!(metric.kind(), kind, "{metric:?}");
+    debug_assert_eq!(
+        metric.source(),
+        Source::Recorder,
+        "{metric:?} is written at the scrape"
+    );
+    debug_assert!(
+        labels.iter().map(|(name, _)| name).eq(metric.labels()),
+        "{metric:?} wants {:?}",
+        metric.labels()
+    );
+    let mut full = Vec::with_capacity(labels.len() + 1);
+    for (name, value) in labels {
+        full.push(Label::new(*name, (*value).to_owned()));
+        if let Some((twin, first)) = metric.twin()
+            && first == *name
+        {
+            full.push(Label::new(twin, (*value).to_owned()));
+        }
+    }
+    Key::from_parts(KeyName::from_const_str(metric.name()), full)
+}
+
+fn describe() {
+    ::metrics::with_recorder(|recorder| {
+        for metric in Metric::ALL {
+            let name = KeyName::from_const_str(metric.name());
+            let help = SharedString::const_str(metric.help());
+            match metric.kind() {
+                Kind::Counter => recorder.describe_counter(name, None, help),
+                Kind::Gauge => recorder.describe_gauge(name, None, help),
+                Kind::Histogram => recorder.describe_histogram(name, None, help),
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// A strict reading of the text format: families in one piece, each with one `HELP` before
+    /// one `TYPE` before its samples, no series twice, every escape known.
+    fn parse(text: &str) -> BTreeMap<String, f64> {
+        let mut done = BTreeSet::new();
+        let mut series = BTreeMap::new();
+        let mut family = String::new();
+        let mut kind = "";
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').unwrap();
+                assert!(!help.is_empty(), "{line}");
+                assert!(done.insert(name.to_owned()), "family `{name}` comes twice");
+                name.clone_into(&mut family);
+                kind = "";
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, found) = rest.split_once(' ').unwrap();
+                assert_eq!(name, family, "TYPE without its HELP: {line}");
+                assert_eq!(kind, "", "two TYPE lines: {line}");
+                assert!(["counter", "gauge", "histogram"].contains(&found), "{line}");
+                kind = found;
+            } else {
+                let end = line.find(['{', ' ']).unwrap();
+                let (name, rest) = line.split_at(end);
+                let base = match kind {
+                    "histogram" => ["_bucket", "_sum", "_count"]
+                        .iter()
+                        .find_map(|suffix| name.strip_suffix(suffix))
+                        .unwrap_or_else(|| panic!("not a histogram sample: {line}")),
+                    "" => panic!("sample without a TYPE: {line}"),
+                    _ => name,
+                };
+                assert_eq!(base, family, "sample outside its family: {line}");
+                let value = if rest.starts_with('{') {
+                    labels(rest, line)
+                } else {
+                    rest
+                };
+                let value = value.strip_prefix(' ').unwrap();
+                let id = line.strip_suffix(value).unwrap().trim_end().to_owned();
+                let value = value.replace("+Inf", "inf").parse().unwrap();
+                assert!(series.insert(id, value).is_none(), "series twice: {line}");
+            }
+        }
+        series
+    }
+
+    /// Reads `{a="b",…}` and returns what follows.
+    fn labels<'a>(text: &'a str, line: &str) -> &'a str {
+        let mut rest = text.strip_prefix('{').unwrap();
+        let mut seen = BTreeSet::new();
+        loop {
+            let (name, after) = rest.split_once("=\"").unwrap();
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            assert!(
+                !name.is_empty() && name.chars().all(word),
+                "label name in {line}"
+            );
+            assert!(seen.insert(name), "label twice in {line}");
+            let mut chars = after.char_indices();
+            let end = loop {
+                match chars.next().unwrap() {
+                    (at, '"') => break at,
+                    (_, '\\') => assert!(matches!(chars.next().unwrap().1, '\\' | '"' | 'n')),
+                    _ => {}
+                }
+            };
+            rest = after.split_at(end + 1).1;
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => return rest.strip_prefix('}').unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn a_scrape_is_one_valid_exposition() {
+        install(default_buckets()).unwrap();
+        install(&[1.0]).unwrap();
+        preseed();
+        let path = ("path", "/v1/responses/{id}");
+        let responses = counter(
+            Metric::HttpResponses,
+            &[path, ("status_code", "404"), ("error_code", "x")],
+        );
+        responses.increment(3);
+        counter(
+            Metric::HttpRequests,
+            &[("method", "GET"), ("path", "a\"b\nc\\d")],
+        )
+        .increment(1);
+        histogram(Metric::HttpRequestDuration, &[("method", "GET"), path]).record(0.3);
+        histogram(
+            Metric::GatewayOverhead,
+            &[("endpoint", "chat"), ("streaming", "true")],
+        )
+        .record(0.000_02);
+        gauge(Metric::HttpConnectionsActive, &[("listener", "main")]).increment(2.0);
+        upkeep();
+
+        let mut text = render();
+        let mut families = Families::new(&mut text);
+        for &metric in Metric::ALL
+            .iter()
+            .filter(|metric| metric.source() == Source::Scrape)
+        {
+            let labels: Vec<_> = metric
+                .labels()
+                .iter()
+                .map(|name| (*name, "v\"\\\n"))
+                .collect();
+            families.family(metric).sample(&labels, 7.0);
+        }
+        let series = parse(&text);
+
+        let at = |id: &str| {
+            *series
+                .get(id)
+                .unwrap_or_else(|| panic!("no `{id}` in\n{text}"))
+        };
+        assert_eq!(
+            at(
+                "smg_http_responses_total{path=\"/v1/responses/{id}\",status_code=\"404\",\
+                status=\"404\",error_code=\"x\"}"
+            ),
+            3.0
+        );
+        let duration = |le: &str| {
+            at(&format!(
+                "smg_http_request_duration_seconds_bucket{{method=\"GET\",\
+                 path=\"/v1/responses/{{id}}\",le=\"{le}\"}}"
+            ))
+        };
+        assert_eq!(
+            [duration("0.25"), duration("0.5"), duration("7200")],
+            [0.0, 1.0, 1.0]
+        );
+        let overhead = "smg_gateway_overhead_seconds_bucket{endpoint=\"chat\",streaming=\"true\"";
+        assert_eq!(at(&format!("{overhead},le=\"0.00001\"}}")), 0.0);
+        assert_eq!(at(&format!("{overhead},le=\"0.000025\"}}")), 1.0);
+        assert_eq!(
+            at("smg_worker_retry_backoff_seconds_count{attempt=\"10+\"}"),
+            0.0
+        );
+        assert_eq!(
+            at(
+                "smg_worker_retries_exhausted_total{worker_type=\"regular\",endpoint=\"chat\",\
+                reason=\"budget\"}"
+            ),
+            0.0
+        );
+        assert_eq!(at("smg_http_connections_active{listener=\"main\"}"), 2.0);
+        assert_eq!(at("smg_snapshot_id"), 7.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "wants")]
+    fn labels_outside_the_catalogue_are_refused() {
+        drop(counter(Metric::HttpRequests, &[("method", "GET")]));
+    }
+
+    #[test]
+    #[should_panic(expected = "written at the scrape")]
+    fn worker_series_stay_out_of_the_recorder() {
+        drop(gauge(
+            Metric::WorkerHealth,
+            &[("worker", "w"), ("worker_id", "1")],
+        ));
+    }
+}

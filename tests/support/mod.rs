@@ -1,0 +1,19 @@
+//! What the tests that run the binary share: the gateway and the sample worker as child processes,
+//! a scripted engine, a small HTTP client, and waiting for conditions. Nothing here looks into the
+//! library; it sees what an operator and a client see.
+
+pub(crate) mod client;
+pub(crate) mod engine;
+pub(crate) mod eventually;
+pub(crate) mod metrics;
+pub(crate) mod process;
+pub(crate) mod smg;
+pub(crate) mod venv;
+pub(crate) mod worker;
+
+pub(crate) use client::{Connection, get, post, stream};
+pub(crate) use engine::{FakeEngine, Gate, Step};
+pub(crate) use eventually::eventually;
+pub(crate) use process::Process;
+pub(crate) use smg::Smg;
+pub(crate) use worker::Worker;
