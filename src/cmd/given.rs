@@ -8,9 +8,7 @@ use toml::Value;
 use crate::config::cli::overlay::overlay;
 use crate::config::cli::setting::{self, Setting, VariableError, Variables};
 use crate::config::cli::table::FLAGS;
-use crate::config::diag::Diagnostic;
-use crate::config::environment::Environment;
-use crate::config::overlay::{Given, Overlay};
+use crate::config::{Diagnostic, Environment, Given, Overlay};
 
 /// Everything that is said outside of the file.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ pub mod reliability;
 pub mod routing;
 pub mod server;
 pub mod telemetry;
-mod word;
+pub(crate) mod word;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -68,6 +68,16 @@ macro_rules! overridable {
             $($(#[$sdoc])* #[serde(skip_serializing_if = "Option::is_none")] pub $sfield: Option<$stype>,)*
         }
 
+        /// Every key that an override can have, as it stands in the wider table.
+        impl From<&$name> for $over {
+            fn from(wider: &$name) -> Self {
+                Self {
+                    $($field: Some(wider.$field.clone()),)+
+                    $($sfield: None,)*
+                }
+            }
+        }
+
         impl $over {
             /// The values in force where this override stands inside a level with the values of
             /// `wider`.

@@ -1,5 +1,6 @@
 //! Keys whose value is one word of a closed list.
 
+use schemars::{Schema, json_schema};
 use serde::Deserialize;
 
 /// What a message adds when a word or scheme is known but belongs to a later version.
@@ -44,6 +45,32 @@ pub(crate) struct NoOptions {}
 /// Brings a word to the form in which spellings are compared.
 pub(crate) fn fold(word: &str) -> String {
     word.chars().filter(|c| !matches!(c, '_' | '-')).collect()
+}
+
+/// The schema of a key that takes a word.
+pub(crate) fn deserialize_str(words: &[&str]) -> Schema {
+    json_schema!({ "type": "string", "enum": words })
+}
+
+/// The schema of a key that takes a word in any spelling, or a table with the word as its key.
+pub(crate) fn deserialize_any(words: &[&str]) -> Schema {
+    let spellings = words
+        .iter()
+        .map(|word| word.replace('_', "[-_]?"))
+        .collect::<Vec<_>>();
+    json_schema!({
+        "anyOf": [
+            { "type": "string", "enum": words },
+            { "type": "string", "pattern": format!("^({})$", spellings.join("|")) },
+            {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 1,
+                "propertyNames": { "enum": words },
+                "additionalProperties": { "type": "object", "maxProperties": 0 },
+            },
+        ],
+    })
 }
 
 /// Defines an enum of words with its text form, serde and schema.
@@ -153,7 +180,7 @@ macro_rules! words {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "enum": $name::WORDS })
+                $crate::config::spec::word::$through($name::WORDS)
             }
         }
     };

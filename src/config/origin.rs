@@ -1,0 +1,127 @@
+//! Provenance: where each effective value comes from.
+
+use std::fmt;
+
+use super::diag::Place;
+use super::source::SourceFile;
+use super::tree::path::KeyPath;
+use super::tree::{Mark, Node};
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A file.
+    File {
+        /// The file, as it was named.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, in characters from 1.
+        column: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag, with its dashes.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => out.write_str("default"),
+            Self::File { file, line, column } => write!(out, "{file}:{line}:{column}"),
+            Self::Environment(name) => write!(out, "environment {name}"),
+            Self::Flag(name) => write!(out, "flag {name}"),
+        }
+    }
+}
+
+/// The origin of every key of a loaded configuration. Keys are paths such as
+/// `pools[0].workers[1].url`, with the indices of the `Spec`.
+#[derive(Debug)]
+pub struct Origins {
+    pub(crate) root: Node,
+    pub(crate) sources: Vec<SourceFile>,
+}
+
+impl Origins {
+    /// Where the value of a key comes from.
+    pub fn of(&self, key: &str) -> Origin {
+        match self
+            .root
+            .find(&KeyPath::parse(key))
+            .filter(|node| !node.is_absent())
+        {
+            Some(node) => self.origin(&node.mark),
+            None => Origin::Default,
+        }
+    }
+
+    /// The place of a key's value, for a diagnostic about it. Where the key is not written, that
+    /// of the table around it, if this is an element of a list.
+    pub fn place(&self, key: &str) -> Option<Place> {
+        let path = KeyPath::parse(key);
+        match self.root.find(&path) {
+            Some(node) => self.place_of(&node.mark),
+            None => path
+                .split_last()
+                .and_then(|(parent, _)| self.root.find(&parent))
+                .and_then(|table| self.place_of(&table.mark)),
+        }
+    }
+
+    /// Whether a key was set, wherever.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        self.of(key) != Origin::Default
+    }
+
+    /// The keys that are written in a table, as paths.
+    pub(crate) fn keys_of(&self, table: &str) -> Vec<String> {
+        let node = self.root.find(&KeyPath::parse(table));
+        let entries = node.into_iter().flat_map(Node::entries);
+        entries
+            .filter(|entry| !entry.node.is_absent())
+            .map(|entry| format!("{table}.{}", entry.key))
+            .collect()
+    }
+
+    /// Whether all that was written at and below a key could be read.
+    pub(crate) fn is_intact(&self, key: &str) -> bool {
+        self.root
+            .find(&KeyPath::parse(key))
+            .is_none_or(Node::is_intact)
+    }
+
+    pub(crate) fn place_of(&self, mark: &Mark) -> Option<Place> {
+        match mark {
+            Mark::Default => None,
+            Mark::File { file, span } => self
+                .sources
+                .get(*file)
+                .map(|source| source.place(span.clone())),
+            Mark::Env(name) => Some(Place::Environment(name.clone())),
+            Mark::Flag(name) => Some(Place::Flag(name.clone())),
+        }
+    }
+
+    fn origin(&self, mark: &Mark) -> Origin {
+        match mark {
+            Mark::Default => Origin::Default,
+            Mark::File { file, span } => match self.sources.get(*file) {
+                Some(source) => {
+                    let (line, column) = source.position(span.start);
+                    Origin::File {
+                        file: source.path.display().to_string(),
+                        line,
+                        column,
+                    }
+                }
+                None => Origin::Default,
+            },
+            Mark::Env(name) => Origin::Environment(name.clone()),
+            Mark::Flag(name) => Origin::Flag(name.clone()),
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The overlay: what flags and variables say over the file.
+//!
+//! An overlay is a list of keys with values. One that is set here replaces what the file has, a
+//! list included. Flags come before variables, whichever was added first.
+
+use super::diag::Diagnostic;
+use super::origin::Origins;
+use super::spec::{ListenAddress, Listener};
+use super::tree::{Mark, Node, Value};
+
+/// Who set a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Given {
+    /// An environment variable, by its name.
+    Env(String),
+    /// A flag, with its dashes.
+    Flag(String),
+}
+
+/// Which key is set.
+///
+/// Keys below a table are dotted (`limits.header_timeout`). An element of `listeners`, `pools` or
+/// `models` is meant by its name; one that the file does not define is created: `main` and
+/// `metrics` as they are without a file, another listener as one for `probes` on the host of
+/// `main`, a pool or a model with nothing but its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A key that is in no list, such as `server.request_timeout`.
+    Key(String),
+    /// A key of the listener with this name.
+    Listener(String, String),
+    /// The host in the address of the listener with this name; the port stays.
+    ListenerHost(String),
+    /// The port in the address of the listener with this name; the host stays.
+    ListenerPort(String),
+    /// A key of the pool with this name.
+    Pool(String, String),
+    /// A key of the model with this name.
+    Model(String, String),
+}
+
+/// What flags and variables say over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    entries: Vec<(Given, Target, toml::Value)>,
+}
+
+impl Overlay {
+    /// Sets a key. Values are those of the file: a duration is a string with its unit, the host of
+    /// a listener a string, its port an integer. A later call for the same key wins over an
+    /// earlier one of the same kind.
+    pub fn set(&mut self, target: Target, value: impl Into<toml::Value>, given: Given) {
+        self.entries.push((given, target, value.into()));
+    }
+
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The text that stands for the overlay in the hash of a configuration.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.in_order()
+            .map(|(_, target, value)| format!("{target:?}={value}\n"))
+            .collect()
+    }
+
+    /// Lays it over the tree. The names of lists that are not there yet are created.
+    pub(crate) fn apply(&self, root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>) {
+        for (given, target, value) in self.in_order() {
+            let mark = given.mark();
+            match target {
+                Target::Key(key) => put(root, key, node(value, &mark)),
+                Target::Listener(name, key) => {
+                    with_element(root, "listeners", name, &mark, |element| {
+                        put(element, key, node(value, &mark));
+                    });
+                }
+                Target::Pool(name, key) => with_element(root, "pools", name, &mark, |element| {
+                    put(element, key, node(value, &mark));
+                }),
+                Target::Model(name, key) => with_element(root, "models", name, &mark, |element| {
+                    put(element, key, node(value, &mark));
+                }),
+                Target::ListenerHost(name) | Target::ListenerPort(name) => {
+                    let part = match target {
+                        Target::ListenerHost(_) => Part::Host(value.as_str().unwrap_or_default()),
+                        _ => Part::Port(value.as_integer().unwrap_or(-1)),
+                    };
+                    with_element(root, "listeners", name, &mark, |element| {
+                        out.extend(readdress(element, name, part, &mark, origins));
+                    });
+                }
+            }
+        }
+    }
+
+    /// Variables before flags; and before both kinds of other listeners come `main` and `metrics`,
+    /// as a listener that is created takes its host from `main`.
+    fn in_order(&self) -> impl Iterator<Item = &(Given, Target, toml::Value)> {
+        let of = |late: bool, flag: bool| {
+            self.entries.iter().filter(move |(given, target, _)| {
+                target.makes_listener() == late && matches!(given, Given::Flag(_)) == flag
+            })
+        };
+        of(false, false)
+            .chain(of(false, true))
+            .chain(of(true, false))
+            .chain(of(true, true))
+    }
+}
+
+impl Target {
+    /// Whether it may create a listener that depends on `main`.
+    fn makes_listener(&self) -> bool {
+        match self {
+            Self::Listener(name, _) | Self::ListenerHost(name) | Self::ListenerPort(name) => {
+                name != "main" && name != "metrics"
+            }
+            Self::Key(_) | Self::Pool(..) | Self::Model(..) => false,
+        }
+    }
+}
+
+impl Given {
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Env(name) => Mark::Env(name.clone()),
+            Self::Flag(name) => Mark::Flag(name.clone()),
+        }
+    }
+}
+
+/// Adds what is there without being written: the two listeners and the pool `default`.
+pub(crate) fn add_defaults(root: &mut Node) {
+    let missing = |root: &Node, key: &str| match root.entry(key) {
+        None => true,
+        Some(entry) => matches!(&entry.node.value, Value::Array(nodes) if nodes.is_empty()),
+    };
+    if missing(root, "listeners") {
+        let listeners = [Listener::main(), Listener::metrics()];
+        let nodes = listeners
+            .iter()
+            .map(|listener| listener_node(listener, &Mark::Default));
+        root.set(
+            "listeners",
+            Node::new(Value::Array(nodes.collect()), Mark::Default),
+        );
+    }
+    if missing(root, "pools") {
+        let pool = named("default", &Mark::Default);
+        root.set("pools", Node::new(Value::Array(vec![pool]), Mark::Default));
+    }
+}
+
+enum Part<'a> {
+    Host(&'a str),
+    Port(i64),
+}
+
+fn readdress(
+    listener: &mut Node,
+    name: &str,
+    part: Part<'_>,
+    mark: &Mark,
+    origins: &Origins,
+) -> Option<Diagnostic> {
+    let present = listener.get("address")?;
+    // An address that is none is reported when the tree is read.
+    let address: ListenAddress = present.as_str()?.parse().ok()?;
+    let (host, port) = match &address {
+        ListenAddress::Ip(address) => (address.ip().to_string(), address.port()),
+        ListenAddress::Host { host, port } => (host.clone(), *port),
+        ListenAddress::Unix(_) => {
+            let message =
+                format!("listener `{name}` is a unix socket, which has no host and no port");
+            return Some(
+                Diagnostic::error("address-part", message)
+                    .at(origins.place_of(mark))
+                    .beside(
+                        origins.place_of(&present.mark),
+                        "the address that the file gives it",
+                    ),
+            );
+        }
+    };
+    let changed = match part {
+        Part::Host(host) => ListenAddress::from_parts(host, port).map_err(|e| e.to_string()),
+        Part::Port(port) => u16::try_from(port)
+            .map_err(|_| "a port is from 0 to 65535".to_owned())
+            .and_then(|port| ListenAddress::from_parts(&host, port).map_err(|e| e.to_string())),
+    };
+    match changed {
+        Ok(address) => {
+            put(
+                listener,
+                "address",
+                Node::new(Value::Str(address.to_string()), mark.clone()),
+            );
+            None
+        }
+        Err(message) => {
+            Some(Diagnostic::error("invalid-value", message).at(origins.place_of(mark)))
+        }
+    }
+}
+
+/// Hands the element with this name to `act`, creating it if there is none. Where the file has
+/// something that is no list, nothing happens: that is reported when the tree is read.
+fn with_element(root: &mut Node, list: &str, name: &str, mark: &Mark, act: impl FnOnce(&mut Node)) {
+    if root.get(list).is_none() {
+        root.set(list, Node::new(Value::Array(Vec::new()), mark.clone()));
+    }
+    let template = match (list, name) {
+        ("listeners", "main") => listener_node(&Listener::main(), &Mark::Default),
+        ("listeners", "metrics") => listener_node(&Listener::metrics(), &Mark::Default),
+        ("listeners", _) => probes_node(root, name),
+        _ => named(name, &Mark::Default),
+    };
+    let Some(Value::Array(nodes)) = root.get_mut(list).map(|node| &mut node.value) else {
+        return;
+    };
+    let is_it = |node: &Node| node.get("name").and_then(Node::as_str) == Some(name);
+    let at = nodes.iter().position(is_it).unwrap_or_else(|| {
+        nodes.push(template);
+        nodes.len() - 1
+    });
+    if let Some(element) = nodes.get_mut(at) {
+        act(element);
+    }
+}
+
+fn named(name: &str, mark: &Mark) -> Node {
+    let mut node = Node::table(mark.clone());
+    node.set("name", Node::new(Value::Str(name.to_owned()), mark.clone()));
+    node
+}
+
+fn listener_node(listener: &Listener, mark: &Mark) -> Node {
+    let mut node = named(&listener.name, mark);
+    node.set(
+        "address",
+        Node::new(Value::Str(listener.address.to_string()), mark.clone()),
+    );
+    let serve = listener
+        .serve
+        .iter()
+        .map(|s| Node::new(Value::Str(s.to_string()), mark.clone()))
+        .collect();
+    node.set("serve", Node::new(Value::Array(serve), mark.clone()));
+    node
+}
+
+/// A listener for probes, on any free port of the host of `main`.
+fn probes_node(root: &Node, name: &str) -> Node {
+    let main = root
+        .get("listeners")
+        .into_iter()
+        .flat_map(Node::elements)
+        .find_map(|node| {
+            (node.get("name")?.as_str()? == "main").then(|| node.get("address")?.as_str())?
+        });
+    let mut address = Listener::main().address;
+    match main.and_then(|text| text.parse().ok()) {
+        Some(ListenAddress::Ip(mut main)) => {
+            main.set_port(0);
+            address = ListenAddress::Ip(main);
+        }
+        Some(ListenAddress::Host { host, .. }) => address = ListenAddress::Host { host, port: 0 },
+        Some(ListenAddress::Unix(_)) | None => {}
+    }
+    let listener = Listener {
+        name: name.to_owned(),
+        address,
+        serve: vec![super::spec::Serve::Probes],
+        ..Listener::main()
+    };
+    listener_node(&listener, &Mark::Default)
+}
+
+/// Sets a dotted key. Where something that is no table is in the way, nothing happens: that is
+/// reported when the tree is read.
+fn put(table: &mut Node, key: &str, value: Node) {
+    if !matches!(table.value, Value::Table(_)) {
+        return;
+    }
+    match key.split_once('.') {
+        None => {
+            table.set(key, value);
+        }
+        Some((first, rest)) => {
+            if table.get(first).is_none() {
+                table.set(first, Node::table(value.mark.clone()));
+            }
+            if let Some(inner) = table.get_mut(first) {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn node(value: &toml::Value, mark: &Mark) -> Node {
+    let value = match value {
+        toml::Value::String(text) => Value::Str(text.clone()),
+        toml::Value::Integer(number) => Value::Int(*number),
+        toml::Value::Float(number) => Value::Float(*number),
+        toml::Value::Boolean(value) => Value::Bool(*value),
+        toml::Value::Datetime(_) => Value::Date,
+        toml::Value::Array(items) => {
+            Value::Array(items.iter().map(|item| node(item, mark)).collect())
+        }
+        toml::Value::Table(table) => {
+            let mut out = Node::table(mark.clone());
+            for (key, value) in table {
+                out.set(key, node(value, mark));
+            }
+            return out;
+        }
+    };
+    Node::new(value, mark.clone())
+}
