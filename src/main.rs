@@ -1,2 +1,10 @@
 //! The `smg` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    ExitCode::from(smg::cmd::main(std::env::args_os()))
+}

@@ -6,6 +6,7 @@
 //! binds nor dials. `cmd` and the reload call it; what it returns is all that others need.
 
 mod check;
+pub mod cli;
 pub mod diag;
 mod dump;
 mod environment;

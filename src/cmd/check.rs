@@ -1,0 +1,100 @@
+//! `smg check-config`: everything that is wrong with a file, without effect on anything.
+
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+
+use super::given::Invocation;
+use super::{exit, out};
+use crate::config::spec::Spec;
+use crate::config::{Diagnostic, Environment, Format, Input, Secrets, Severity, load, render};
+
+/// The file that is meant where none is named.
+pub(super) const DEFAULT_FILE: &str = "/etc/smg/smg.toml";
+
+/// Checks, prints and judges.
+pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
+    let Some(own) = matches.last() else {
+        return exit::USAGE;
+    };
+    let isolated = own.get_flag("no-environment");
+    let environment = match isolated {
+        true => Environment::from_iter::<[(String, String); 0]>([]),
+        false => environment,
+    };
+    let invocation = match Invocation::new(matches, &environment) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            out::error(error);
+            return exit::USAGE;
+        }
+    };
+    let file = own.get_one::<PathBuf>("file").cloned();
+    let file = file.or(invocation.file).unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let input = Input {
+        file: Some(file.clone()),
+        overlay: invocation.overlay,
+        environment,
+        secrets: match isolated {
+            true => Secrets::Note,
+            false => Secrets::Require,
+        },
+    };
+    let loaded = load(&input);
+    let mut diagnostics = loaded.diagnostics;
+    diagnostics.extend(invocation.warnings);
+    let format = match own.get_one::<String>("format").map(String::as_str) {
+        Some("json") => Format::Json,
+        Some("github") => Format::Github,
+        Some("sarif") => Format::Sarif,
+        _ => Format::Human,
+    };
+    out::print(&render(&diagnostics, format));
+    if format == Format::Human {
+        let space = if diagnostics.is_empty() { "" } else { "\n" };
+        let summary = summary(&file, &diagnostics, loaded.spec.as_ref());
+        out::print(&format!("{space}{summary}\n"));
+    }
+    let warned = count(&diagnostics, Severity::Warning) > 0;
+    match loaded.spec {
+        None => exit::INVALID,
+        Some(_) if warned && own.get_flag("deny-warnings") => exit::DENIED,
+        Some(_) => exit::OK,
+    }
+}
+
+/// The last line of the report: the verdict, and how much there is.
+fn summary(file: &Path, diagnostics: &[Diagnostic], spec: Option<&Spec>) -> String {
+    let found = [
+        (count(diagnostics, Severity::Error), "error"),
+        (count(diagnostics, Severity::Warning), "warning"),
+        (count(diagnostics, Severity::Note), "note"),
+    ];
+    let found = found.into_iter().filter(|(count, _)| *count > 0);
+    let found: Vec<String> = found.map(|(count, what)| counted(count, what)).collect();
+    let Some(spec) = spec else {
+        return format!("{}: {}", file.display(), found.join(", "));
+    };
+    let parts = [
+        counted(spec.pools.len(), "pool"),
+        counted(spec.pools.iter().map(|pool| pool.workers.len()).sum(), "worker"),
+        counted(spec.models.len(), "model"),
+        counted(spec.listeners.len(), "listener"),
+    ];
+    let but = match found.is_empty() {
+        true => String::new(),
+        false => format!("; {}", found.join(", ")),
+    };
+    format!("{}: valid ({}){but}", file.display(), parts.join(", "))
+}
+
+fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
+    diagnostics.iter().filter(|d| d.severity == severity).count()
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}

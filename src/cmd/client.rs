@@ -1,0 +1,292 @@
+//! A client of the control socket, or of a listener that serves `admin`.
+//!
+//! One request on one connection; nothing is kept.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::given::Invocation;
+use crate::config::spec::{ListenAddress, Serve};
+use crate::config::{Environment, Input, load};
+
+/// How long to wait for a connection. The answer may take as long as the gateway needs.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Where a gateway may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A host, as written, a port, and what stands before the paths of the gateway.
+    Tcp {
+        /// Host name or address, v6 without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Without a slash at its end; often empty.
+        prefix: String,
+    },
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+            Self::Tcp { host, port, prefix } if host.contains(':') => {
+                write!(out, "http://[{host}]:{port}{prefix}")
+            }
+            Self::Tcp { host, port, prefix } => write!(out, "http://{host}:{port}{prefix}"),
+        }
+    }
+}
+
+/// What a gateway answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The HTTP status.
+    pub(super) status: u16,
+    /// The body; `null` if it is no JSON.
+    pub(super) body: serde_json::Value,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// The URL is none that this client can use.
+    #[error("`{0}` is no address of a gateway: expected `http://HOST:PORT` or `unix:PATH`")]
+    Url(String),
+    /// TLS is not part of this version.
+    #[error("`{0}`: a URL with `https` is not available in this version")]
+    Https(String),
+    /// There is nothing to try.
+    #[error("the configuration names no control socket and no listener that serves `admin`")]
+    NoWay,
+    /// None of the ways leads to a gateway.
+    #[error("no gateway answers: {}", tried(.0))]
+    Unreachable(Vec<(Way, io::Error)>),
+    /// The connection was there, but the exchange failed.
+    #[error("the gateway at {way} broke off: {source}")]
+    Exchange {
+        /// Where it is.
+        way: Way,
+        /// What went wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The client itself could not start.
+    #[error("cannot start a client: {0}")]
+    Start(io::Error),
+}
+
+fn tried(ways: &[(Way, io::Error)]) -> String {
+    let reason = |error: &io::Error| {
+        let text = error.to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        text.to_lowercase()
+    };
+    let ways = ways.iter().map(|(way, error)| format!("{way} ({})", reason(error)));
+    ways.collect::<Vec<_>>().join(", ")
+}
+
+/// The ways to a gateway: that of `url` alone where there is one, else those that its
+/// configuration names, the control socket first. The configuration may have mistakes.
+///
+/// # Errors
+/// [`ClientError::Url`], [`ClientError::Https`] or [`ClientError::NoWay`].
+pub(super) fn ways(
+    url: Option<&str>,
+    invocation: Invocation,
+    environment: Environment,
+) -> Result<Vec<Way>, ClientError> {
+    if let Some(url) = url {
+        return Ok(vec![parse(url)?]);
+    }
+    let file = invocation.file.or_else(|| {
+        let default = PathBuf::from(super::check::DEFAULT_FILE);
+        default.exists().then_some(default)
+    });
+    let input = Input {
+        file,
+        overlay: invocation.overlay,
+        environment,
+        ..Input::default()
+    };
+    let loaded = load(&input);
+    let folder = input.file.as_deref().and_then(std::path::Path::parent);
+    let root = &loaded.origins.root;
+    let socket = root.get("server").and_then(|server| server.get("control_socket"));
+    let socket = socket.and_then(|node| node.as_str()).map(|path| {
+        Way::Unix(folder.map_or_else(|| PathBuf::from(path), |folder| folder.join(path)))
+    });
+    let listeners = root.get("listeners").into_iter().flat_map(|list| list.elements());
+    let listeners = listeners.filter_map(|listener| {
+        let mut serve = listener.get("serve")?.elements().iter();
+        serve.find(|node| node.as_str() == Some(Serve::Admin.as_str()))?;
+        let address: ListenAddress = listener.get("address")?.as_str()?.parse().ok()?;
+        from_here(address)
+    });
+    let ways: Vec<Way> = socket.into_iter().chain(listeners).collect();
+    match ways.is_empty() {
+        true => Err(ClientError::NoWay),
+        false => Ok(ways),
+    }
+}
+
+/// How a process of the same machine reaches a listener.
+fn from_here(address: ListenAddress) -> Option<Way> {
+    let tcp = |host: String, port: u16| {
+        (port > 0).then(|| Way::Tcp {
+            host,
+            port,
+            prefix: String::new(),
+        })
+    };
+    match address {
+        ListenAddress::Unix(path) => Some(Way::Unix(path)),
+        ListenAddress::Host { host, port } => tcp(host, port),
+        ListenAddress::Ip(address) if address.ip().is_unspecified() => match address.is_ipv4() {
+            true => tcp("127.0.0.1".to_owned(), address.port()),
+            false => tcp("::1".to_owned(), address.port()),
+        },
+        ListenAddress::Ip(address) => tcp(address.ip().to_string(), address.port()),
+    }
+}
+
+fn parse(text: &str) -> Result<Way, ClientError> {
+    if let Some(path) = text.strip_prefix(ListenAddress::UNIX)
+        && !path.is_empty()
+    {
+        return Ok(Way::Unix(path.into()));
+    }
+    let malformed = || ClientError::Url(text.to_owned());
+    let url = url::Url::parse(text).map_err(|_| malformed())?;
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err(ClientError::Https(text.to_owned())),
+        _ => return Err(malformed()),
+    }
+    let host = url.host_str().ok_or_else(malformed)?;
+    Ok(Way::Tcp {
+        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: url.port_or_known_default().ok_or_else(malformed)?,
+        prefix: url.path().trim_end_matches('/').to_owned(),
+    })
+}
+
+/// Asks the first gateway that can be reached on one of `ways`.
+///
+/// # Errors
+/// [`ClientError::Unreachable`] or [`ClientError::Exchange`].
+pub(super) fn ask(ways: Vec<Way>, method: &Method, path: &str) -> Result<Answer, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ClientError::Start)?;
+    runtime.block_on(async {
+        let mut failed = Vec::new();
+        for way in ways {
+            let asked = match &way {
+                Way::Unix(socket) => match connect(UnixStream::connect(socket)).await {
+                    Ok(stream) => exchange(stream, method, path).await,
+                    Err(error) => {
+                        failed.push((way, error));
+                        continue;
+                    }
+                },
+                Way::Tcp { host, port, prefix } => {
+                    match connect(TcpStream::connect((host.as_str(), *port))).await {
+                        Ok(stream) => exchange(stream, method, &format!("{prefix}{path}")).await,
+                        Err(error) => {
+                            failed.push((way, error));
+                            continue;
+                        }
+                    }
+                }
+            };
+            return asked.map_err(|source| ClientError::Exchange { way, source });
+        }
+        Err(ClientError::Unreachable(failed))
+    })
+}
+
+async fn connect<S>(connecting: impl Future<Output = io::Result<S>>) -> io::Result<S> {
+    match tokio::time::timeout(CONNECT, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn exchange<S>(
+    stream: S,
+    method: &Method,
+    path: &str,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "localhost")
+        .header(http::header::ACCEPT, "application/json")
+        .body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        Ok::<_, hyper::Error>(Answer { status, body })
+    };
+    tokio::pin!(answer);
+    tokio::pin!(connection);
+    tokio::select! {
+        answer = &mut answer => return Ok(answer?),
+        ended = &mut connection => ended?,
+    }
+    // The connection has ended; what it brought may still be unread.
+    Ok(answer.await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for (text, shown) in [
+            ("http://127.0.0.1:30000", "http://127.0.0.1:30000"),
+            ("http://gw/smg/", "http://gw:80/smg"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("unix:/run/smg/control.sock", "unix:/run/smg/control.sock"),
+        ] {
+            assert_eq!(parse(text).unwrap().to_string(), shown);
+        }
+        assert!(matches!(parse("https://gw"), Err(ClientError::Https(_))));
+        for text in ["", "gw:80", "ftp://gw", "unix:"] {
+            assert!(matches!(parse(text), Err(ClientError::Url(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_seen_from_here() {
+        let way = |text: &str| from_here(text.parse().unwrap()).map(|way| way.to_string());
+        for (address, shown) in [
+            ("0.0.0.0:30000", Some("http://127.0.0.1:30000")),
+            ("[::]:30000", Some("http://[::1]:30000")),
+            ("10.0.0.1:80", Some("http://10.0.0.1:80")),
+            ("unix:/x", Some("unix:/x")),
+            ("127.0.0.1:0", None),
+        ] {
+            assert_eq!(way(address).as_deref(), shown);
+        }
+    }
+}

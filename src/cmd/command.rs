@@ -1,0 +1,330 @@
+//! The command line: what clap is told, made from the table of flags.
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, ArgAction, Command, value_parser};
+use clap_complete::Shell;
+use toml::Value;
+
+use crate::config::cli::default::default_of;
+use crate::config::cli::flag::{Flag, Kind};
+use crate::config::cli::table::FLAGS;
+use crate::config::cli::value::{self, ValueError};
+
+use super::version;
+
+/// What stands under the short help.
+const SHORT_AFTER: &str = "\
+`smg help` lists every option; each has a variable, such as SMG_WORKER_URLS for --worker-urls.
+`smg help COMMAND` tells more about a command, `man smg.toml` about the keys of the file.";
+
+/// What stands under the long help.
+const LONG_AFTER: &str = "\
+A flag overrides one key of the file, and so does its variable: SMG_ and the name of the flag, as
+in SMG_WORKER_URLS for --worker-urls. A flag comes before a variable, a variable before the file.
+A flag of several values takes them after one occurrence, after several, or both; its variable has
+them between commas. TIME is a number with ms, s, m or h, or a bare number of seconds (of
+milliseconds where the flag ends in -ms); SIZE is a number of bytes or has a unit, as in 512MiB.";
+
+/// The whole command line.
+pub(super) fn command() -> Command {
+    let root = Command::new("smg")
+        .version(version::SHORT)
+        .about("LLM gateway: one smg.toml in front of many inference workers")
+        .long_about(
+            "LLM gateway: one smg.toml in front of many inference workers.\n\n\
+             Without a command it runs the gateway.",
+        )
+        .override_usage("smg [OPTIONS]\n       smg COMMAND …")
+        .after_help(SHORT_AFTER)
+        .after_long_help(LONG_AFTER)
+        .subcommand_help_heading("Commands")
+        .disable_help_flag(true)
+        .arg(
+            Arg::new("help")
+                .short('h')
+                .long("help")
+                .action(ArgAction::HelpShort)
+                .help("Print this, in short"),
+        )
+        .arg(
+            Arg::new("version-verbose")
+                .long("version-verbose")
+                .action(ArgAction::SetTrue)
+                .hide_short_help(true)
+                .help("Print version, revision, build date, features and compiler"),
+        );
+    with_flags(root, Shown::Yes)
+        .subcommand(
+            with_flags(Command::new("launch"), Shown::Yes)
+                .visible_alias("start")
+                .about("Run the gateway, like smg without a command"),
+        )
+        .subcommand(check_config())
+        .subcommand(reload())
+        .subcommand(config())
+        .subcommand(sample_worker())
+        .subcommand(Command::new("schema").about("Print the JSON schema of smg.toml"))
+        .subcommand(completions())
+        .subcommand(man())
+        .subcommand(engines("server"))
+        .subcommand(engines("serve"))
+}
+
+/// Whether a command's help lists the flags of the gateway.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Yes,
+    No,
+}
+
+fn check_config() -> Command {
+    let command = Command::new("check-config")
+        .about("Report every mistake in a config file, without effect on anything")
+        .long_about(
+            "Report every mistake in a config file, without effect on anything.\n\n\
+             It does what a reload would do, short of taking effect: it neither binds nor \
+             connects. Flags and variables of the gateway are taken into account as at its start.\n\n\
+             Exit status: 0 valid, 78 invalid or unreadable, 3 warnings with --deny-warnings.",
+        )
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("Config file [default: --config, SMG_CONFIG or /etc/smg/smg.toml]"),
+        )
+        .arg(switch("deny-warnings").help("Fail on warnings, too"))
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .value_parser(["human", "json", "github", "sarif"])
+                .default_value("human")
+                .help("Form of the report"),
+        )
+        .arg(switch("no-environment").help(
+            "Judge the file alone: no variables are read, and secrets or files that are absent \
+             here are notes",
+        ));
+    with_flags(command, Shown::No)
+}
+
+fn reload() -> Command {
+    let command = Command::new("reload")
+        .about("Have the running gateway take over its file, and print the outcome")
+        .long_about(
+            "Have the running gateway take over its file, and print the outcome.\n\n\
+             The gateway is found by the control socket of its config file, else by \
+             $RUNTIME_DIRECTORY, else by the first of its listeners that serves admin.\n\n\
+             Exit status: 0 applied or unchanged, 78 rejected, 1 unreachable.",
+        )
+        .arg(switch("wait").help("Wait until requests of the old configuration have ended, too"))
+        .arg(url("url", "Listener that serves admin, such as http://127.0.0.1:30000"));
+    with_flags(command, Shown::No)
+}
+
+fn config() -> Command {
+    let dump = Command::new("dump")
+        .about("Print the effective configuration, secrets masked")
+        .long_about(
+            "Print the effective configuration, secrets masked: defaults, file, variables and \
+             flags put together. It takes every option of the gateway.",
+        )
+        .arg(switch("origins").help("Say of each value where it comes from"));
+    let diff = Command::new("diff")
+        .about("Print what a change of the file means: workers, routes, listeners, limits")
+        .long_about(
+            "Print what a change of the file means: workers, routes, listeners, limits, each with \
+             its reload class.\n\n\
+             Exit status: 0 same, 1 differs, 78 invalid.",
+        )
+        .arg(
+            Arg::new("a")
+                .value_name("A")
+                .required(true)
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("The file as it is; with --live, the file to compare with"),
+        )
+        .arg(
+            Arg::new("b")
+                .value_name("B")
+                .required_unless_present("live")
+                .conflicts_with("live")
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("The file as it will be"),
+        )
+        .arg(
+            url("live", "Compare the running gateway with A; found as by smg reload, or at URL")
+                .num_args(0..=1)
+                .default_missing_value(""),
+        );
+    Command::new("config")
+        .about("Look at the effective configuration, or compare two")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_flags(dump, Shown::No))
+        .subcommand(with_flags(diff, Shown::No))
+}
+
+fn sample_worker() -> Command {
+    use clap::Args as _;
+    super::sample_worker::Args::augment_args(Command::new("sample-worker"))
+}
+
+fn completions() -> Command {
+    Command::new("completions")
+        .about("Print a completion script for a shell")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(value_parser!(Shell))
+                .help("The shell"),
+        )
+}
+
+fn man() -> Command {
+    Command::new("man")
+        .about("Print the manual page smg(1), or write all pages to a directory")
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("DIR")
+                .value_parser(value_parser!(std::path::PathBuf))
+                .help("Write smg.1 and smg.toml.5 here"),
+        )
+        .arg(
+            switch("markdown")
+                .conflicts_with("dir")
+                .help("Print the reference of smg.toml as Markdown"),
+        )
+}
+
+/// A command of similar programs, which gets a line that says where to go.
+fn engines(name: &'static str) -> Command {
+    Command::new(name)
+        .hide(true)
+        .disable_help_flag(true)
+        .arg(
+            Arg::new("rest")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .allow_hyphen_values(true)
+                .hide(true),
+        )
+}
+
+fn switch(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
+}
+
+fn url(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("URL").help(help)
+}
+
+fn with_flags(command: Command, shown: Shown) -> Command {
+    FLAGS
+        .iter()
+        .enumerate()
+        .fold(command, |command, (order, flag)| {
+            let arg = arg(flag).display_order(order + 1);
+            // Commands that look at a file are about the file; the rest is taken but not listed.
+            let hide = shown == Shown::No && flag.name != "config";
+            let arg = if shown == Shown::No {
+                arg.hide(hide).help_heading(None)
+            } else {
+                arg
+            };
+            command.arg(arg)
+        })
+}
+
+fn arg(flag: &'static Flag) -> Arg {
+    let short = match default_of(flag) {
+        Some(default) if flag.common => format!("{} [default: {default}]", flag.help),
+        _ => flag.help.to_owned(),
+    };
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .visible_aliases(flag.aliases.iter().copied())
+        .value_name(flag.kind.placeholder())
+        .action(ArgAction::Append)
+        .help_heading(flag.group.heading())
+        .hide_short_help(!flag.common)
+        .hide_possible_values(true)
+        .help(short)
+        .long_help(long_help(flag));
+    let arg = match flag.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    match flag.kind {
+        Kind::Switch => arg
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+        Kind::Number | Kind::Float => arg.allow_negative_numbers(true),
+        kind if kind.is_list() => arg.num_args(1..),
+        _ => arg,
+    }
+    .value_parser(Text(flag.kind))
+}
+
+/// The line of the help, and below it what the flag takes and sets.
+fn long_help(flag: &Flag) -> String {
+    let mut facts = Vec::new();
+    if let Some(words) = flag.kind.words() {
+        facts.push(format!("one of {}", words.join(", ")));
+    }
+    if let Some(default) = default_of(flag) {
+        facts.push(format!("default {default}"));
+    }
+    facts.extend(flag.target.reference().map(|key| format!("key {key}")));
+    match facts.is_empty() {
+        true => flag.help.to_owned(),
+        false => format!("{}\n[{}]", flag.help, facts.join("; ")),
+    }
+}
+
+/// Reads one value; completions learn the words from it.
+#[derive(Clone)]
+struct Text(Kind);
+
+impl TypedValueParser for Text {
+    type Value = Value;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Value, clap::Error> {
+        let text = value
+            .to_str()
+            .ok_or_else(|| clap::Error::new(clap::error::ErrorKind::InvalidUtf8).with_cmd(command))?;
+        value::parse(self.0, text).map_err(|error| invalid(command, arg, self.0, text, &error))
+    }
+
+    fn possible_values(
+        &self,
+    ) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = self.0.words()?;
+        Some(Box::new(words.iter().map(PossibleValue::new)))
+    }
+}
+
+fn invalid(
+    command: &Command,
+    arg: Option<&Arg>,
+    kind: Kind,
+    text: &str,
+    error: &ValueError,
+) -> clap::Error {
+    let name = arg.map(|arg| format!("--{}", arg.get_id())).unwrap_or_default();
+    let shown = match kind {
+        Kind::Secret => String::new(),
+        _ => format!(" `{text}`"),
+    };
+    let message = format!("invalid value{shown} for `{name}`: {error}");
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n"))
+        .format(&mut command.clone())
+}

@@ -1,0 +1,156 @@
+//! `smg reload`: has the running gateway take over its file.
+
+use std::fmt::Write as _;
+
+use clap::ArgMatches;
+use http::Method;
+use serde_json::Value;
+
+use super::client::{self, Answer, ClientError};
+use super::given::Invocation;
+use super::{exit, out};
+use crate::config::Environment;
+
+/// Asks, waits and prints the outcome.
+pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
+    let Some(own) = matches.last() else {
+        return exit::USAGE;
+    };
+    let invocation = match Invocation::new(matches, &environment) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            out::error(error);
+            return exit::USAGE;
+        }
+    };
+    let path = match own.get_flag("wait") {
+        true => "/admin/reload?wait=true",
+        false => "/admin/reload",
+    };
+    let url = own.get_one::<String>("url").map(String::as_str);
+    let ways = client::ways(url, invocation, environment);
+    match ways.and_then(|ways| client::ask(ways, &Method::POST, path)) {
+        Ok(answer) => report(&answer),
+        Err(error) => {
+            out::error(&error);
+            status_of(&error)
+        }
+    }
+}
+
+/// The exit status where there is no answer.
+pub(super) fn status_of(error: &ClientError) -> u8 {
+    match error {
+        ClientError::Url(_) | ClientError::Https(_) => exit::USAGE,
+        ClientError::NoWay
+        | ClientError::Unreachable(_)
+        | ClientError::Exchange { .. }
+        | ClientError::Start(_) => exit::FAILED,
+    }
+}
+
+fn report(answer: &Answer) -> u8 {
+    let body = &answer.body;
+    match (answer.status, body.get("result").and_then(Value::as_str)) {
+        (200, Some(result)) => {
+            let generation = body.get("generation").map(Value::to_string).unwrap_or_default();
+            let sha256 = body.get("sha256").and_then(Value::as_str).unwrap_or("unknown");
+            out::print(&format!("{result}: generation {generation} (sha256 {sha256})\n"));
+            exit::OK
+        }
+        (422, Some(_)) => {
+            out::complain(&rejection(body));
+            exit::INVALID
+        }
+        _ => {
+            out::error(unexpected(answer));
+            exit::FAILED
+        }
+    }
+}
+
+/// What the gateway said instead of an outcome.
+pub(super) fn unexpected(answer: &Answer) -> String {
+    let error = answer.body.get("error");
+    let message = error.and_then(|error| error.get("message")).and_then(Value::as_str);
+    match message {
+        Some(message) => format!("the gateway answered {}: {message}", answer.status),
+        None => format!("the gateway answered {}", answer.status),
+    }
+}
+
+/// The diagnostics of a rejected configuration: as the gateway wrote them for reading where it
+/// did, else from their members.
+fn rejection(body: &Value) -> String {
+    let mut text = match body.get("text").and_then(Value::as_str) {
+        Some(text) => text.to_owned(),
+        None => {
+            let list = body.get("diagnostics").and_then(Value::as_array);
+            let list = list.into_iter().flatten().map(diagnostic);
+            list.collect::<Vec<_>>().join("\n")
+        }
+    };
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str("rejected: the gateway goes on with the configuration it had\n");
+    text
+}
+
+fn diagnostic(value: &Value) -> String {
+    let member = |name: &str| value.get(name).and_then(Value::as_str);
+    let mut text = format!(
+        "{}[{}]: {}\n",
+        member("severity").unwrap_or("error"),
+        member("slug").unwrap_or("unknown"),
+        member("message").unwrap_or_default(),
+    );
+    // Writing into a string cannot fail.
+    if let Some(place) = value.get("primary").and_then(place) {
+        let _ = writeln!(text, "  --> {place}");
+    }
+    for related in value.get("secondary").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(place) = related.get("place").and_then(place) {
+            let label = related.get("label").and_then(Value::as_str).unwrap_or_default();
+            let _ = writeln!(text, "  ::: {place}: {label}");
+        }
+    }
+    if let Some(help) = member("help") {
+        let _ = writeln!(text, "  = help: {help}");
+    }
+    text
+}
+
+fn place(value: &Value) -> Option<String> {
+    if let Some(spot) = value.get("file") {
+        let number = |name: &str| spot.get(name).map(Value::to_string).unwrap_or_default();
+        let file = spot.get("file")?.as_str()?;
+        return Some(format!("{file}:{}:{}", number("line"), number("column")));
+    }
+    let (kind, name) = value.as_object()?.iter().next()?;
+    Some(format!("{kind} {}", name.as_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_rejection_reads_like_a_check() {
+        let body = json!({ "result": "rejected", "diagnostics": [
+            { "slug": "pool-unknown", "severity": "error", "message": "no pool `x`",
+              "primary": { "file": { "file": "/etc/smg/smg.toml", "line": 3, "column": 8 } },
+              "help": "did you mean `y`?" },
+            { "slug": "invalid-value", "severity": "error", "message": "no port",
+              "primary": { "flag": "--port" } },
+        ] });
+        assert_eq!(
+            rejection(&body),
+            "error[pool-unknown]: no pool `x`\n  --> /etc/smg/smg.toml:3:8\n  \
+             = help: did you mean `y`?\n\n\
+             error[invalid-value]: no port\n  --> flag --port\n\n\
+             rejected: the gateway goes on with the configuration it had\n"
+        );
+    }
+}

@@ -1,0 +1,355 @@
+//! The flags of this version: one entry each, in the order of the help. Everything that is said
+//! about a flag (parsing, variables, help, man page, reference) comes from its entry here.
+
+use super::flag::{Flag, Group, Kind, Target};
+
+const BLANK: Flag = Flag {
+    name: "",
+    aliases: &[],
+    short: None,
+    kind: Kind::Switch,
+    target: Target::File,
+    legacy: None,
+    group: Group::Server,
+    common: false,
+    help: "",
+};
+
+/// The name of the listener that `--host` and `--port` act on.
+pub const MAIN: &str = "main";
+
+/// The name of the listener that `--prometheus-host` and `--prometheus-port` act on.
+pub const METRICS: &str = "metrics";
+
+/// The name of the listener that `--health-check-port` adds.
+pub const PROBES: &str = "probes";
+
+/// The name of the pool that `--worker-urls` and its like act on.
+pub const DEFAULT_POOL: &str = "default";
+
+/// Every flag whose key this version has.
+pub static FLAGS: &[Flag] = &[
+    Flag {
+        name: "config",
+        short: Some('c'),
+        kind: Kind::Path,
+        target: Target::File,
+        common: true,
+        help: "Config file to serve from; reloaded when it changes",
+        ..BLANK
+    },
+    Flag {
+        name: "host",
+        kind: Kind::Host,
+        target: Target::Host(MAIN),
+        common: true,
+        help: "Address that clients connect to",
+        ..BLANK
+    },
+    Flag {
+        name: "port",
+        kind: Kind::Port,
+        target: Target::Port(MAIN),
+        common: true,
+        help: "Port that clients connect to; 0 takes any free one",
+        ..BLANK
+    },
+    Flag {
+        name: "health-check-port",
+        kind: Kind::FixedPort,
+        target: Target::Probes,
+        help: "Answer liveness and readiness on a port of their own, too",
+        ..BLANK
+    },
+    Flag {
+        name: "request-timeout-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("server.request_timeout"),
+        help: "Total time of one request, to the last byte of its answer",
+        ..BLANK
+    },
+    Flag {
+        name: "shutdown-grace-period-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("server.shutdown_grace_period"),
+        help: "How long a shutdown waits for requests in flight",
+        ..BLANK
+    },
+    Flag {
+        name: "max-payload-size",
+        kind: Kind::Size,
+        target: Target::Key("server.max_payload_size"),
+        help: "Largest request body; a larger one is refused with 413",
+        ..BLANK
+    },
+    Flag {
+        name: "cors-allowed-origins",
+        kind: Kind::Origins,
+        target: Target::Listener("cors.allowed_origins"),
+        help: "Origins whose pages may call the gateway, or `*`",
+        ..BLANK
+    },
+    Flag {
+        name: "request-id-headers",
+        kind: Kind::Headers,
+        target: Target::Key("server.request_id_headers"),
+        help: "Headers in which a client may bring its own request id",
+        ..BLANK
+    },
+    Flag {
+        name: "header-read-timeout-secs",
+        kind: Kind::Seconds,
+        target: Target::Listener("limits.header_timeout"),
+        help: "Time in which a request's headers must be complete; 0: any",
+        ..BLANK
+    },
+    Flag {
+        name: "idle-connection-timeout-secs",
+        kind: Kind::Seconds,
+        target: Target::Listener("limits.idle_timeout"),
+        help: "How long a connection is kept without a request; 0: for ever",
+        ..BLANK
+    },
+    Flag {
+        name: "sse-keepalive-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("server.sse_keepalive"),
+        help: "Silence on a stream after which a comment is sent; 0: never",
+        ..BLANK
+    },
+    Flag {
+        name: "runtime-worker-threads",
+        kind: Kind::Threads,
+        target: Target::Key("server.worker_threads"),
+        help: "Threads that run requests; `auto` is one per core",
+        ..BLANK
+    },
+    Flag {
+        name: "worker-urls",
+        kind: Kind::Urls,
+        target: Target::Pool("workers"),
+        group: Group::Workers,
+        common: true,
+        help: "Workers to send requests to, such as http://10.0.0.1:8000",
+        ..BLANK
+    },
+    Flag {
+        name: "backend",
+        aliases: &["runtime"],
+        kind: Kind::Runtime,
+        target: Target::Pool("runtime"),
+        group: Group::Workers,
+        help: "Engine that the workers run; without it each is asked",
+        ..BLANK
+    },
+    Flag {
+        name: "worker-api-key",
+        kind: Kind::Secret,
+        target: Target::Pool("api_key"),
+        group: Group::Workers,
+        help: "Key to send to the workers; it does not protect the gateway",
+        ..BLANK
+    },
+    Flag {
+        name: "model-alias",
+        kind: Kind::Aliases,
+        target: Target::Aliases,
+        group: Group::Workers,
+        help: "Further name under which clients may ask for a model",
+        ..BLANK
+    },
+    Flag {
+        name: "worker-startup-timeout-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.health.startup_timeout"),
+        group: Group::Workers,
+        help: "How long a new worker may take until it counts as failed",
+        ..BLANK
+    },
+    Flag {
+        name: "worker-startup-check-interval",
+        aliases: &["worker-startup-check-interval-secs"],
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.health.startup_check_interval"),
+        group: Group::Workers,
+        help: "Time between two attempts to reach a new worker",
+        ..BLANK
+    },
+    Flag {
+        name: "worker-startup-delay",
+        aliases: &["worker-startup-delay-secs"],
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.health.startup_delay"),
+        group: Group::Workers,
+        help: "Time before the first attempt to reach a new worker",
+        ..BLANK
+    },
+    Flag {
+        name: "policy",
+        kind: Kind::Policy,
+        target: Target::Key("routing.policy"),
+        group: Group::Routing,
+        common: true,
+        help: "How a worker is chosen",
+        ..BLANK
+    },
+    Flag {
+        name: "retry-max-retries",
+        kind: Kind::Number,
+        target: Target::Key("reliability.retry.max_retries"),
+        group: Group::Reliability,
+        help: "Attempts of one request, the first included",
+        ..BLANK
+    },
+    Flag {
+        name: "retry-initial-backoff-ms",
+        kind: Kind::Millis,
+        target: Target::Key("reliability.retry.initial_backoff"),
+        group: Group::Reliability,
+        help: "Wait before the second attempt",
+        ..BLANK
+    },
+    Flag {
+        name: "retry-max-backoff-ms",
+        kind: Kind::Millis,
+        target: Target::Key("reliability.retry.max_backoff"),
+        group: Group::Reliability,
+        help: "Longest wait between two attempts",
+        ..BLANK
+    },
+    Flag {
+        name: "retry-backoff-multiplier",
+        kind: Kind::Float,
+        target: Target::Key("reliability.retry.backoff_multiplier"),
+        group: Group::Reliability,
+        help: "Factor by which the wait grows from attempt to attempt",
+        ..BLANK
+    },
+    Flag {
+        name: "retry-jitter-factor",
+        kind: Kind::Float,
+        target: Target::Key("reliability.retry.jitter_factor"),
+        group: Group::Reliability,
+        help: "Largest random share that is added to a wait, 0 to 1",
+        ..BLANK
+    },
+    Flag {
+        name: "disable-retries",
+        kind: Kind::Switch,
+        target: Target::Off("reliability.retry.enabled"),
+        group: Group::Reliability,
+        help: "Make one attempt only",
+        ..BLANK
+    },
+    Flag {
+        name: "health-failure-threshold",
+        kind: Kind::Number,
+        target: Target::Key("reliability.health.failure_threshold"),
+        group: Group::Reliability,
+        help: "Failed probes in a row that take a worker out",
+        ..BLANK
+    },
+    Flag {
+        name: "health-success-threshold",
+        kind: Kind::Number,
+        target: Target::Key("reliability.health.success_threshold"),
+        group: Group::Reliability,
+        help: "Good probes in a row that bring a worker back",
+        ..BLANK
+    },
+    Flag {
+        name: "health-check-timeout-secs",
+        aliases: &["health-check-timeout"],
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.health.timeout"),
+        group: Group::Reliability,
+        help: "How long a probe may take",
+        ..BLANK
+    },
+    Flag {
+        name: "health-check-interval-secs",
+        aliases: &["health-check-interval"],
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.health.interval"),
+        group: Group::Reliability,
+        help: "Time between two probes of a worker",
+        ..BLANK
+    },
+    Flag {
+        name: "health-check-endpoint",
+        aliases: &["health-check-path"],
+        kind: Kind::UrlPath,
+        target: Target::Key("reliability.health.endpoint"),
+        group: Group::Reliability,
+        help: "What a probe asks a worker for",
+        ..BLANK
+    },
+    Flag {
+        name: "disable-health-check",
+        kind: Kind::Switch,
+        target: Target::Off("reliability.health.enabled"),
+        group: Group::Reliability,
+        help: "Take every worker as ready, without probes",
+        ..BLANK
+    },
+    Flag {
+        name: "prometheus-host",
+        kind: Kind::Host,
+        target: Target::Host(METRICS),
+        group: Group::Observability,
+        help: "Address of the metrics listener",
+        ..BLANK
+    },
+    Flag {
+        name: "prometheus-port",
+        kind: Kind::Port,
+        target: Target::Port(METRICS),
+        group: Group::Observability,
+        help: "Port of the metrics listener; 0 takes any free one",
+        ..BLANK
+    },
+    Flag {
+        name: "prometheus-duration-buckets",
+        kind: Kind::Floats,
+        target: Target::Key("metrics.duration_buckets"),
+        group: Group::Observability,
+        help: "Upper bounds of the duration histograms, ascending",
+        ..BLANK
+    },
+    Flag {
+        name: "log-level",
+        kind: Kind::LogLevel,
+        target: Target::Key("logging.level"),
+        legacy: Some(RUST_LOG),
+        group: Group::Observability,
+        common: true,
+        help: "Least important messages that are logged",
+        ..BLANK
+    },
+    Flag {
+        name: "log-json",
+        kind: Kind::Switch,
+        target: Target::Word("logging.format", ["json", "text"]),
+        group: Group::Observability,
+        help: "Log one JSON object per line",
+        ..BLANK
+    },
+    Flag {
+        name: "log-dir",
+        kind: Kind::Path,
+        target: Target::Key("logging.dir"),
+        group: Group::Observability,
+        help: "Directory for log files, in place of the console",
+        ..BLANK
+    },
+];
+
+/// The variable with a filter expression for the log.
+pub const RUST_LOG: &str = "RUST_LOG";
+
+/// The flag called `name`, by any of its names.
+pub fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS
+        .iter()
+        .find(|flag| flag.name == name || flag.aliases.contains(&name))
+}

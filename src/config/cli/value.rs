@@ -1,0 +1,241 @@
+//! The text of a flag or variable to the value that its key has in the file.
+
+use std::collections::BTreeMap;
+
+use toml::Value;
+
+use super::flag::Kind;
+use crate::base::units::{ByteSize, Millis, UnitError};
+use crate::config::spec::pool::WorkerUrlError;
+use crate::config::spec::{LogLevel, Policy, Runtime, WordError, WorkerUrl};
+
+/// Why a text is no value of a flag.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not one of the words for yes and no.
+    #[error("expected `1`, `true`, `yes` or `on`, or `0`, `false`, `no` or `off`")]
+    Switch,
+    /// Empty, where something must stand.
+    #[error("a value is needed")]
+    Empty,
+    /// Not a host.
+    #[error("expected an IP address or a host name")]
+    Host,
+    /// Not a port.
+    #[error("expected a port from {least} to 65535")]
+    Port {
+        /// The smallest that is allowed.
+        least: u16,
+    },
+    /// Not a whole number.
+    #[error("expected a whole number from 0 to {}", u32::MAX)]
+    Number,
+    /// Not a number.
+    #[error("expected a number")]
+    Float,
+    /// Neither a number of threads nor `auto`.
+    #[error("expected a number of at least 1, or `auto`")]
+    Threads,
+    /// No leading slash.
+    #[error("expected a path that begins with `/`")]
+    UrlPath,
+    /// Not `ALIAS=NAME`.
+    #[error("expected `ALIAS=NAME`")]
+    Alias,
+    /// Not a duration or size.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// Not a word of the list.
+    #[error(transparent)]
+    Word(#[from] WordError),
+    /// Not the URL of a worker.
+    #[error(transparent)]
+    Url(#[from] WorkerUrlError),
+}
+
+/// One value of a flag of this `kind`; of a list flag one element.
+///
+/// # Errors
+/// The variant of [`ValueError`] that names what was expected.
+pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
+    match kind {
+        Kind::Switch => switch(text).map(Value::Boolean),
+        Kind::Path | Kind::Secret | Kind::Origins | Kind::Headers => match text {
+            "" => Err(ValueError::Empty),
+            text => Ok(Value::from(text)),
+        },
+        Kind::Host => host(text),
+        Kind::Port => port(text, 0),
+        Kind::FixedPort => port(text, 1),
+        Kind::Number => match text.parse::<u32>() {
+            Ok(number) => Ok(Value::Integer(number.into())),
+            Err(_) => Err(ValueError::Number),
+        },
+        Kind::Float | Kind::Floats => match text.parse::<f64>() {
+            Ok(number) => Ok(Value::Float(number)),
+            Err(_) => Err(ValueError::Float),
+        },
+        Kind::Seconds => duration(text, "s"),
+        Kind::Millis => duration(text, "ms"),
+        Kind::Size => {
+            let size: ByteSize = with_unit(text, "B").parse()?;
+            Ok(Value::String(size.to_string()))
+        }
+        Kind::Threads => threads(text),
+        Kind::UrlPath if text.starts_with('/') => Ok(Value::from(text)),
+        Kind::UrlPath => Err(ValueError::UrlPath),
+        Kind::Policy => Ok(Value::from(text.parse::<Policy>()?.as_str())),
+        Kind::Runtime => Ok(Value::from(text.parse::<Runtime>()?.as_str())),
+        Kind::LogLevel => {
+            let level: LogLevel = text.to_ascii_lowercase().parse()?;
+            Ok(Value::from(level.as_str()))
+        }
+        Kind::Urls => Ok(Value::from(text.parse::<WorkerUrl>()?.as_str())),
+        Kind::Aliases => match text.split_once('=') {
+            Some((alias, name)) if !alias.is_empty() && !name.is_empty() => Ok(Value::from(text)),
+            _ => Err(ValueError::Alias),
+        },
+    }
+}
+
+/// The value of a variable: as on the command line, but a list stands between commas.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_variable(kind: Kind, text: &str) -> Result<Vec<Value>, ValueError> {
+    if !kind.is_list() {
+        return Ok(vec![parse(kind, text.trim())?]);
+    }
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| parse(kind, part))
+        .collect()
+}
+
+/// The names that the values of a flag of kind [`Kind::Aliases`] speak of, each with its aliases.
+pub(super) fn aliases(values: &[Value]) -> BTreeMap<String, Vec<String>> {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (alias, name) in values.iter().filter_map(Value::as_str).filter_map(|v| v.split_once('='))
+    {
+        names.entry(name.to_owned()).or_default().push(alias.to_owned());
+    }
+    names
+}
+
+fn switch(text: &str) -> Result<bool, ValueError> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(ValueError::Switch),
+    }
+}
+
+fn host(text: &str) -> Result<Value, ValueError> {
+    match crate::config::spec::ListenAddress::from_parts(text, 0) {
+        Ok(_) => Ok(Value::from(text)),
+        Err(_) => Err(ValueError::Host),
+    }
+}
+
+fn port(text: &str, least: u16) -> Result<Value, ValueError> {
+    match text.parse::<u16>() {
+        Ok(port) if port >= least => Ok(Value::Integer(port.into())),
+        _ => Err(ValueError::Port { least }),
+    }
+}
+
+fn threads(text: &str) -> Result<Value, ValueError> {
+    if text == "auto" {
+        return Ok(Value::from(text));
+    }
+    match text.parse::<u16>() {
+        Ok(number) if number > 0 => Ok(Value::Integer(number.into())),
+        _ => Err(ValueError::Threads),
+    }
+}
+
+fn duration(text: &str, unit: &str) -> Result<Value, ValueError> {
+    let duration: Millis = with_unit(text, unit).parse()?;
+    Ok(Value::String(duration.to_string()))
+}
+
+/// A bare number gets the unit that the flag's name promises.
+fn with_unit(text: &str, unit: &str) -> String {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        format!("{text}{unit}")
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_may_be_left_out() {
+        for (kind, text, value) in [
+            (Kind::Seconds, "90", "90s"),
+            (Kind::Seconds, "500ms", "500ms"),
+            (Kind::Seconds, "2h", "2h"),
+            (Kind::Seconds, "0", "0s"),
+            (Kind::Millis, "250", "250ms"),
+            (Kind::Millis, "10s", "10s"),
+            (Kind::Size, "1024", "1KiB"),
+            (Kind::Size, "512MB", "512MB"),
+        ] {
+            assert_eq!(parse(kind, text), Ok(Value::from(value)), "{text}");
+        }
+        for text in ["", "x", "-1", "1.5s"] {
+            assert!(parse(Kind::Seconds, text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn yes_and_no() {
+        for text in ["1", "true", "YES", "On"] {
+            assert_eq!(parse(Kind::Switch, text), Ok(Value::Boolean(true)));
+        }
+        for text in ["0", "False", "no", "OFF"] {
+            assert_eq!(parse(Kind::Switch, text), Ok(Value::Boolean(false)));
+        }
+        for text in ["", "2", "y", "enabled"] {
+            assert_eq!(parse(Kind::Switch, text), Err(ValueError::Switch));
+        }
+    }
+
+    #[test]
+    fn hosts_and_ports() {
+        for text in ["0.0.0.0", "::", "::1", "[::1]", "localhost", "gw.example.com"] {
+            assert!(parse(Kind::Host, text).is_ok(), "{text}");
+        }
+        for text in ["", "1.2.3", "a b", "host:80", "unix:/x"] {
+            assert_eq!(parse(Kind::Host, text), Err(ValueError::Host), "{text}");
+        }
+        assert!(parse(Kind::Port, "0").is_ok());
+        for text in ["65536", "-1", "x", ""] {
+            assert!(parse(Kind::Port, text).is_err(), "{text}");
+        }
+        assert_eq!(parse(Kind::FixedPort, "0"), Err(ValueError::Port { least: 1 }));
+    }
+
+    #[test]
+    fn lists_in_a_variable() {
+        let urls = parse_variable(Kind::Urls, "http://a:1, http://b:2/,").unwrap();
+        assert_eq!(urls, [Value::from("http://a:1"), Value::from("http://b:2")]);
+        assert!(parse_variable(Kind::Urls, "http://a:1,b").is_err());
+    }
+
+    #[test]
+    fn aliases_by_name() {
+        let values = ["a=m", "b=n", "c=m"].map(Value::from);
+        let names = aliases(&values);
+        assert_eq!(names["m"], ["a", "c"]);
+        assert_eq!(names["n"], ["b"]);
+        for text in ["a", "=m", "a="] {
+            assert_eq!(parse(Kind::Aliases, text), Err(ValueError::Alias));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! One worker as its probes see it, and the one way in which they ask it something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::sync::Semaphore;
+
+use crate::live::{Snapshot, WorkerParts, WorkerRef};
+use crate::plan::{Connections, Health, Worker, WorkerIx};
+use crate::upstream::{FetchError, Fetched, fetch};
+
+/// Longest answer that is read.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// What is needed to ask a worker. It owns its parts: a probe that takes its time must not keep a
+/// whole snapshot alive.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// What the plan says about it.
+    pub(super) worker: Worker,
+    /// Its cells.
+    pub(super) parts: WorkerParts,
+    /// Name of its pool.
+    pub(super) pool: Arc<str>,
+    /// How it is probed.
+    pub(super) health: Health,
+    /// Probes under way at once, over all workers.
+    pub(super) places: Arc<Semaphore>,
+    connections: Connections,
+}
+
+/// Why a worker is taken to be unwell.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unwell {
+    /// It gave no answer.
+    #[error(transparent)]
+    Silent(#[from] FetchError),
+    /// It says so.
+    #[error("`{path}` answered {}", status.as_u16())]
+    Status {
+        /// What was asked.
+        path: String,
+        /// What came.
+        status: StatusCode,
+    },
+}
+
+impl Target {
+    pub(super) fn new(snapshot: &Snapshot, worker: WorkerRef<'_>, places: &Arc<Semaphore>) -> Self {
+        let pool = snapshot.plan.pool(worker.plan.pool);
+        let parts = worker.parts;
+        Self {
+            worker: worker.plan.clone(),
+            parts: WorkerParts {
+                cell: Arc::clone(&parts.cell),
+                health: Arc::clone(&parts.health),
+                conns: Arc::clone(&parts.conns),
+                host: parts.host.clone(),
+                authorization: parts.authorization.clone(),
+                id: parts.id.clone(),
+            },
+            pool: Arc::clone(&pool.name),
+            health: pool.health.clone(),
+            places: Arc::clone(places),
+            connections: pool.connections,
+        }
+    }
+
+    /// Whether `other` is asked in the same way and judged by the same cells.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.worker == other.worker
+            && self.pool == other.pool
+            && self.health == other.health
+            && self.connections == other.connections
+            && Arc::ptr_eq(&self.places, &other.places)
+            && Arc::ptr_eq(&self.parts.health, &other.parts.health)
+            && Arc::ptr_eq(&self.parts.cell, &other.parts.cell)
+    }
+
+    /// `GET`s `path` below the worker's URL, with its key, and reads the whole answer.
+    pub(super) async fn get(&self, path: &str, within: Duration) -> Result<Fetched, FetchError> {
+        let worker = WorkerRef {
+            ix: WorkerIx(0),
+            plan: &self.worker,
+            parts: &self.parts,
+        };
+        fetch(
+            worker,
+            self.connections,
+            Method::GET,
+            path,
+            within,
+            MAX_ANSWER,
+        )
+        .await
+    }
+
+    /// Asks whether it is well; any 2xx is good.
+    pub(super) async fn probe(&self) -> Result<(), Unwell> {
+        let path = &*self.health.endpoint;
+        let status = self.get(path, self.health.timeout).await?.status;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(Unwell::Status {
+            path: path.to_owned(),
+            status,
+        })
+    }
+}
