@@ -1,1 +1,102 @@
-//! The one writer: watches, compiles, publishes; registers and probes workers.
+//! The one writer: reads the configuration again when it is asked to or the files change, compiles,
+//! publishes; registers and probes workers.
+//!
+//! Invariant: only [`publish`] replaces the snapshot. Everything else posts to its desk and waits
+//! for its turn, so that two changes never race.
+
+mod admin;
+mod desk;
+mod health;
+mod logging;
+mod publish;
+mod reading;
+mod register;
+mod report;
+mod status;
+mod target;
+mod watch;
+mod workers;
+
+use std::sync::Arc;
+
+pub use logging::{Logging, Over};
+pub use publish::{Observer, Step};
+pub use reading::{Reader, Reading};
+
+use self::admin::Office;
+use self::desk::Desk;
+use self::publish::Publisher;
+use self::workers::Workers;
+use crate::base::task::AbortOnDrop;
+use crate::live::{Admin, BindError, Live, Sockets};
+
+/// What a control plane needs of the world around it.
+pub struct Outside {
+    /// Reads the configuration.
+    pub reader: Reader,
+    /// The running log, where it follows the configuration.
+    pub logging: Option<Logging>,
+    /// Is told how reloads go.
+    pub observer: Observer,
+}
+
+/// A control plane whose first snapshot is bound and that does nothing yet.
+pub struct Control {
+    publisher: Publisher,
+    desk: Arc<Desk>,
+    live: Arc<Live>,
+}
+
+/// The running control plane; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    live: Arc<Live>,
+    _tasks: Vec<AbortOnDrop>,
+}
+
+impl Control {
+    /// Compiles `first`, which must have a spec, into the first snapshot. `None` if it has none.
+    pub fn new(first: Reading, outside: Outside) -> Option<Self> {
+        let desk = Arc::new(Desk::default());
+        let publisher = Publisher::new(first, outside, Arc::clone(&desk))?;
+        let live = Arc::clone(publisher.live());
+        Some(Self { publisher, desk, live })
+    }
+
+    /// The handle that requests load their snapshot from.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// What the admin routes may ask for.
+    pub fn admin(&self) -> Arc<dyn Admin> {
+        Arc::new(Office::new(
+            Arc::clone(&self.desk),
+            self.publisher.status(),
+            Arc::clone(&self.live),
+        ))
+    }
+
+    /// Binds the listeners of the first snapshot, starts accepting on them, and begins to follow
+    /// workers and reload requests. Workers are asked at once, before the first socket is bound.
+    ///
+    /// # Errors
+    /// Every listener that could not be bound.
+    pub async fn start(self, sockets: Arc<dyn Sockets>) -> Result<Running, Vec<BindError>> {
+        let workers = Workers::new(Arc::clone(&self.live), Arc::clone(&self.desk));
+        let mut tasks = vec![AbortOnDrop::spawn("workers", workers.run())];
+        let listeners = self.live.load().plan.listeners.clone();
+        sockets.prepare(&listeners).await?.commit();
+        let files = self.publisher.watched();
+        tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
+        tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
+        Ok(Running { live: self.live, _tasks: tasks })
+    }
+}
+
+impl Running {
+    /// The handle that requests load their snapshot from.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+}

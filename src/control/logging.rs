@@ -1,0 +1,60 @@
+//! The log as the configuration wants it.
+
+use std::path::Path;
+
+use crate::config::spec::{self, Spec};
+use crate::telemetry::log::{self, Format, Handle, LogError, Prepared, Rotate, Settings};
+
+/// The running log and what stands over `[logging]`.
+#[derive(Clone)]
+pub struct Logging {
+    handle: Handle,
+    over: Over,
+}
+
+/// What the file cannot change.
+#[derive(Debug, Clone, Default)]
+pub struct Over {
+    /// A filter expression that comes before `logging.level`.
+    pub filter: Option<String>,
+    /// Whether the standard output is the journal.
+    pub journal: bool,
+}
+
+impl Logging {
+    /// Starts the log of this process.
+    ///
+    /// # Errors
+    /// Any [`LogError`].
+    pub fn start(spec: &Spec, over: Over) -> Result<Self, LogError> {
+        let handle = log::init(&settings(&spec.logging, &over))?;
+        Ok(Self { handle, over })
+    }
+
+    /// Does everything about the new settings that may fail.
+    pub(super) fn prepare(&self, spec: &Spec) -> Result<Prepared, LogError> {
+        log::prepare(&settings(&spec.logging, &self.over))
+    }
+
+    /// Goes over to the new settings; a log file that was moved away is let go.
+    pub(super) fn apply(&self, prepared: Prepared) {
+        self.handle.apply(prepared);
+    }
+}
+
+fn settings(logging: &spec::Logging, over: &Over) -> Settings {
+    Settings {
+        filter: over.filter.clone().unwrap_or_else(|| logging.level.as_str().to_owned()),
+        format: match logging.format {
+            spec::LogFormat::Text => Format::Text,
+            spec::LogFormat::Json => Format::Json,
+        },
+        journal: over.journal,
+        dir: logging.dir.as_deref().map(Path::to_owned),
+        rotate: match logging.rotate {
+            spec::Rotate::Daily => Rotate::Daily,
+            spec::Rotate::Never => Rotate::Never,
+        },
+        keep: logging.keep as usize,
+    }
+}

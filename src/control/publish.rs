@@ -1,0 +1,455 @@
+//! The one writer of snapshots: read, check, compile, prepare, publish.
+//!
+//! Invariant: every step but the last may fail, and then nothing has changed; the last is one swap
+//! and cannot fail. Facts about workers take the same road from `compile` on; they make a new
+//! snapshot, never a generation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+
+use super::Outside;
+use super::desk::{Desk, Request};
+use super::reading::Reading;
+use super::report;
+use super::status::{Candidate, Status};
+use crate::base::clock;
+use crate::config::diag::Diagnostic;
+use crate::config::spec::Spec;
+use crate::live::{
+    BindError, Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
+};
+use crate::plan::{self, Facts, Plan, WorkerKey};
+use crate::state::Cells;
+use crate::telemetry::{event, log};
+
+/// After a change of the facts has been published, further ones are gathered for this long.
+const GATHER: Duration = Duration::from_millis(250);
+
+/// How a reload goes, for the service manager.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// It has begun.
+    Reloading,
+    /// This generation serves, old or new.
+    Serving(u64),
+    /// It was refused for this reason; the old generation serves on.
+    Refused(&'a str),
+}
+
+/// Is told how reloads go.
+pub type Observer = Box<dyn Fn(Step<'_>) + Send + Sync>;
+
+/// What to watch for changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Files that are read.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Folders in which a new file can change what is read.
+    pub(super) directories: BTreeSet<PathBuf>,
+}
+
+/// Owns the configuration in effect, what is known of workers, and the cells.
+pub(super) struct Publisher {
+    outside: Outside,
+    desk: Arc<Desk>,
+    live: Arc<Live>,
+    cells: Cells,
+    status: Arc<Mutex<Status>>,
+    watched: watch::Sender<Watched>,
+    spec: Arc<Spec>,
+    facts: Facts,
+    generation: u64,
+    read_from: Watched,
+}
+
+/// A configuration that may take effect.
+struct Compiled {
+    reading: Reading,
+    spec: Arc<Spec>,
+    plan: Plan,
+}
+
+/// A compiled configuration for which everything that may fail has been done.
+struct Ready {
+    compiled: Compiled,
+    sockets: Box<dyn PreparedSockets>,
+    log: Option<log::Prepared>,
+}
+
+impl Publisher {
+    /// `None` if `first` has no spec.
+    pub(super) fn new(first: Reading, outside: Outside, desk: Arc<Desk>) -> Option<Self> {
+        let spec = Arc::clone(first.spec.as_ref()?);
+        let (cells, facts, generation) = (Cells::default(), Facts::default(), 1);
+        let plan = plan::compile(&spec, &facts);
+        let stamp = Stamp { id: 1, generation, sha256: Arc::clone(&first.sha256) };
+        let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
+        let applied = event::ConfigApplied {
+            trigger: event::Trigger::Start,
+            generation,
+            sha256: &first.sha256,
+            changes: "",
+        };
+        applied.emit();
+        report::log_all(&first.diagnostics);
+        let read_from = Watched::of(&first);
+        let status = Status {
+            live: Candidate {
+                generation,
+                sha256: first.sha256,
+                time: clock::wall(),
+                trigger: event::Trigger::Start.as_str(),
+                diagnostics: first.diagnostics,
+            },
+            rejected: None,
+            effective: first.effective,
+        };
+        Some(Self {
+            outside,
+            desk,
+            live: Arc::new(Live::new(prepared(snapshot))),
+            cells,
+            status: Arc::new(Mutex::new(status)),
+            watched: watch::Sender::new(read_from.clone()),
+            spec,
+            facts,
+            generation,
+            read_from,
+        })
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub(super) fn status(&self) -> Arc<Mutex<Status>> {
+        Arc::clone(&self.status)
+    }
+
+    pub(super) fn watched(&self) -> watch::Receiver<Watched> {
+        self.watched.subscribe()
+    }
+
+    /// Works off the desk for ever.
+    pub(super) async fn run(mut self, sockets: Arc<dyn Sockets>) {
+        let mut facts_from = Instant::now();
+        loop {
+            if let Some(request) = self.desk.take_reload() {
+                let outcome = self.reload(request.trigger, &*sockets).await;
+                answer(request, &outcome);
+                continue;
+            }
+            let held = Instant::now() < facts_from;
+            if !held && self.desk.has_facts() {
+                self.learn().await;
+                facts_from = Instant::now() + GATHER;
+                continue;
+            }
+            tokio::select! {
+                () = self.desk.wait() => {}
+                () = sleep_until(facts_from), if held && self.desk.has_facts() => {}
+            }
+        }
+    }
+
+    async fn reload(&mut self, trigger: Trigger, sockets: &dyn Sockets) -> Outcome {
+        let reading = match self.read().await {
+            Ok(reading) => reading,
+            Err(diagnostic) => return self.refuse(trigger, &Arc::from(""), vec![diagnostic]),
+        };
+        self.watch(&reading);
+        let sha256 = Arc::clone(&reading.sha256);
+        if trigger == Trigger::File && self.is_seen(&reading) {
+            return self.serving();
+        }
+        (self.outside.observer)(Step::Reloading);
+        let known = reading.spec.is_some() && sha256 == self.live.load().sha256;
+        if known {
+            return self.keep(trigger);
+        }
+        let prepared = match self.check(reading).await {
+            Ok(compiled) => self.prepare(compiled, sockets).await,
+            Err(diagnostics) => Err(diagnostics),
+        };
+        match prepared {
+            Ok(ready) => self.publish(trigger, ready),
+            Err(diagnostics) => self.refuse(trigger, &sha256, diagnostics),
+        }
+    }
+
+    async fn read(&self) -> Result<Reading, Diagnostic> {
+        let reader = Arc::clone(&self.outside.reader);
+        spawn_blocking(move || reader()).await.map_err(|_| broken("reading the configuration"))
+    }
+
+    /// Whether this is what was judged last, so that a file that is looked at again and again is
+    /// reported once.
+    fn is_seen(&self, reading: &Reading) -> bool {
+        let status = self.status.lock();
+        match &status.rejected {
+            // What was wrong can lie outside the files (an address in use), so it is not compared.
+            Some(rejected) => {
+                rejected.sha256 == reading.sha256
+                    && (reading.spec.is_some() || rejected.diagnostics == reading.diagnostics)
+            }
+            None => reading.spec.is_some() && status.live.sha256 == reading.sha256,
+        }
+    }
+
+    async fn check(&self, reading: Reading) -> Result<Compiled, Vec<Diagnostic>> {
+        let Some(spec) = reading.spec.clone() else {
+            return Err(reading.diagnostics);
+        };
+        let fixed = report::restart_keys(&self.spec, &spec);
+        if !fixed.is_empty() {
+            return Err(fixed);
+        }
+        let facts = self.facts.clone();
+        spawn_blocking(move || {
+            let plan = plan::compile(&spec, &facts);
+            Compiled { reading, spec, plan }
+        })
+        .await
+        .map_err(|_| vec![broken("compiling the configuration")])
+    }
+
+    async fn prepare(
+        &self,
+        compiled: Compiled,
+        sockets: &dyn Sockets,
+    ) -> Result<Ready, Vec<Diagnostic>> {
+        let log = match &self.outside.logging {
+            None => None,
+            Some(logging) => Some(logging.prepare(&compiled.spec).map_err(|error| {
+                vec![Diagnostic::error("logging", error.to_string()).about("logging")]
+            })?),
+        };
+        let sockets = sockets
+            .prepare(&compiled.plan.listeners)
+            .await
+            .map_err(|errors| errors.iter().map(unbound).collect::<Vec<_>>())?;
+        Ok(Ready { compiled, sockets, log })
+    }
+
+    fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
+        let Ready { compiled: Compiled { reading, spec, plan }, sockets, log } = ready;
+        let old = self.live.load();
+        let changes = report::changes(&plan::diff(&old.plan, &plan));
+        self.generation += 1;
+        self.spec = spec;
+        let sha256 = Arc::clone(&reading.sha256);
+        self.swap(&old, plan, &sha256);
+        sockets.commit();
+        if let (Some(logging), Some(prepared)) = (&self.outside.logging, log) {
+            logging.apply(prepared);
+        }
+        event::ConfigApplied {
+            trigger: trigger_of(trigger),
+            generation: self.generation,
+            sha256: &sha256,
+            changes: &changes,
+        }
+        .emit();
+        report::log_all(&reading.diagnostics);
+        let mut status = self.status.lock();
+        status.live = self.candidate(self.generation, trigger, &sha256, reading.diagnostics);
+        status.rejected = None;
+        status.effective = reading.effective;
+        drop(status);
+        self.forget_removed(&old);
+        (self.outside.observer)(Step::Serving(self.generation));
+        self.read_from = Watched { files: BTreeSet::from_iter(reading.files), directories: reading.directories };
+        Outcome::Applied { generation: self.generation, sha256 }
+    }
+
+    /// The files say what is served. Their log file is opened anew all the same: this is how a
+    /// rotated one is let go.
+    fn keep(&self, trigger: Trigger) -> Outcome {
+        if let Some(logging) = &self.outside.logging {
+            match logging.prepare(&self.spec) {
+                Ok(prepared) => logging.apply(prepared),
+                Err(error) => {
+                    tracing::warn!(target: "smg::config", %error, "log file not opened anew");
+                }
+            }
+        }
+        event::ConfigUnchanged { trigger: trigger_of(trigger) }.emit();
+        self.status.lock().rejected = None;
+        (self.outside.observer)(Step::Serving(self.generation));
+        self.serving()
+    }
+
+    fn refuse(&self, trigger: Trigger, sha256: &Arc<str>, diagnostics: Vec<Diagnostic>) -> Outcome {
+        let candidate =
+            self.candidate(self.generation + 1, trigger, sha256, diagnostics.clone());
+        let before = self.status.lock().rejected.replace(candidate);
+        let told = before
+            .is_some_and(|old| old.sha256 == *sha256 && old.diagnostics == diagnostics);
+        let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.is_error()).collect();
+        let first = errors.first().map(|error| report::line(error)).unwrap_or_default();
+        event::ConfigRejected {
+            trigger: trigger_of(trigger),
+            errors: errors.len(),
+            first: &first,
+        }
+        .emit();
+        if !told {
+            report::log_all(&diagnostics);
+        }
+        (self.outside.observer)(Step::Refused(&first));
+        Outcome::Rejected { diagnostics }
+    }
+
+    /// Publishes what workers have told about themselves.
+    async fn learn(&mut self) {
+        let old = self.live.load();
+        let known: BTreeSet<&WorkerKey> = old.plan.workers.iter().map(|w| &w.key).collect();
+        // A worker that has left meanwhile is forgotten.
+        let mut news = self.desk.take_facts();
+        news.retain(|key, learned| {
+            known.contains(key) && self.facts.workers.get(key) != Some(learned)
+        });
+        if news.is_empty() {
+            return;
+        }
+        let mut facts = self.facts.clone();
+        let joined: BTreeSet<WorkerKey> =
+            news.keys().filter(|key| !facts.workers.contains_key(key)).cloned().collect();
+        facts.workers.extend(news);
+        let spec = Arc::clone(&self.spec);
+        let compile = move || (plan::compile(&spec, &facts), facts);
+        let Ok((plan, facts)) = spawn_blocking(compile).await else { return };
+        self.facts = facts;
+        self.swap(&old, plan, &old.sha256);
+        report::facts_changed();
+        let new = self.live.load();
+        for worker in new.plan.workers.iter().filter(|worker| joined.contains(&worker.key)) {
+            report::registered(worker, &new.plan.pool(worker.pool).name);
+        }
+    }
+
+    /// The one place where the snapshot is replaced.
+    #[expect(clippy::disallowed_methods, reason = "the sole writer")]
+    fn swap(&self, old: &Snapshot, plan: Plan, sha256: &Arc<str>) {
+        let stamp = Stamp {
+            id: old.id + 1,
+            generation: self.generation,
+            sha256: Arc::clone(sha256),
+        };
+        let next = Snapshot::bind(plan, &self.cells, Some(old), stamp, clock::now());
+        admit(old, &next);
+        self.live.publish(prepared(next));
+        self.cells.sweep();
+    }
+
+    /// Drops what is known of workers that the configuration no longer names.
+    fn forget_removed(&mut self, old: &Snapshot) {
+        let new = self.live.load();
+        let kept: BTreeSet<&WorkerKey> =
+            new.plan.workers.iter().map(|worker| &worker.key).collect();
+        self.facts.workers.retain(|key, _| kept.contains(key));
+        let removed: BTreeMap<&WorkerKey, _> = old
+            .plan
+            .workers
+            .iter()
+            .filter(|worker| !kept.contains(&worker.key))
+            .map(|worker| (&worker.key, worker))
+            .collect();
+        for worker in removed.into_values() {
+            report::deregistered(worker, &old.plan.pool(worker.pool).name);
+        }
+    }
+
+    /// Watches what was read now and what the configuration in effect was read from, so that a
+    /// refused include does not hide the files that would mend it.
+    fn watch(&self, reading: &Reading) {
+        let mut watched = Watched::of(reading);
+        watched.files.extend(self.read_from.files.iter().cloned());
+        watched.directories.extend(self.read_from.directories.iter().cloned());
+        self.watched.send_if_modified(|known| {
+            let differs = *known != watched;
+            *known = watched;
+            differs
+        });
+    }
+
+    fn serving(&self) -> Outcome {
+        let sha256 = Arc::clone(&self.live.load().sha256);
+        Outcome::Unchanged { generation: self.generation, sha256 }
+    }
+
+    fn candidate(
+        &self,
+        generation: u64,
+        trigger: Trigger,
+        sha256: &Arc<str>,
+        diagnostics: Vec<Diagnostic>,
+    ) -> Candidate {
+        Candidate {
+            generation,
+            sha256: Arc::clone(sha256),
+            time: clock::wall(),
+            trigger: trigger.as_str(),
+            diagnostics,
+        }
+    }
+}
+
+impl Watched {
+    fn of(reading: &Reading) -> Self {
+        Self {
+            files: reading.files.iter().cloned().collect(),
+            directories: reading.directories.clone(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the sole writer")]
+fn prepared(snapshot: Snapshot) -> Prepared {
+    Prepared::new(snapshot)
+}
+
+/// A worker that may be used from now on is ready at once, whatever was counted before.
+fn admit(old: &Snapshot, new: &Snapshot) {
+    let before: BTreeSet<&WorkerKey> = old
+        .workers()
+        .filter(|worker| worker.plan.is_admitted())
+        .map(|worker| &worker.plan.key)
+        .collect();
+    for worker in new.workers() {
+        if worker.plan.is_admitted() && !before.contains(&worker.plan.key) {
+            worker.parts.health.make_ready();
+        }
+    }
+}
+
+fn answer(request: Request, outcome: &Outcome) {
+    for asker in request.askers {
+        // Who has gone away does not need to know.
+        asker.send(outcome.clone()).ok();
+    }
+}
+
+fn unbound(error: &BindError) -> Diagnostic {
+    Diagnostic::error("bind", error.to_string())
+        .help("is the address in use, or not one of this machine?")
+}
+
+fn broken(what: &str) -> Diagnostic {
+    Diagnostic::error("internal", format!("{what} broke off"))
+}
+
+fn trigger_of(trigger: Trigger) -> event::Trigger {
+    match trigger {
+        Trigger::File => event::Trigger::File,
+        Trigger::Signal => event::Trigger::Signal,
+        Trigger::Admin => event::Trigger::Admin,
+    }
+}

