@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::desk::Desk;
+use super::effective;
 use super::status::Status;
-use crate::config::diag::Diagnostic;
+use crate::config::Diagnostic;
 use crate::live::{Admin, BoxFuture, Live, Outcome, Trigger};
 
 /// How often snapshots are counted while somebody waits for old ones to go. They go by reference
@@ -48,7 +49,8 @@ impl Admin for Office {
     }
 
     fn config(&self) -> serde_json::Value {
-        self.status.lock().effective.clone()
+        let loaded = Arc::clone(&self.status.lock().loaded);
+        effective::to_json(&loaded)
     }
 
     fn status(&self) -> serde_json::Value {

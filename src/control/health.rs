@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::target::{Target, Unanswered};
+use super::target::Target;
 use crate::plan::Health;
 use crate::state::Transition;
 
@@ -35,7 +35,7 @@ pub(super) async fn run(mut target: watch::Receiver<Arc<Target>>, changes: mpsc:
         }
         let asked = Arc::clone(&target.borrow());
         let Ok(place) = asked.places.acquire().await else { return };
-        let outcome = probe(&asked).await;
+        let outcome = asked.probe().await;
         drop(place);
         let good = outcome.is_ok();
         let cell = &asked.parts.cell;
@@ -75,14 +75,4 @@ async fn wait_until(mut due: Instant, target: &mut watch::Receiver<Arc<Target>>)
 fn pause(health: &Health, failures: u32, spread: bool) -> Duration {
     let interval = if spread { health.interval.mul_f64(fastrand::f64()) } else { health.interval };
     if failures == 1 { interval.min(SECOND_LOOK) } else { interval }
-}
-
-/// Asks once; any 2xx is good.
-pub(super) async fn probe(target: &Target) -> Result<(), Unanswered> {
-    let path = &*target.health.endpoint;
-    let status = target.get(path, target.health.timeout).await?.status;
-    if status.is_success() {
-        return Ok(());
-    }
-    Err(Unanswered::Status { path: path.to_owned(), status })
 }

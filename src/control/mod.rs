@@ -6,10 +6,10 @@
 
 mod admin;
 mod desk;
+mod effective;
 mod health;
 mod logging;
 mod publish;
-mod reading;
 mod register;
 mod report;
 mod status;
@@ -21,19 +21,19 @@ use std::sync::Arc;
 
 pub use logging::{Logging, Over};
 pub use publish::{Observer, Step};
-pub use reading::{Reader, Reading};
 
 use self::admin::Office;
 use self::desk::Desk;
 use self::publish::Publisher;
 use self::workers::Workers;
 use crate::base::task::AbortOnDrop;
+use crate::config::{Input, Loaded};
 use crate::live::{Admin, BindError, Live, Sockets};
 
 /// What a control plane needs of the world around it.
 pub struct Outside {
-    /// Reads the configuration.
-    pub reader: Reader,
+    /// What the configuration is loaded from, each time.
+    pub input: Arc<Input>,
     /// The running log, where it follows the configuration.
     pub logging: Option<Logging>,
     /// Is told how reloads go.
@@ -56,7 +56,7 @@ pub struct Running {
 
 impl Control {
     /// Compiles `first`, which must have a spec, into the first snapshot. `None` if it has none.
-    pub fn new(first: Reading, outside: Outside) -> Option<Self> {
+    pub fn new(first: Loaded, outside: Outside) -> Option<Self> {
         let desk = Arc::new(Desk::default());
         let publisher = Publisher::new(first, outside, Arc::clone(&desk))?;
         let live = Arc::clone(publisher.live());

@@ -16,14 +16,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
 use super::desk::{Desk, Request};
-use super::reading::Reading;
 use super::report;
 use super::status::{Candidate, Status};
 use crate::base::clock;
-use crate::config::diag::Diagnostic;
-use crate::config::spec::Spec;
+use crate::config::{self, Diagnostic, Loaded};
 use crate::live::{
-    BindError, Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
+    Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
 };
 use crate::plan::{self, Facts, Plan, WorkerKey};
 use crate::state::Cells;
@@ -63,16 +61,16 @@ pub(super) struct Publisher {
     cells: Cells,
     status: Arc<Mutex<Status>>,
     watched: watch::Sender<Watched>,
-    spec: Arc<Spec>,
+    loaded: Arc<Loaded>,
+    /// What the files say, where that was refused.
+    refused: Option<Arc<Loaded>>,
     facts: Facts,
     generation: u64,
-    read_from: Watched,
 }
 
 /// A configuration that may take effect.
 struct Compiled {
-    reading: Reading,
-    spec: Arc<Spec>,
+    loaded: Arc<Loaded>,
     plan: Plan,
 }
 
@@ -85,31 +83,32 @@ struct Ready {
 
 impl Publisher {
     /// `None` if `first` has no spec.
-    pub(super) fn new(first: Reading, outside: Outside, desk: Arc<Desk>) -> Option<Self> {
-        let spec = Arc::clone(first.spec.as_ref()?);
+    pub(super) fn new(first: Loaded, outside: Outside, desk: Arc<Desk>) -> Option<Self> {
         let (cells, facts, generation) = (Cells::default(), Facts::default(), 1);
-        let plan = plan::compile(&spec, &facts);
-        let stamp = Stamp { id: 1, generation, sha256: Arc::clone(&first.sha256) };
+        let plan = plan::compile(first.spec.as_ref()?, &facts);
+        let sha256: Arc<str> = first.sha256.as_str().into();
+        let stamp = Stamp { id: 1, generation, sha256: Arc::clone(&sha256) };
         let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
         let applied = event::ConfigApplied {
             trigger: event::Trigger::Start,
             generation,
-            sha256: &first.sha256,
+            sha256: &sha256,
             changes: "",
         };
         applied.emit();
         report::log_all(&first.diagnostics);
-        let read_from = Watched::of(&first);
+        let watched = watch::Sender::new(Watched::of(&first));
+        let loaded = Arc::new(first);
         let status = Status {
             live: Candidate {
                 generation,
-                sha256: first.sha256,
+                sha256,
                 time: clock::wall(),
                 trigger: event::Trigger::Start.as_str(),
-                diagnostics: first.diagnostics,
+                diagnostics: loaded.diagnostics.clone(),
             },
             rejected: None,
-            effective: first.effective,
+            loaded: Arc::clone(&loaded),
         };
         Some(Self {
             outside,
@@ -117,11 +116,11 @@ impl Publisher {
             live: Arc::new(Live::new(prepared(snapshot))),
             cells,
             status: Arc::new(Mutex::new(status)),
-            watched: watch::Sender::new(read_from.clone()),
-            spec,
+            watched,
+            loaded,
+            refused: None,
             facts,
             generation,
-            read_from,
         })
     }
 
@@ -160,64 +159,55 @@ impl Publisher {
     }
 
     async fn reload(&mut self, trigger: Trigger, sockets: &dyn Sockets) -> Outcome {
-        let reading = match self.read().await {
-            Ok(reading) => reading,
-            Err(diagnostic) => return self.refuse(trigger, &Arc::from(""), vec![diagnostic]),
+        let loaded = match self.read().await {
+            Ok(loaded) => Arc::new(loaded),
+            Err(diagnostic) => return self.refuse(trigger, "", vec![diagnostic]),
         };
-        self.watch(&reading);
-        let sha256 = Arc::clone(&reading.sha256);
-        if trigger == Trigger::File && self.is_seen(&reading) {
+        self.watch(&loaded);
+        if trigger == Trigger::File && self.is_seen(&loaded) {
             return self.serving();
         }
         (self.outside.observer)(Step::Reloading);
-        let known = reading.spec.is_some() && sha256 == self.live.load().sha256;
-        if known {
+        if is_same(&loaded, &self.loaded) {
             return self.keep(trigger);
         }
-        let prepared = match self.check(reading).await {
+        let ready = match self.check(&loaded).await {
             Ok(compiled) => self.prepare(compiled, sockets).await,
             Err(diagnostics) => Err(diagnostics),
         };
-        match prepared {
+        match ready {
             Ok(ready) => self.publish(trigger, ready),
-            Err(diagnostics) => self.refuse(trigger, &sha256, diagnostics),
-        }
-    }
-
-    async fn read(&self) -> Result<Reading, Diagnostic> {
-        let reader = Arc::clone(&self.outside.reader);
-        spawn_blocking(move || reader()).await.map_err(|_| broken("reading the configuration"))
-    }
-
-    /// Whether this is what was judged last, so that a file that is looked at again and again is
-    /// reported once.
-    fn is_seen(&self, reading: &Reading) -> bool {
-        let status = self.status.lock();
-        match &status.rejected {
-            // What was wrong can lie outside the files (an address in use), so it is not compared.
-            Some(rejected) => {
-                rejected.sha256 == reading.sha256
-                    && (reading.spec.is_some() || rejected.diagnostics == reading.diagnostics)
+            Err(diagnostics) => {
+                let sha256 = loaded.sha256.clone();
+                self.refused = Some(loaded);
+                self.refuse(trigger, &sha256, diagnostics)
             }
-            None => reading.spec.is_some() && status.live.sha256 == reading.sha256,
         }
     }
 
-    async fn check(&self, reading: Reading) -> Result<Compiled, Vec<Diagnostic>> {
-        let Some(spec) = reading.spec.clone() else {
-            return Err(reading.diagnostics);
+    async fn read(&self) -> Result<Loaded, Diagnostic> {
+        let input = Arc::clone(&self.outside.input);
+        let read = spawn_blocking(move || config::load(&input)).await;
+        read.map_err(|_| broken("reading the configuration"))
+    }
+
+    /// Whether this is what was judged last: a file that is looked at again and again is reported
+    /// once.
+    fn is_seen(&self, loaded: &Loaded) -> bool {
+        is_same(loaded, self.refused.as_ref().unwrap_or(&self.loaded))
+    }
+
+    async fn check(&self, loaded: &Arc<Loaded>) -> Result<Compiled, Vec<Diagnostic>> {
+        let (Some(old), Some(new)) = (&self.loaded.spec, &loaded.spec) else {
+            return Err(loaded.diagnostics.clone());
         };
-        let fixed = report::restart_keys(&self.spec, &spec);
+        let fixed = report::restart_keys(old, new, &loaded.origins);
         if !fixed.is_empty() {
             return Err(fixed);
         }
-        let facts = self.facts.clone();
-        spawn_blocking(move || {
-            let plan = plan::compile(&spec, &facts);
-            Compiled { reading, spec, plan }
-        })
-        .await
-        .map_err(|_| vec![broken("compiling the configuration")])
+        let plan = compile(Arc::clone(loaded), self.facts.clone()).await;
+        let plan = plan.ok_or_else(|| vec![broken("compiling the configuration")])?;
+        Ok(Compiled { loaded: Arc::clone(loaded), plan })
     }
 
     async fn prepare(
@@ -225,31 +215,34 @@ impl Publisher {
         compiled: Compiled,
         sockets: &dyn Sockets,
     ) -> Result<Ready, Vec<Diagnostic>> {
-        let log = match &self.outside.logging {
-            None => None,
-            Some(logging) => Some(logging.prepare(&compiled.spec).map_err(|error| {
-                vec![Diagnostic::error("logging", error.to_string()).about("logging")]
-            })?),
-        };
+        let log = self.log_settings(&compiled.loaded).map_err(|error| {
+            vec![Diagnostic::error("logging", error.to_string()).about("logging")]
+        })?;
         let sockets = sockets
             .prepare(&compiled.plan.listeners)
             .await
-            .map_err(|errors| errors.iter().map(unbound).collect::<Vec<_>>())?;
+            .map_err(|errors| {
+                errors.iter().map(|error| report::unbound(error, &compiled.loaded)).collect::<Vec<_>>()
+            })?;
         Ok(Ready { compiled, sockets, log })
     }
 
+    fn log_settings(&self, loaded: &Loaded) -> Result<Option<log::Prepared>, log::LogError> {
+        match (&self.outside.logging, &loaded.spec) {
+            (Some(logging), Some(spec)) => logging.prepare(spec).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
-        let Ready { compiled: Compiled { reading, spec, plan }, sockets, log } = ready;
+        let Ready { compiled: Compiled { loaded, plan }, sockets, log } = ready;
         let old = self.live.load();
         let changes = report::changes(&plan::diff(&old.plan, &plan));
+        let sha256: Arc<str> = loaded.sha256.as_str().into();
         self.generation += 1;
-        self.spec = spec;
-        let sha256 = Arc::clone(&reading.sha256);
         self.swap(&old, plan, &sha256);
         sockets.commit();
-        if let (Some(logging), Some(prepared)) = (&self.outside.logging, log) {
-            logging.apply(prepared);
-        }
+        self.apply_log(log);
         event::ConfigApplied {
             trigger: trigger_of(trigger),
             generation: self.generation,
@@ -257,41 +250,46 @@ impl Publisher {
             changes: &changes,
         }
         .emit();
-        report::log_all(&reading.diagnostics);
-        let mut status = self.status.lock();
-        status.live = self.candidate(self.generation, trigger, &sha256, reading.diagnostics);
-        status.rejected = None;
-        status.effective = reading.effective;
-        drop(status);
+        report::log_all(&loaded.diagnostics);
+        self.loaded = loaded;
+        self.refused = None;
+        *self.status.lock() = Status {
+            live: candidate(self.generation, trigger, &sha256, &self.loaded.diagnostics),
+            rejected: None,
+            loaded: Arc::clone(&self.loaded),
+        };
         self.forget_removed(&old);
         (self.outside.observer)(Step::Serving(self.generation));
-        self.read_from = Watched { files: BTreeSet::from_iter(reading.files), directories: reading.directories };
         Outcome::Applied { generation: self.generation, sha256 }
     }
 
-    /// The files say what is served. Their log file is opened anew all the same: this is how a
-    /// rotated one is let go.
-    fn keep(&self, trigger: Trigger) -> Outcome {
-        if let Some(logging) = &self.outside.logging {
-            match logging.prepare(&self.spec) {
-                Ok(prepared) => logging.apply(prepared),
-                Err(error) => {
-                    tracing::warn!(target: "smg::config", %error, "log file not opened anew");
-                }
+    fn apply_log(&self, prepared: Option<log::Prepared>) {
+        if let (Some(logging), Some(prepared)) = (&self.outside.logging, prepared) {
+            logging.apply(prepared);
+        }
+    }
+
+    /// The files say what is served. The log file is opened anew all the same: this is how one
+    /// that was moved away is let go.
+    fn keep(&mut self, trigger: Trigger) -> Outcome {
+        match self.log_settings(&self.loaded) {
+            Ok(prepared) => self.apply_log(prepared),
+            Err(error) => {
+                tracing::warn!(target: "smg::config", %error, "log file not opened anew");
             }
         }
         event::ConfigUnchanged { trigger: trigger_of(trigger) }.emit();
+        self.refused = None;
         self.status.lock().rejected = None;
         (self.outside.observer)(Step::Serving(self.generation));
         self.serving()
     }
 
-    fn refuse(&self, trigger: Trigger, sha256: &Arc<str>, diagnostics: Vec<Diagnostic>) -> Outcome {
-        let candidate =
-            self.candidate(self.generation + 1, trigger, sha256, diagnostics.clone());
-        let before = self.status.lock().rejected.replace(candidate);
-        let told = before
-            .is_some_and(|old| old.sha256 == *sha256 && old.diagnostics == diagnostics);
+    fn refuse(&self, trigger: Trigger, sha256: &str, diagnostics: Vec<Diagnostic>) -> Outcome {
+        let refused = candidate(self.generation + 1, trigger, sha256, &diagnostics);
+        let before = self.status.lock().rejected.replace(refused);
+        let told =
+            before.is_some_and(|old| *old.sha256 == *sha256 && old.diagnostics == diagnostics);
         let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.is_error()).collect();
         let first = errors.first().map(|error| report::line(error)).unwrap_or_default();
         event::ConfigRejected {
@@ -323,9 +321,7 @@ impl Publisher {
         let joined: BTreeSet<WorkerKey> =
             news.keys().filter(|key| !facts.workers.contains_key(key)).cloned().collect();
         facts.workers.extend(news);
-        let spec = Arc::clone(&self.spec);
-        let compile = move || (plan::compile(&spec, &facts), facts);
-        let Ok((plan, facts)) = spawn_blocking(compile).await else { return };
+        let Some(plan) = compile(Arc::clone(&self.loaded), facts.clone()).await else { return };
         self.facts = facts;
         self.swap(&old, plan, &old.sha256);
         report::facts_changed();
@@ -369,10 +365,11 @@ impl Publisher {
 
     /// Watches what was read now and what the configuration in effect was read from, so that a
     /// refused include does not hide the files that would mend it.
-    fn watch(&self, reading: &Reading) {
-        let mut watched = Watched::of(reading);
-        watched.files.extend(self.read_from.files.iter().cloned());
-        watched.directories.extend(self.read_from.directories.iter().cloned());
+    fn watch(&self, loaded: &Loaded) {
+        let mut watched = Watched::of(loaded);
+        let served = Watched::of(&self.loaded);
+        watched.files.extend(served.files);
+        watched.directories.extend(served.directories);
         self.watched.send_if_modified(|known| {
             let differs = *known != watched;
             *known = watched;
@@ -384,29 +381,42 @@ impl Publisher {
         let sha256 = Arc::clone(&self.live.load().sha256);
         Outcome::Unchanged { generation: self.generation, sha256 }
     }
+}
 
-    fn candidate(
-        &self,
-        generation: u64,
-        trigger: Trigger,
-        sha256: &Arc<str>,
-        diagnostics: Vec<Diagnostic>,
-    ) -> Candidate {
-        Candidate {
-            generation,
-            sha256: Arc::clone(sha256),
-            time: clock::wall(),
-            trigger: trigger.as_str(),
-            diagnostics,
-        }
+/// Whether two readings mean the same. What secrets hold is in the specs only; what is wrong, in
+/// the diagnostics only.
+fn is_same(one: &Loaded, other: &Loaded) -> bool {
+    one.sha256 == other.sha256
+        && one.spec == other.spec
+        && (one.spec.is_some() || one.diagnostics == other.diagnostics)
+}
+
+/// Compiles where blocking is allowed: with many workers it takes a while.
+async fn compile(loaded: Arc<Loaded>, facts: Facts) -> Option<Plan> {
+    let compile = move || loaded.spec.as_ref().map(|spec| plan::compile(spec, &facts));
+    spawn_blocking(compile).await.ok().flatten()
+}
+
+fn candidate(
+    generation: u64,
+    trigger: Trigger,
+    sha256: &str,
+    diagnostics: &[Diagnostic],
+) -> Candidate {
+    Candidate {
+        generation,
+        sha256: sha256.into(),
+        time: clock::wall(),
+        trigger: trigger.as_str(),
+        diagnostics: diagnostics.to_vec(),
     }
 }
 
 impl Watched {
-    fn of(reading: &Reading) -> Self {
+    fn of(loaded: &Loaded) -> Self {
         Self {
-            files: reading.files.iter().cloned().collect(),
-            directories: reading.directories.clone(),
+            files: loaded.files.iter().cloned().collect(),
+            directories: loaded.directories.iter().cloned().collect(),
         }
     }
 }
@@ -435,11 +445,6 @@ fn answer(request: Request, outcome: &Outcome) {
         // Who has gone away does not need to know.
         asker.send(outcome.clone()).ok();
     }
-}
-
-fn unbound(error: &BindError) -> Diagnostic {
-    Diagnostic::error("bind", error.to_string())
-        .help("is the address in use, or not one of this machine?")
 }
 
 fn broken(what: &str) -> Diagnostic {

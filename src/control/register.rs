@@ -10,14 +10,14 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::desk::Desk;
-use super::health::probe;
 use super::report;
-use super::target::{Answer, Target, Unanswered};
+use super::target::{Target, Unwell};
 use crate::api::models::{self, Advertised, LABELS, Labels};
 use crate::config::spec::Runtime;
 use crate::plan::{Admission, Learned};
 use crate::state::HealthState;
 use crate::telemetry::event;
+use crate::upstream::Fetched;
 
 /// Pauses before the second, third and fourth attempt; further ones follow each other by
 /// `startup_check_interval`.
@@ -113,7 +113,7 @@ impl Troubles {
     }
 
     /// Counts a failure and returns the pause before the next attempt.
-    fn add(&mut self, target: &Target, error: &Unanswered) -> Duration {
+    fn add(&mut self, target: &Target, error: &Unwell) -> Duration {
         let cell = &target.parts.health;
         if target.worker.admission == Admission::Pending && cell.state() == HealthState::Pending {
             cell.record(false, &target.health);
@@ -145,13 +145,13 @@ impl Troubles {
 /// Asks the worker about itself and posts what it says.
 ///
 /// # Errors
-/// [`Unanswered`] where it is not there, or says that it is not well. What it does not want to
+/// [`Unwell`] where it is not there, or says that it is not well. What it does not want to
 /// tell is no error.
-async fn attempt(target: &Target, office: &Office) -> Result<(), Unanswered> {
+async fn attempt(target: &Target, office: &Office) -> Result<(), Unwell> {
     // A closed semaphore does not happen; without a place the attempt goes on all the same.
     let _place = office.places.acquire().await.ok();
     if target.health.enabled {
-        probe(target).await?;
+        target.probe().await?;
     }
     let advertised = match target.get("/v1/models", ANSWER).await {
         Ok(answer) => said(answer).and_then(|body| models::advertised(&body).ok()),
@@ -162,7 +162,7 @@ async fn attempt(target: &Target, office: &Office) -> Result<(), Unanswered> {
             );
             None
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let advertised = advertised.unwrap_or_default();
     let owner = advertised
@@ -218,7 +218,7 @@ async fn either(target: &Target, path: &str, older: &str) -> Option<Bytes> {
     said(target.get(older, ANSWER).await.ok()?)
 }
 
-fn said(answer: Answer) -> Option<Bytes> {
+fn said(answer: Fetched) -> Option<Bytes> {
     answer.status.is_success().then_some(answer.body)
 }
 

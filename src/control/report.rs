@@ -1,7 +1,8 @@
 //! What is logged and counted about configurations and workers.
 
-use crate::config::diag::{Diagnostic, Place, Severity};
-use crate::config::spec::Spec;
+use crate::config::diag::Place;
+use crate::config::{Diagnostic, Loaded, Origins, Severity, Spec, reload};
+use crate::live::BindError;
 use crate::plan::{Change, Worker};
 use crate::telemetry::event;
 use crate::telemetry::metrics::{self, Metric};
@@ -77,8 +78,28 @@ pub(super) fn named(worker: &Worker, pool: &str, tell: impl FnOnce(event::Worker
 }
 
 /// A mistake for each key that only a restart can change and that differs.
-pub(super) fn restart_keys(_old: &Spec, _new: &Spec) -> Vec<Diagnostic> {
-    Vec::new()
+pub(super) fn restart_keys(old: &Spec, new: &Spec, origins: &Origins) -> Vec<Diagnostic> {
+    let keys = reload::restart_changes(old, new);
+    keys.into_iter()
+        .map(|key| {
+            Diagnostic::error("restart", format!("`{key}` cannot change while the gateway runs"))
+                .at(origins.place(&key))
+                .help("restart the gateway, or put the old value back")
+                .about(key)
+        })
+        .collect()
+}
+
+/// A mistake for a listener that could not be bound.
+pub(super) fn unbound(error: &BindError, loaded: &Loaded) -> Diagnostic {
+    let listeners = loaded.spec.as_ref().map(|spec| &spec.listeners[..]).unwrap_or_default();
+    let index = listeners.iter().position(|listener| listener.name == error.name);
+    let diagnostic = Diagnostic::error("bind", error.to_string())
+        .help("the address must be one of this machine, and free");
+    match index.map(|index| format!("listeners[{index}].address")) {
+        Some(key) => diagnostic.at(loaded.origins.place(&key)).about(key),
+        None => diagnostic,
+    }
 }
 
 fn place(place: &Place) -> String {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::diag::Diagnostic;
+use crate::config::{Diagnostic, Loaded};
 
 /// A configuration that took effect, or should have.
 #[derive(Debug, Clone, Serialize)]
@@ -33,8 +33,8 @@ pub(super) struct Status {
     pub(super) live: Candidate,
     /// What the files say, where that was refused.
     pub(super) rejected: Option<Candidate>,
-    /// The effective configuration with origins, secrets masked.
-    pub(super) effective: Value,
+    /// The configuration in effect, as it was loaded.
+    pub(super) loaded: Arc<Loaded>,
 }
 
 impl Status {

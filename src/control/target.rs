@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::live::{Snapshot, WorkerParts, WorkerRef};
 use crate::plan::{Connections, Health, Worker, WorkerIx};
-use crate::upstream::{self, Failure, headers};
+use crate::upstream::{FetchError, Fetched, fetch};
 
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -31,39 +28,22 @@ pub(super) struct Target {
     /// Probes under way at once, over all workers.
     pub(super) places: Arc<Semaphore>,
     connections: Connections,
-    connect: Duration,
 }
 
-/// An answer that was read to its end.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
-}
-
-/// Why there is no answer.
+/// Why a worker is taken to be unwell.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswered {
-    /// The path makes no request target.
-    #[error("`{0}` is no path")]
-    Path(String),
-    /// It took too long.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    /// There was no head.
+pub(super) enum Unwell {
+    /// It gave no answer.
     #[error(transparent)]
-    Failed(#[from] Failure),
-    /// It says that it is not well.
-    #[error("`{path}` answered {status}")]
+    Silent(#[from] FetchError),
+    /// It says so.
+    #[error("`{path}` answered {}", status.as_u16())]
     Status {
         /// What was asked.
         path: String,
         /// What came.
         status: StatusCode,
     },
-    /// The body broke off or is too long.
-    #[error("answer broke off: {0}")]
-    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Target {
@@ -84,7 +64,6 @@ impl Target {
             health: pool.health.clone(),
             places: Arc::clone(places),
             connections: pool.connections,
-            connect: pool.timeouts.connect,
         }
     }
 
@@ -94,31 +73,24 @@ impl Target {
             && self.pool == other.pool
             && self.health == other.health
             && self.connections == other.connections
-            && self.connect == other.connect
             && Arc::ptr_eq(&self.places, &other.places)
             && Arc::ptr_eq(&self.parts.health, &other.parts.health)
             && Arc::ptr_eq(&self.parts.cell, &other.parts.cell)
     }
 
     /// `GET`s `path` below the worker's URL, with its key, and reads the whole answer.
-    pub(super) async fn get(&self, path: &str, within: Duration) -> Result<Answer, Unanswered> {
+    pub(super) async fn get(&self, path: &str, within: Duration) -> Result<Fetched, FetchError> {
         let worker = WorkerRef { ix: WorkerIx(0), plan: &self.worker, parts: &self.parts };
-        let uri: Uri = format!("{}{path}", self.worker.base_path)
-            .parse()
-            .map_err(|_| Unanswered::Path(path.to_owned()))?;
-        let request = || {
-            let mut request = Request::new(Full::default());
-            *request.uri_mut() = uri.clone();
-            *request.headers_mut() = headers::own(worker);
-            request
-        };
-        let ask = async {
-            let response =
-                upstream::http::send(worker, self.connections, self.connect, request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok(Answer { status, body: body.map_err(Unanswered::Body)?.to_bytes() })
-        };
-        timeout(within, ask).await.unwrap_or(Err(Unanswered::Timeout(within)))
+        fetch(worker, self.connections, Method::GET, path, within, MAX_ANSWER).await
+    }
+
+    /// Asks whether it is well; any 2xx is good.
+    pub(super) async fn probe(&self) -> Result<(), Unwell> {
+        let path = &*self.health.endpoint;
+        let status = self.get(path, self.health.timeout).await?.status;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(Unwell::Status { path: path.to_owned(), status })
     }
 }
