@@ -34,7 +34,10 @@ impl Admin for Office {
         let outcome = self.desk.ask(trigger);
         Box::pin(async move {
             outcome.await.unwrap_or_else(|_| Outcome::Rejected {
-                diagnostics: vec![Diagnostic::error("stopping", "the gateway is shutting down")],
+                diagnostics: vec![Diagnostic::error(
+                    "stopping",
+                    "the gateway is shutting down",
+                )],
             })
         })
     }
@@ -42,7 +45,11 @@ impl Admin for Office {
     fn drained(&self, generation: u64) -> BoxFuture<()> {
         let live = Arc::clone(&self.live);
         Box::pin(async move {
-            while live.alive().iter().any(|snapshot| snapshot.generation < generation) {
+            while live
+                .alive()
+                .iter()
+                .any(|snapshot| snapshot.generation < generation)
+            {
                 sleep(LOOK).await;
             }
         })

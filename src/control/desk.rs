@@ -72,7 +72,10 @@ impl Desk {
 
     fn request(&self, trigger: Trigger, asker: Option<oneshot::Sender<Outcome>>) {
         let mut inbox = self.inbox.lock();
-        let request = inbox.reload.get_or_insert(Request { trigger, askers: Vec::new() });
+        let request = inbox.reload.get_or_insert(Request {
+            trigger,
+            askers: Vec::new(),
+        });
         // A change that the watcher saw is told apart from one that somebody asked for: only the
         // former may pass without a word when there is nothing new.
         if trigger != Trigger::File {

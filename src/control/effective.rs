@@ -21,7 +21,11 @@ fn collect(value: &Value, key: String, origins: &Origins, out: &mut Map<String, 
     match value {
         Value::Object(table) => {
             for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                let key = if key.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{key}.{name}")
+                };
                 collect(value, key, origins, out);
             }
         }

@@ -34,20 +34,33 @@ pub(super) async fn run(mut target: watch::Receiver<Arc<Target>>, changes: mpsc:
             return;
         }
         let asked = Arc::clone(&target.borrow());
-        let Ok(place) = asked.places.acquire().await else { return };
+        let Ok(place) = asked.places.acquire().await else {
+            return;
+        };
         let outcome = asked.probe().await;
         drop(place);
         let good = outcome.is_ok();
         let cell = &asked.parts.cell;
-        let counter = if good { &cell.probes_ok } else { &cell.probes_failed };
+        let counter = if good {
+            &cell.probes_ok
+        } else {
+            &cell.probes_failed
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         failures = if good { 0 } else { failures.saturating_add(1) };
 
         // Judged by what is in force now, not by what was when the probe went out.
         let judged = Arc::clone(&target.borrow());
         if let Some(transition) = judged.parts.health.record(good, &judged.health) {
-            let reason = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-            let changed = Changed { target: Arc::clone(&judged), transition, reason };
+            let reason = outcome
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default();
+            let changed = Changed {
+                target: Arc::clone(&judged),
+                transition,
+                reason,
+            };
             if changes.send(changed).await.is_err() {
                 return;
             }
@@ -73,6 +86,14 @@ async fn wait_until(mut due: Instant, target: &mut watch::Receiver<Arc<Target>>)
 }
 
 fn pause(health: &Health, failures: u32, spread: bool) -> Duration {
-    let interval = if spread { health.interval.mul_f64(fastrand::f64()) } else { health.interval };
-    if failures == 1 { interval.min(SECOND_LOOK) } else { interval }
+    let interval = if spread {
+        health.interval.mul_f64(fastrand::f64())
+    } else {
+        health.interval
+    };
+    if failures == 1 {
+        interval.min(SECOND_LOOK)
+    } else {
+        interval
+    }
 }

@@ -44,7 +44,10 @@ impl Logging {
 
 fn settings(logging: &spec::Logging, over: &Over) -> Settings {
     Settings {
-        filter: over.filter.clone().unwrap_or_else(|| logging.level.as_str().to_owned()),
+        filter: over
+            .filter
+            .clone()
+            .unwrap_or_else(|| logging.level.as_str().to_owned()),
         format: match logging.format {
             spec::LogFormat::Text => Format::Text,
             spec::LogFormat::Json => Format::Json,

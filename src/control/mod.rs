@@ -60,7 +60,11 @@ impl Control {
         let desk = Arc::new(Desk::default());
         let publisher = Publisher::new(first, outside, Arc::clone(&desk))?;
         let live = Arc::clone(publisher.live());
-        Some(Self { publisher, desk, live })
+        Some(Self {
+            publisher,
+            desk,
+            live,
+        })
     }
 
     /// The handle that requests load their snapshot from.
@@ -90,7 +94,10 @@ impl Control {
         let files = self.publisher.watched();
         tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
         tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
-        Ok(Running { live: self.live, _tasks: tasks })
+        Ok(Running {
+            live: self.live,
+            _tasks: tasks,
+        })
     }
 }
 

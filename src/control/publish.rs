@@ -20,9 +20,7 @@ use super::report;
 use super::status::{Candidate, Status};
 use crate::base::clock;
 use crate::config::{self, Diagnostic, Loaded};
-use crate::live::{
-    Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
-};
+use crate::live::{Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger};
 use crate::plan::{self, Facts, Plan, WorkerKey};
 use crate::state::Cells;
 use crate::telemetry::{event, log};
@@ -87,7 +85,11 @@ impl Publisher {
         let (cells, facts, generation) = (Cells::default(), Facts::default(), 1);
         let plan = plan::compile(first.spec.as_ref()?, &facts);
         let sha256: Arc<str> = first.sha256.as_str().into();
-        let stamp = Stamp { id: 1, generation, sha256: Arc::clone(&sha256) };
+        let stamp = Stamp {
+            id: 1,
+            generation,
+            sha256: Arc::clone(&sha256),
+        };
         let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
         let applied = event::ConfigApplied {
             trigger: event::Trigger::Start,
@@ -207,7 +209,10 @@ impl Publisher {
         }
         let plan = compile(Arc::clone(loaded), self.facts.clone()).await;
         let plan = plan.ok_or_else(|| vec![broken("compiling the configuration")])?;
-        Ok(Compiled { loaded: Arc::clone(loaded), plan })
+        Ok(Compiled {
+            loaded: Arc::clone(loaded),
+            plan,
+        })
     }
 
     async fn prepare(
@@ -222,9 +227,16 @@ impl Publisher {
             .prepare(&compiled.plan.listeners)
             .await
             .map_err(|errors| {
-                errors.iter().map(|error| report::unbound(error, &compiled.loaded)).collect::<Vec<_>>()
+                errors
+                    .iter()
+                    .map(|error| report::unbound(error, &compiled.loaded))
+                    .collect::<Vec<_>>()
             })?;
-        Ok(Ready { compiled, sockets, log })
+        Ok(Ready {
+            compiled,
+            sockets,
+            log,
+        })
     }
 
     fn log_settings(&self, loaded: &Loaded) -> Result<Option<log::Prepared>, log::LogError> {
@@ -235,7 +247,11 @@ impl Publisher {
     }
 
     fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
-        let Ready { compiled: Compiled { loaded, plan }, sockets, log } = ready;
+        let Ready {
+            compiled: Compiled { loaded, plan },
+            sockets,
+            log,
+        } = ready;
         let old = self.live.load();
         let changes = report::changes(&plan::diff(&old.plan, &plan));
         let sha256: Arc<str> = loaded.sha256.as_str().into();
@@ -260,7 +276,10 @@ impl Publisher {
         };
         self.forget_removed(&old);
         (self.outside.observer)(Step::Serving(self.generation));
-        Outcome::Applied { generation: self.generation, sha256 }
+        Outcome::Applied {
+            generation: self.generation,
+            sha256,
+        }
     }
 
     fn apply_log(&self, prepared: Option<log::Prepared>) {
@@ -278,7 +297,10 @@ impl Publisher {
                 tracing::warn!(target: "smg::config", %error, "log file not opened anew");
             }
         }
-        event::ConfigUnchanged { trigger: trigger_of(trigger) }.emit();
+        event::ConfigUnchanged {
+            trigger: trigger_of(trigger),
+        }
+        .emit();
         self.refused = None;
         self.status.lock().rejected = None;
         (self.outside.observer)(Step::Serving(self.generation));
@@ -291,7 +313,10 @@ impl Publisher {
         let told =
             before.is_some_and(|old| *old.sha256 == *sha256 && old.diagnostics == diagnostics);
         let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|d| d.is_error()).collect();
-        let first = errors.first().map(|error| report::line(error)).unwrap_or_default();
+        let first = errors
+            .first()
+            .map(|error| report::line(error))
+            .unwrap_or_default();
         event::ConfigRejected {
             trigger: trigger_of(trigger),
             errors: errors.len(),
@@ -318,15 +343,25 @@ impl Publisher {
             return;
         }
         let mut facts = self.facts.clone();
-        let joined: BTreeSet<WorkerKey> =
-            news.keys().filter(|key| !facts.workers.contains_key(key)).cloned().collect();
+        let joined: BTreeSet<WorkerKey> = news
+            .keys()
+            .filter(|key| !facts.workers.contains_key(key))
+            .cloned()
+            .collect();
         facts.workers.extend(news);
-        let Some(plan) = compile(Arc::clone(&self.loaded), facts.clone()).await else { return };
+        let Some(plan) = compile(Arc::clone(&self.loaded), facts.clone()).await else {
+            return;
+        };
         self.facts = facts;
         self.swap(&old, plan, &old.sha256);
         report::facts_changed();
         let new = self.live.load();
-        for worker in new.plan.workers.iter().filter(|worker| joined.contains(&worker.key)) {
+        for worker in new
+            .plan
+            .workers
+            .iter()
+            .filter(|worker| joined.contains(&worker.key))
+        {
             report::registered(worker, &new.plan.pool(worker.pool).name);
         }
     }
@@ -379,7 +414,10 @@ impl Publisher {
 
     fn serving(&self) -> Outcome {
         let sha256 = Arc::clone(&self.live.load().sha256);
-        Outcome::Unchanged { generation: self.generation, sha256 }
+        Outcome::Unchanged {
+            generation: self.generation,
+            sha256,
+        }
     }
 }
 

@@ -21,8 +21,11 @@ use crate::upstream::Fetched;
 
 /// Pauses before the second, third and fourth attempt; further ones follow each other by
 /// `startup_check_interval`.
-const QUICK: [Duration; 3] =
-    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
+const QUICK: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
 
 /// How long a worker may think about one question.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -57,7 +60,9 @@ pub(super) async fn run(
     let mut troubles = Troubles::new();
     loop {
         let asked = Arc::clone(&target.borrow_and_update());
-        let Err(error) = attempt(&asked, &office).await else { break };
+        let Err(error) = attempt(&asked, &office).await else {
+            break;
+        };
         let pause = troubles.add(&asked, &error);
         if !wait(pause, &asked, &mut target).await {
             return;
@@ -77,11 +82,7 @@ pub(super) async fn run(
 
 /// Waits for the time of the next attempt, or until the worker is to be asked in another way.
 /// `false` once there is nobody to tell.
-async fn wait(
-    pause: Duration,
-    asked: &Target,
-    target: &mut watch::Receiver<Arc<Target>>,
-) -> bool {
+async fn wait(pause: Duration, asked: &Target, target: &mut watch::Receiver<Arc<Target>>) -> bool {
     let due = Instant::now() + pause;
     loop {
         tokio::select! {
@@ -109,7 +110,12 @@ struct Troubles {
 
 impl Troubles {
     fn new() -> Self {
-        Self { since: Instant::now(), count: 0, mentioned: None, given_up: false }
+        Self {
+            since: Instant::now(),
+            count: 0,
+            mentioned: None,
+            given_up: false,
+        }
     }
 
     /// Counts a failure and returns the pause before the next attempt.
@@ -124,9 +130,17 @@ impl Troubles {
             self.given_up = true;
             let error = error.to_string();
             report::named(&target.worker, &target.pool, |worker| {
-                event::WorkerFailed { worker, source: report::SOURCE, error: &error }.emit();
+                event::WorkerFailed {
+                    worker,
+                    source: report::SOURCE,
+                    error: &error,
+                }
+                .emit();
             });
-        } else if self.mentioned.is_none_or(|last| now.duration_since(last) >= REMIND) {
+        } else if self
+            .mentioned
+            .is_none_or(|last| now.duration_since(last) >= REMIND)
+        {
             self.mentioned = Some(now);
             tracing::warn!(
                 target: "smg::worker",
@@ -136,7 +150,9 @@ impl Troubles {
             );
         }
         let interval = target.health.startup_check_interval;
-        let pause = QUICK.get(self.count).map_or(interval, |quick| interval.min(*quick));
+        let pause = QUICK
+            .get(self.count)
+            .map_or(interval, |quick| interval.min(*quick));
         self.count += 1;
         pause
     }
@@ -206,7 +222,11 @@ async fn ask_more(target: &Target, owner: Option<Runtime>) -> More {
         either(target, "/model_info", "/get_model_info"),
         version,
     );
-    More { server, model, version }
+    More {
+        server,
+        model,
+        version,
+    }
 }
 
 /// Asks under the new name, then under the old one.
@@ -234,7 +254,10 @@ impl More {
 
 fn learned(advertised: &[Advertised], runtime: Option<Runtime>, more: &More) -> Learned {
     let mut labels = Labels::default();
-    for body in [&more.server, &more.model, &more.version].into_iter().flatten() {
+    for body in [&more.server, &more.model, &more.version]
+        .into_iter()
+        .flatten()
+    {
         // An answer that is no JSON object tells nothing.
         labels.add_info(body).ok();
     }

@@ -16,7 +16,14 @@ const NAMED: usize = 50;
 /// Logs every diagnostic.
 pub(super) fn log_all(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
-        let Diagnostic { slug, message, key, primary, help, .. } = diagnostic;
+        let Diagnostic {
+            slug,
+            message,
+            key,
+            primary,
+            help,
+            ..
+        } = diagnostic;
         let at = primary.as_ref().map(place).unwrap_or_default();
         let key = key.as_deref().unwrap_or_default();
         let help = help.as_deref().unwrap_or_default();
@@ -61,20 +68,35 @@ pub(super) fn facts_changed() {
 
 /// A worker joined a pool.
 pub(super) fn registered(worker: &Worker, pool: &str) {
-    named(worker, pool, |worker| event::WorkerRegistered { worker, source: SOURCE }.emit());
+    named(worker, pool, |worker| {
+        event::WorkerRegistered {
+            worker,
+            source: SOURCE,
+        }
+        .emit()
+    });
 }
 
 /// A worker left.
 pub(super) fn deregistered(worker: &Worker, pool: &str) {
     named(worker, pool, |worker| {
-        event::WorkerDeregistered { worker, source: SOURCE, reason: "config_removed" }.emit();
+        event::WorkerDeregistered {
+            worker,
+            source: SOURCE,
+            reason: "config_removed",
+        }
+        .emit();
     });
 }
 
 /// Calls `tell` with the name of a worker as events carry it.
 pub(super) fn named(worker: &Worker, pool: &str, tell: impl FnOnce(event::Worker<'_>)) {
     let id = worker.id.to_string();
-    tell(event::Worker { url: worker.key.as_str(), id: &id, pool });
+    tell(event::Worker {
+        url: worker.key.as_str(),
+        id: &id,
+        pool,
+    });
 }
 
 /// A mistake for each key that only a restart can change and that differs.
@@ -82,18 +104,27 @@ pub(super) fn restart_keys(old: &Spec, new: &Spec, origins: &Origins) -> Vec<Dia
     let keys = reload::restart_changes(old, new);
     keys.into_iter()
         .map(|key| {
-            Diagnostic::error("restart", format!("`{key}` cannot change while the gateway runs"))
-                .at(origins.place(&key))
-                .help("restart the gateway, or put the old value back")
-                .about(key)
+            Diagnostic::error(
+                "restart",
+                format!("`{key}` cannot change while the gateway runs"),
+            )
+            .at(origins.place(&key))
+            .help("restart the gateway, or put the old value back")
+            .about(key)
         })
         .collect()
 }
 
 /// A mistake for a listener that could not be bound.
 pub(super) fn unbound(error: &BindError, loaded: &Loaded) -> Diagnostic {
-    let listeners = loaded.spec.as_ref().map(|spec| &spec.listeners[..]).unwrap_or_default();
-    let index = listeners.iter().position(|listener| listener.name == error.name);
+    let listeners = loaded
+        .spec
+        .as_ref()
+        .map(|spec| &spec.listeners[..])
+        .unwrap_or_default();
+    let index = listeners
+        .iter()
+        .position(|listener| listener.name == error.name);
     let diagnostic = Diagnostic::error("bind", error.to_string())
         .help("the address must be one of this machine, and free");
     match index.map(|index| format!("listeners[{index}].address")) {

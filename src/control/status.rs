@@ -50,6 +50,8 @@ impl Status {
 }
 
 fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-    let text = OffsetDateTime::from(*time).format(&Rfc3339).map_err(serde::ser::Error::custom)?;
+    let text = OffsetDateTime::from(*time)
+        .format(&Rfc3339)
+        .map_err(serde::ser::Error::custom)?;
     to.serialize_str(&text)
 }

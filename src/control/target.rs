@@ -80,8 +80,20 @@ impl Target {
 
     /// `GET`s `path` below the worker's URL, with its key, and reads the whole answer.
     pub(super) async fn get(&self, path: &str, within: Duration) -> Result<Fetched, FetchError> {
-        let worker = WorkerRef { ix: WorkerIx(0), plan: &self.worker, parts: &self.parts };
-        fetch(worker, self.connections, Method::GET, path, within, MAX_ANSWER).await
+        let worker = WorkerRef {
+            ix: WorkerIx(0),
+            plan: &self.worker,
+            parts: &self.parts,
+        };
+        fetch(
+            worker,
+            self.connections,
+            Method::GET,
+            path,
+            within,
+            MAX_ANSWER,
+        )
+        .await
     }
 
     /// Asks whether it is well; any 2xx is good.
@@ -91,6 +103,9 @@ impl Target {
         if status.is_success() {
             return Ok(());
         }
-        Err(Unwell::Status { path: path.to_owned(), status })
+        Err(Unwell::Status {
+            path: path.to_owned(),
+            status,
+        })
     }
 }

@@ -38,7 +38,9 @@ pub(super) async fn run(mut watched: watch::Receiver<Watched>, desk: Arc<Desk>) 
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let files = watched.borrow_and_update().clone();
-        let Ok((back, changed)) = spawn_blocking(move || eye.look(&files)).await else { return };
+        let Ok((back, changed)) = spawn_blocking(move || eye.look(&files)).await else {
+            return;
+        };
         eye = back;
         if changed {
             desk.post(Trigger::File);
@@ -94,7 +96,11 @@ impl Eye {
                 None
             }
         };
-        Self { watcher, folders: BTreeSet::new(), stamps: BTreeMap::new() }
+        Self {
+            watcher,
+            folders: BTreeSet::new(),
+            stamps: BTreeMap::new(),
+        }
     }
 
     /// Watches the folders that matter for `watched` now. `true` if a file looks different, or a
@@ -110,12 +116,17 @@ impl Eye {
                 folders
             }))
             .collect();
-        let looked_at = watched.files.iter().chain(&watched.directories).chain(&folders);
-        let stamps: BTreeMap<PathBuf, Option<Stamp>> =
-            looked_at.map(|path| (path.clone(), Stamp::of(path))).collect();
-        let differs = stamps.iter().any(|(path, stamp)| {
-            self.stamps.get(path).is_some_and(|before| before != stamp)
-        });
+        let looked_at = watched
+            .files
+            .iter()
+            .chain(&watched.directories)
+            .chain(&folders);
+        let stamps: BTreeMap<PathBuf, Option<Stamp>> = looked_at
+            .map(|path| (path.clone(), Stamp::of(path)))
+            .collect();
+        let differs = stamps
+            .iter()
+            .any(|(path, stamp)| self.stamps.get(path).is_some_and(|before| before != stamp));
         let replaced: BTreeSet<PathBuf> = self
             .folders
             .iter()
@@ -129,13 +140,19 @@ impl Eye {
 
     /// `true` if something is watched that was not.
     fn rearm(&mut self, folders: &BTreeSet<PathBuf>, replaced: &BTreeSet<PathBuf>) -> bool {
-        let Some(watcher) = &mut self.watcher else { return false };
-        for folder in self.folders.iter().filter(|f| !folders.contains(*f) || replaced.contains(*f))
+        let Some(watcher) = &mut self.watcher else {
+            return false;
+        };
+        for folder in self
+            .folders
+            .iter()
+            .filter(|f| !folders.contains(*f) || replaced.contains(*f))
         {
             // It may be gone, and its watch with it.
             watcher.unwatch(folder).ok();
         }
-        self.folders.retain(|folder| folders.contains(folder) && !replaced.contains(folder));
+        self.folders
+            .retain(|folder| folders.contains(folder) && !replaced.contains(folder));
         let mut added = false;
         for folder in folders {
             // A folder that is not there yet is tried again at the next look.
@@ -164,7 +181,9 @@ impl Stamp {
 }
 
 fn inode(stamp: Option<&Option<Stamp>>) -> Option<(u64, u64)> {
-    stamp.and_then(Option::as_ref).map(|stamp| (stamp.device, stamp.inode))
+    stamp
+        .and_then(Option::as_ref)
+        .map(|stamp| (stamp.device, stamp.inode))
 }
 
 /// Reading a file opens and closes it, which is an event too.
@@ -194,7 +213,9 @@ fn folders_of(path: &Path) -> BTreeSet<PathBuf> {
             continue;
         }
         at.push(part);
-        let Ok(target) = std::fs::read_link(&at) else { continue };
+        let Ok(target) = std::fs::read_link(&at) else {
+            continue;
+        };
         links += 1;
         if links > MAX_LINKS {
             break;

@@ -57,7 +57,10 @@ impl Workers {
             live,
             probes: HashMap::default(),
             registrations: HashMap::default(),
-            office: register::Office { desk, places: Arc::new(Semaphore::new(REGISTERING)) },
+            office: register::Office {
+                desk,
+                places: Arc::new(Semaphore::new(REGISTERING)),
+            },
             places: (limit, Arc::new(Semaphore::new(limit))),
             changes: mpsc::channel(64),
         }
@@ -119,7 +122,8 @@ impl Workers {
                 let task = Task::start("registration", target, |target| {
                     register::run(target, asked, office)
                 });
-                self.registrations.insert(key.clone(), Registration { task, again });
+                self.registrations
+                    .insert(key.clone(), Registration { task, again });
             }
         }
         for (key, worker) in probed {
@@ -169,7 +173,11 @@ impl Workers {
                         continue;
                     }
                     report::named(&target.worker, &target.pool, |worker| {
-                        event::WorkerNotReady { worker, reason: &change.reason }.emit();
+                        event::WorkerNotReady {
+                            worker,
+                            reason: &change.reason,
+                        }
+                        .emit();
                     });
                 }
                 HealthState::Pending | HealthState::Failed => {
@@ -194,7 +202,10 @@ impl Task {
         F: Future<Output = ()> + Send + 'static,
     {
         let (target, asked) = watch::channel(Arc::new(target));
-        Self { target, _task: AbortOnDrop::spawn(name, run(asked)) }
+        Self {
+            target,
+            _task: AbortOnDrop::spawn(name, run(asked)),
+        }
     }
 
     fn set(&self, target: Target) {
@@ -210,15 +221,25 @@ impl Task {
 
 /// The number of workers of `pool` if none of them is usable.
 fn size_if_lost(snapshot: &Snapshot, pool: &str) -> Option<usize> {
-    let pool = snapshot.plan.pools.iter().find(|known| *known.name == *pool)?;
+    let pool = snapshot
+        .plan
+        .pools
+        .iter()
+        .find(|known| *known.name == *pool)?;
     let mut workers = pool.workers.iter().filter_map(|ix| snapshot.worker(*ix));
-    workers.all(|worker| !snapshot.is_usable(worker)).then_some(pool.workers.len())
+    workers
+        .all(|worker| !snapshot.is_usable(worker))
+        .then_some(pool.workers.len())
 }
 
 fn sweep_idle(snapshot: &Snapshot) {
     let now = clock::now();
     for worker in snapshot.workers() {
-        let timeout = snapshot.plan.pool(worker.plan.pool).connections.idle_timeout;
+        let timeout = snapshot
+            .plan
+            .pool(worker.plan.pool)
+            .connections
+            .idle_timeout;
         worker.parts.conns.sweep(now, timeout);
     }
 }

@@ -1,6 +1,349 @@
-//! placeholder
-use super::Live;
-/// placeholder
-pub fn render(_: &Live, _: std::time::Instant) -> String {
-    String::new()
+//! The families whose samples live in cells and snapshots, written at each scrape: their series end
+//! with what they describe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Live, Snapshot, WorkerRef};
+use crate::api::Endpoint;
+use crate::plan::WorkerKey;
+use crate::telemetry::metrics::{Families, Metric};
+
+/// Every worker is of this kind, and spoken to in this way.
+const KIND: &str = "regular";
+const MODE: &str = "http";
+
+/// Model of what names none.
+const UNKNOWN: &str = "unknown";
+
+/// The families of [`Source::Scrape`](crate::telemetry::metrics::Source) at `now`, to follow those
+/// of the recorder.
+pub fn render(live: &Live, now: Instant) -> String {
+    let snapshot = live.load();
+    let mut out = String::new();
+    let mut families = Families::new(&mut out);
+    pools(&snapshot, &mut families);
+    workers(&snapshot, &mut families);
+    configuration(live, &snapshot, now, &mut families);
+    out
+}
+
+/// A worker with all its memberships: a URL in two pools is one worker and has one series.
+struct Member<'a> {
+    first: WorkerRef<'a>,
+    usable: bool,
+}
+
+fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
+    let mut members = BTreeMap::new();
+    for worker in snapshot.workers() {
+        let usable = snapshot.is_usable(worker);
+        members
+            .entry(&worker.plan.key)
+            .and_modify(|member: &mut Member<'_>| member.usable |= usable)
+            .or_insert(Member {
+                first: worker,
+                usable,
+            });
+    }
+    members
+}
+
+/// Workers by model. One that serves several models counts for each.
+fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut registered: BTreeMap<&str, BTreeSet<&WorkerKey>> = BTreeMap::new();
+    let mut healthy: BTreeMap<&str, BTreeSet<&WorkerKey>> = BTreeMap::new();
+    let mut routed: BTreeSet<&WorkerKey> = BTreeSet::new();
+    let mut add = |model, worker: WorkerRef<'_>, key| {
+        registered.entry(model).or_default().insert(key);
+        let healthy = healthy.entry(model).or_default();
+        if snapshot.is_usable(worker) {
+            healthy.insert(key);
+        }
+    };
+    for route in &snapshot.plan.routes.all {
+        for worker in route
+            .candidates
+            .iter()
+            .filter_map(|ix| snapshot.worker(*ix))
+        {
+            add(&*route.label, worker, &worker.plan.key);
+            routed.insert(&worker.plan.key);
+        }
+    }
+    for worker in snapshot
+        .workers()
+        .filter(|worker| !routed.contains(&worker.plan.key))
+    {
+        add(UNKNOWN, worker, &worker.plan.key);
+    }
+    // Models without a worker are told too: an alert wants to see the 0.
+    for route in &snapshot.plan.routes.all {
+        registered.entry(&route.label).or_default();
+        healthy.entry(&route.label).or_default();
+    }
+    if registered.is_empty() {
+        registered.entry(UNKNOWN).or_default();
+        healthy.entry(UNKNOWN).or_default();
+    }
+    for (metric, counts) in [
+        (Metric::WorkerPoolSize, &healthy),
+        (Metric::WorkerPoolRegistered, &registered),
+    ] {
+        let mut family = families.family(metric);
+        for (model, workers) in counts {
+            let labels = [
+                ("worker_type", KIND),
+                ("connection_mode", MODE),
+                ("model", model),
+            ];
+            family.sample(&labels, number(workers.len()));
+        }
+    }
+}
+
+fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let members = members(snapshot);
+    let named: Vec<(&str, &str, &Member<'_>)> = members
+        .iter()
+        .map(|(key, member)| (key.as_str(), member.first.parts.id_str(), member))
+        .collect();
+
+    let mut family = families.family(Metric::WorkerConnectionsActive);
+    for (worker, id, member) in &named {
+        let labels = [
+            ("worker", *worker),
+            ("worker_id", id),
+            ("worker_type", KIND),
+            ("connection_mode", MODE),
+        ];
+        family.sample(&labels, number(member.first.parts.conns.open()));
+    }
+
+    let mut family = families.family(Metric::WorkerRequestsActive);
+    for (worker, id, member) in &named {
+        let load = member.first.parts.cell.load();
+        family.sample(&[("worker", worker), ("worker_id", id)], number(load));
+    }
+
+    let mut family = families.family(Metric::WorkerRequests);
+    for (worker, id, member) in &named {
+        let processed = member.first.parts.cell.processed.load(Ordering::Relaxed);
+        let labels = [
+            ("worker", *worker),
+            ("worker_id", id),
+            ("model", model(member.first)),
+        ];
+        family.sample(&labels, count(processed));
+    }
+
+    let mut family = families.family(Metric::WorkerHealthChecks);
+    for (worker, id, member) in &named {
+        let cell = &member.first.parts.cell;
+        for (result, counter) in [
+            ("success", &cell.probes_ok),
+            ("failure", &cell.probes_failed),
+        ] {
+            let labels = [
+                ("worker", *worker),
+                ("worker_id", id),
+                ("worker_type", KIND),
+                ("result", result),
+            ];
+            family.sample(&labels, count(counter.load(Ordering::Relaxed)));
+        }
+    }
+
+    let mut family = families.family(Metric::WorkerHealth);
+    for (worker, id, member) in &named {
+        let value = if member.usable { 1.0 } else { 0.0 };
+        family.sample(&[("worker", worker), ("worker_id", id)], value);
+    }
+
+    let mut family = families.family(Metric::WorkerRetries);
+    for (worker, id, member) in &named {
+        for (endpoint, retries) in Endpoint::ALL
+            .into_iter()
+            .zip(&member.first.parts.cell.retries)
+        {
+            let retries = retries.load(Ordering::Relaxed);
+            if retries > 0 {
+                let labels = [
+                    ("worker", *worker),
+                    ("worker_id", id),
+                    ("worker_type", KIND),
+                    ("endpoint", endpoint.label()),
+                ];
+                family.sample(&labels, count(retries));
+            }
+        }
+    }
+
+    families
+        .family(Metric::DiscoveryWorkersDiscovered)
+        .sample(&[("source", "static")], number(named.len()));
+}
+
+fn configuration(live: &Live, snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
+    let alive = live.alive();
+    let oldest = alive
+        .iter()
+        .map(|snapshot| snapshot.born)
+        .min()
+        .unwrap_or(now);
+    let age = now.saturating_duration_since(oldest).as_secs_f64();
+    families
+        .family(Metric::ConfigInfo)
+        .sample(&[("sha256", &*snapshot.sha256)], 1.0);
+    families
+        .family(Metric::ConfigSnapshotsAlive)
+        .sample(&[], number(alive.len()));
+    families
+        .family(Metric::ConfigOldestSnapshotAge)
+        .sample(&[], age);
+    families
+        .family(Metric::SnapshotId)
+        .sample(&[], count(snapshot.id));
+}
+
+/// The model of a worker that serves one.
+fn model(worker: WorkerRef<'_>) -> &str {
+    match &worker.plan.models[..] {
+        [model] => model,
+        _ => UNKNOWN,
+    }
+}
+
+/// Exact up to 2^53, which no counter reaches.
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+fn number(value: usize) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Prepared, Stamp};
+    use super::*;
+    use crate::base::clock;
+    use crate::config::Spec;
+    use crate::plan::{Facts, Learned, compile};
+    use crate::state::{Cells, HealthState, InFlight};
+
+    const TWO_POOLS: &str = "version = 1\n\
+        [[pools]]\nname = 'a'\nworkers = ['http://h:1', 'http://h:2']\n\
+        [[pools]]\nname = 'b'\nworkers = ['http://h:1']\n\
+        [[models]]\nname = 'm'\npool = 'a'\n";
+
+    fn learned() -> Facts {
+        let mut facts = Facts::default();
+        let one = Learned {
+            models: vec!["m".into()],
+            ..Learned::default()
+        };
+        facts.workers.insert(WorkerKey::new("http://h:1"), one);
+        facts
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the test is its own writer")]
+    fn live(cells: &Cells, text: &str, facts: &Facts) -> Live {
+        let spec: Spec = toml::from_str(text).unwrap();
+        let stamp = Stamp {
+            id: 7,
+            generation: 3,
+            sha256: "ab".into(),
+        };
+        let plan = compile(&spec, facts);
+        Live::new(Prepared::new(Snapshot::bind(
+            plan,
+            cells,
+            None,
+            stamp,
+            clock::now(),
+        )))
+    }
+
+    fn has(text: &str, line: &str) -> bool {
+        text.lines().any(|found| found == line)
+    }
+
+    #[test]
+    fn a_worker_in_two_pools_has_one_series() {
+        let cells = Cells::default();
+        let live = live(&cells, TWO_POOLS, &learned());
+        let snapshot = live.load();
+        let worker = snapshot.workers().next().unwrap();
+        let _busy = InFlight::start(&worker.parts.cell);
+        worker.parts.cell.probes_failed.store(2, Ordering::Relaxed);
+        let text = render(&live, snapshot.born + Duration::from_secs(4));
+        let id = worker.parts.id_str();
+        for line in [
+            &*format!("smg_worker_requests_active{{worker=\"http://h:1\",worker_id=\"{id}\"}} 1"),
+            &format!(
+                "smg_worker_requests_total{{worker=\"http://h:1\",worker_id=\"{id}\",model=\"m\"}} 1"
+            ),
+            &format!(
+                "smg_worker_health_checks_total{{worker=\"http://h:1\",worker_id=\"{id}\",\
+                 worker_type=\"regular\",result=\"failure\"}} 2"
+            ),
+            &format!("smg_worker_health{{worker=\"http://h:1\",worker_id=\"{id}\"}} 1"),
+            "smg_worker_pool_size{worker_type=\"regular\",connection_mode=\"http\",model=\"m\"} 1",
+            "smg_worker_pool_registered{worker_type=\"regular\",connection_mode=\"http\",model=\"m\"} 2",
+            "smg_discovery_workers_discovered{source=\"static\"} 2",
+            "smg_config_info{sha256=\"ab\"} 1",
+            "smg_config_snapshots_alive 1",
+            "smg_config_oldest_snapshot_age_seconds 4",
+            "smg_snapshot_id 7",
+        ] {
+            assert!(has(&text, line), "no `{line}` in\n{text}");
+        }
+        let mut series: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' ').map(|(series, _)| series))
+            .collect();
+        let all = series.len();
+        series.sort_unstable();
+        series.dedup();
+        assert_eq!(series.len(), all);
+    }
+
+    #[test]
+    fn a_pool_that_has_lost_its_workers_shows_zero() {
+        let cells = Cells::default();
+        let live = live(&cells, TWO_POOLS, &learned());
+        let snapshot = live.load();
+        for worker in snapshot.workers() {
+            let health = &snapshot.plan.pool(worker.plan.pool).health;
+            while worker.parts.health.state() == HealthState::Ready {
+                worker.parts.health.record(false, health);
+            }
+        }
+        let text = render(&live, clock::now());
+        let line =
+            "smg_worker_pool_size{worker_type=\"regular\",connection_mode=\"http\",model=\"m\"} 0";
+        assert!(has(&text, line), "{text}");
+    }
+
+    #[test]
+    fn without_workers_there_is_still_a_zero_to_alert_on() {
+        let cells = Cells::default();
+        let live = live(&cells, "version = 1\n", &Facts::default());
+        let text = render(&live, clock::now());
+        let line = "smg_worker_pool_size{worker_type=\"regular\",connection_mode=\"http\",\
+                    model=\"unknown\"} 0";
+        assert!(has(&text, line), "{text}");
+        assert!(
+            has(
+                &text,
+                "smg_discovery_workers_discovered{source=\"static\"} 0"
+            ),
+            "{text}"
+        );
+    }
 }

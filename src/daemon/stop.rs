@@ -1,0 +1,82 @@
+//! The end: readiness first, then the listeners, then what is in flight, then all the rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Signals, systemd};
+use crate::base::clock;
+use crate::live::{Live, Phase};
+use crate::serve::Listeners;
+
+/// Longest time that load balancers get to notice.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// A readiness probe within this long says that a load balancer watches.
+const WATCHED: Duration = Duration::from_secs(60);
+
+/// How often calls are counted while one waits for their end.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How long terminal frames may take to reach the clients.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Stops. `true` if every request came to its end.
+pub(super) async fn stop(live: &Live, listeners: &Arc<Listeners>, signals: &mut Signals) -> bool {
+    let grace = live.load().plan.server.shutdown_grace_period;
+    tracing::info!(target: "smg::daemon", in_flight = live.calls(), ?grace, "stopping");
+    systemd::stopping(grace);
+    let hurried = async {
+        signals.end().await;
+        tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "told twice, ending now");
+    };
+    tokio::select! {
+        biased;
+        clean = gracefully(live, grace, || listeners.close()) => clean,
+        () = hurried => false,
+    }
+}
+
+/// The ordered way; `close` ends the listening.
+async fn gracefully(live: &Live, grace: Duration, close: impl FnOnce()) -> bool {
+    let begun = Instant::now();
+    live.enter(Phase::Settling);
+    let watched = live.readiness_probed(clock::now(), WATCHED);
+    let settled = async {
+        while watched || live.calls() > 0 {
+            sleep(LOOK).await;
+        }
+    };
+    // Without a load balancer the time ends with the last request.
+    timeout_at(begun + SETTLE.min(grace / 2), settled)
+        .await
+        .ok();
+
+    live.enter(Phase::Draining);
+    close();
+    if timeout_at(begun + grace, nothing_in_flight(live))
+        .await
+        .is_ok()
+    {
+        return true;
+    }
+    tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "grace period is over");
+    live.enter(Phase::Ending);
+    timeout_at(Instant::now() + LAST_WORDS, nothing_in_flight(live))
+        .await
+        .ok();
+    false
+}
+
+async fn nothing_in_flight(live: &Live) {
+    let mut busy = false;
+    while live.calls() > 0 {
+        busy = true;
+        sleep(LOOK).await;
+    }
+    if busy {
+        // The last bytes have been handed over and are on their way out.
+        sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,67 @@
+//! What the service manager is told, where there is one: without `NOTIFY_SOCKET` all of this does
+//! nothing.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::interval;
+
+use crate::control::Step;
+
+/// Added to the time that is asked for to stop.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// The gateway serves.
+pub(super) fn ready(generation: u64) {
+    tell(Step::Serving(generation));
+}
+
+/// How a reload goes.
+pub(super) fn tell(step: Step<'_>) {
+    match step {
+        Step::Reloading => {
+            let mut states = vec![NotifyState::Reloading];
+            // Without the time a unit of `Type=notify-reload` would wait for it.
+            states.extend(NotifyState::monotonic_usec_now().ok());
+            send(&states);
+        }
+        Step::Serving(generation) => {
+            let status = format!("Serving configuration {generation}");
+            send(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        }
+        Step::Refused(reason) => {
+            let status = format!("Configuration refused: {}", reason.replace('\n', " "));
+            send(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        }
+    }
+}
+
+/// The gateway stops and wants `grace` for it.
+pub(super) fn stopping(grace: Duration) {
+    let micros = u32::try_from((grace + MARGIN).as_micros()).unwrap_or(u32::MAX);
+    send(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(micros),
+        NotifyState::Status("Waiting for requests in flight"),
+    ]);
+}
+
+/// How often the service manager wants a sign of life, if it does.
+pub(super) fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero())
+}
+
+/// Gives signs of life, twice as often as is wanted.
+pub(super) async fn pet(timeout: Duration) {
+    let mut tick = interval(timeout / 2);
+    loop {
+        tick.tick().await;
+        send(&[NotifyState::Watchdog]);
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(target: "smg::daemon", %error, "service manager not reached");
+    }
+}
