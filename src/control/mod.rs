@@ -17,6 +17,9 @@ mod target;
 mod watch;
 mod workers;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 pub use logging::{Logging, Over};
