@@ -213,7 +213,7 @@ mod tests {
             let (mut client, server) = tokio::io::duplex(64);
             let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
             client.write_all(sent.as_bytes()).await.unwrap();
-            let started = Instant::now();
+            let started = clock::now();
             let error = guarded.read_to_end(&mut Vec::new()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert!(started.elapsed() >= least, "{sent:?}");

@@ -69,7 +69,7 @@ pub(crate) async fn read(
             return Err(too_large(max));
         }
         if limits.min_body_rate > 0 {
-            let elapsed = started.elapsed();
+            let elapsed = clock::now().saturating_duration_since(started);
             if elapsed > GRACE && (length as u64) < limits.min_body_rate * elapsed.as_secs() {
                 return Err(stalled());
             }

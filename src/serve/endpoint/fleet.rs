@@ -209,6 +209,8 @@ pub(crate) async fn loads(call: Box<Call>) -> Response<Body> {
             .iter()
             .filter(|load| load.get("stale") == Some(&Value::Bool(false)))
     };
+    let count_of =
+        |field: &str| -> u64 { fresh().filter_map(|load| load.get(field)?.as_u64()).sum() };
     let sum = |field: &str| -> f64 { fresh().filter_map(|load| load.get(field)?.as_f64()).sum() };
     let count = u32::try_from(fresh().count()).unwrap_or(u32::MAX);
     let mean = |field: &str| {
@@ -218,7 +220,7 @@ pub(crate) async fn loads(call: Box<Call>) -> Response<Body> {
             sum(field) / f64::from(count)
         }
     };
-    let (running, waiting) = (sum("num_running_reqs"), sum("num_waiting_reqs"));
+    let (running, waiting) = (count_of("num_running_reqs"), count_of("num_waiting_reqs"));
     let body = json!({
         "timestamp": OffsetDateTime::from(clock::wall()).format(&Rfc3339).unwrap_or_default(),
         "version": concat!("smg-", env!("CARGO_PKG_VERSION")),

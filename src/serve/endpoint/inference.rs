@@ -38,7 +38,7 @@ pub(crate) async fn inference(
         Ok(body) => body,
         Err(refusal) => return refusal.into_response(call),
     };
-    let prepared = match prepare(&mut call, endpoint, headers, body) {
+    let prepared = match prepare(&mut call, endpoint, headers, &body) {
         Ok(prepared) => prepared,
         Err(refusal) => {
             count_refused(endpoint, &refusal);
@@ -66,11 +66,11 @@ fn prepare(
     call: &mut Call,
     endpoint: Endpoint,
     headers: HeaderMap,
-    body: Bytes,
+    body: &Bytes,
 ) -> Result<Prepared, Refusal> {
     let body_read = clock::now();
     let snapshot = Arc::clone(&call.snapshot);
-    let found = scan::scan(&body)?;
+    let found = scan::scan(body)?;
     let model = found.model.as_deref();
     let target = snapshot
         .plan
@@ -81,13 +81,13 @@ fn prepare(
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
     let ranking = match endpoint {
-        Endpoint::Rerank => Some(rerank::Ranking::check(&body, &found.fields, model)?),
+        Endpoint::Rerank => Some(rerank::Ranking::check(body, &found.fields, model)?),
         _ => None,
     };
     let streaming = found.fields.streaming();
     let rename = target
         .rename
-        .map(|name| splice(&body, &mut [Edit::model(&found.fields, name)]));
+        .map(|name| splice(body, &mut [Edit::model(&found.fields, name)]));
     call.routed = Some(Routed {
         endpoint,
         route: target.route,
