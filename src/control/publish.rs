@@ -97,8 +97,8 @@ impl Publisher {
             sha256: &sha256,
             changes: "",
         };
+        // Warnings were printed by whoever loaded the configuration.
         applied.emit();
-        report::log_all(&first.diagnostics);
         let watched = watch::Sender::new(Watched::of(&first));
         let loaded = Arc::new(first);
         let status = Status {

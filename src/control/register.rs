@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::desk::Desk;
 use super::report;
@@ -30,12 +30,17 @@ const QUICK: [Duration; 3] = [
 /// How long a worker may think about one question.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// A worker that has named its models and then takes longer than this over its other answers is
-/// used meanwhile.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// A worker that goes on failing is mentioned this often.
 const REMIND: Duration = Duration::from_secs(60);
+
+/// Whether the worker is asked for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Nothing is known of it.
+    First,
+    /// What is known is to be replaced.
+    Later,
+}
 
 /// What the tasks of all workers share.
 #[derive(Debug, Clone)]
@@ -60,7 +65,7 @@ pub(super) async fn run(
     let mut troubles = Troubles::new();
     loop {
         let asked = Arc::clone(&target.borrow_and_update());
-        let Err(error) = attempt(&asked, &office).await else {
+        let Err(error) = attempt(&asked, &office, Round::First).await else {
             break;
         };
         let pause = troubles.add(&asked, &error);
@@ -71,7 +76,7 @@ pub(super) async fn run(
     loop {
         again.notified().await;
         let asked = Arc::clone(&target.borrow_and_update());
-        if let Err(error) = attempt(&asked, &office).await {
+        if let Err(error) = attempt(&asked, &office, Round::Later).await {
             tracing::debug!(
                 target: "smg::worker", worker = asked.worker.key.as_str(), %error,
                 "worker could not be asked again"
@@ -163,7 +168,7 @@ impl Troubles {
 /// # Errors
 /// [`Unwell`] where it is not there, or says that it is not well. What it does not want to
 /// tell is no error.
-async fn attempt(target: &Target, office: &Office) -> Result<(), Unwell> {
+async fn attempt(target: &Target, office: &Office, round: Round) -> Result<(), Unwell> {
     // A closed semaphore does not happen; without a place the attempt goes on all the same.
     let _place = office.places.acquire().await.ok();
     if target.health.enabled {
@@ -187,16 +192,11 @@ async fn attempt(target: &Target, office: &Office) -> Result<(), Unwell> {
         .find_map(|word| Runtime::from_str(word).ok());
     let post = |learned| office.desk.learn(target.worker.key.clone(), learned);
 
-    let mut more = std::pin::pin!(ask_more(target, owner));
-    let more = match timeout(PATIENCE, &mut more).await {
-        Ok(more) => more,
-        Err(_) => {
-            if !advertised.is_empty() {
-                post(learned(&advertised, owner, &More::default()));
-            }
-            more.await
-        }
-    };
+    // A worker that has named its models can serve; what else it says may take its time.
+    if round == Round::First && !advertised.is_empty() {
+        post(learned(&advertised, owner, &More::default()));
+    }
+    let more = ask_more(target, owner).await;
     let runtime = owner.unwrap_or_else(|| more.runtime());
     post(learned(&advertised, Some(runtime), &more));
     Ok(())
@@ -210,18 +210,15 @@ struct More {
     version: Option<Bytes>,
 }
 
+/// One question after the other: they share a connection, and engines that answer one at a time
+/// are not crowded.
 async fn ask_more(target: &Target, owner: Option<Runtime>) -> More {
-    let version = async {
-        if owner == Some(Runtime::Sglang) {
-            return None;
-        }
-        said(target.get("/version", ANSWER).await.ok()?)
+    let server = either(target, "/server_info", "/get_server_info").await;
+    let model = either(target, "/model_info", "/get_model_info").await;
+    let version = match owner {
+        Some(Runtime::Sglang) => None,
+        _ => target.get("/version", ANSWER).await.ok().and_then(said),
     };
-    let (server, model, version) = tokio::join!(
-        either(target, "/server_info", "/get_server_info"),
-        either(target, "/model_info", "/get_model_info"),
-        version,
-    );
     More {
         server,
         model,

@@ -14,6 +14,8 @@ async fn a_healthy_worker_serves_as_soon_as_it_has_answered() {
     );
     let plane = Plane::start(&config(&[&engine.url()])).await;
     eventually(|| plane.usable() == 1).await;
+    assert!(plane.now().plan.routes.resolve(Some("tiny")).is_ok());
+    eventually(|| plane.now().plan.workers[0].labels.len() > 3).await;
     let snapshot = plane.now();
     assert_eq!(snapshot.generation, 1);
     let worker = &snapshot.plan.workers[0];
@@ -24,7 +26,6 @@ async fn a_healthy_worker_serves_as_soon_as_it_has_answered() {
     assert_eq!(label("tp_size"), Some("2"));
     assert_eq!(label("served_model_name"), Some("tiny"));
     assert!(!worker.labels.values().any(|value| value == "canary"));
-    assert!(snapshot.plan.routes.resolve(Some("tiny")).is_ok());
     assert_eq!(engine.asked("/server_info"), 1);
     assert_eq!(engine.asked("/version"), 0);
 }
