@@ -94,3 +94,55 @@ fn absent_secrets_and_variables_are_notes_away_from_home() {
         show(&loaded)
     );
 }
+
+/// A file with secrets, its punctuation changed at random: the loader does not fail, and whatever it
+/// says shows no secret. Names stay as they are: it is by the name of a key that its value is known
+/// to be a secret.
+mod damaged {
+    use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_assert, proptest};
+    use proptest::test_runner::RngSeed;
+
+    use super::{CANARY, render};
+    use crate::loads;
+    use smg::config::Format;
+
+    const TEXT: &str = "version = 1 # ü\n\n[[pools]]\nname = \"a\"\napi_key = \"canary-1\"\n\
+        workers = [\"http://h:1\", { url = 'http://h', api_key = 'canary-2' }]\n\n\
+        [[pools]]\nname = 'ö'\napi_key = \"\"\"\ncanary-3\n\"\"\"\n\n\
+        [auth]\nkeys = [\n  \"canary-4\",\n]\n";
+
+    fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, bool, char)>> {
+        let chars: Vec<char> = "\"'[]{},.#\n\t $\\é".chars().collect();
+        let chars = prop::sample::select(chars);
+        prop::collection::vec((any::<prop::sample::Index>(), any::<bool>(), chars), 1..3)
+    }
+
+    proptest! {
+        // The same cases in each run; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for others.
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: match ProptestConfig::default().rng_seed {
+                RngSeed::Random => RngSeed::Fixed(1),
+                fixed => fixed,
+            },
+            ..ProptestConfig::default()
+        })]
+        #[test]
+        fn a_damaged_file_is_survived(edits in edits()) {
+            let mut text: Vec<char> = TEXT.chars().collect();
+            for (at, insert, c) in edits {
+                let marks: Vec<usize> = (0..text.len())
+                    .filter(|at| !text[*at].is_alphanumeric() && !"_-".contains(text[*at]))
+                    .collect();
+                let at = marks[at.index(marks.len())];
+                if insert { text.insert(at, c) } else { text[at] = c }
+            }
+            let text: String = text.into_iter().collect();
+            let loaded = loads(&text);
+            for format in [Format::Human, Format::Json, Format::Github, Format::Sarif] {
+                let output = render(&loaded.diagnostics, format);
+                prop_assert!(!output.contains(CANARY), "{text}\n---\n{output}");
+            }
+        }
+    }
+}

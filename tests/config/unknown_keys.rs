@@ -100,7 +100,7 @@ mod plant {
             });
         }
         // Only a table with a header of its own has a place for more keys.
-        written.starts_with('[').then(|| Spot {
+        written.starts_with('[').then_some(Spot {
             path,
             offset: span.end,
             before: "\n",
