@@ -19,6 +19,9 @@ use crate::base::file;
 /// How many files may stand between the first one and an included one, itself counted.
 const MAX_DEPTH: usize = 8;
 
+/// What the parser says of a key that a table has already.
+const DUPLICATE: &str = "duplicate key";
+
 /// What reading brings to light, besides the tree.
 pub(crate) struct Reading<'a> {
     pub(crate) environment: &'a Environment,
@@ -121,26 +124,27 @@ impl<'a> Reading<'a> {
         syntax.sort_by_key(|mistake| mistake.span.start);
         let mut last = None;
         for Syntax { span, message } in syntax {
-            let Some(source) = self.origins.sources.get(file) else {
+            let Some(source) = self.origins.sources.get_mut(file) else {
                 return;
             };
             let line = source.position(span.start).0;
             if last.replace(line) == Some(line) {
                 continue;
             }
-            self.origins.broken.entry(file).or_insert(line);
+            self.origins.broken.entry(file).or_default().insert(line);
+            let twice = message == DUPLICATE;
+            if !twice {
+                source.hide_strings();
+            }
             let key = source
                 .text()
                 .get(span.clone())
                 .unwrap_or_default()
                 .to_owned();
             let mark = Mark::File { file, span };
-            if message == "duplicate key" {
-                self.report(
-                    "key-twice",
-                    format!("`{key}` is set twice in this table"),
-                    Some(&mark),
-                );
+            if twice {
+                let message = format!("`{key}` is set twice in this table");
+                self.report("key-twice", message, Some(&mark));
             } else {
                 self.report("syntax", message, Some(&mark));
             }

@@ -1,6 +1,6 @@
 //! Provenance: where each effective value comes from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::diag::{Diagnostic, Place};
@@ -45,8 +45,9 @@ impl fmt::Display for Origin {
 pub struct Origins {
     pub(crate) root: Node,
     pub(crate) sources: Vec<SourceFile>,
-    /// Files, by index, that are not TOML, and the line from which what was read is in doubt.
-    pub(crate) broken: BTreeMap<usize, usize>,
+    /// Files, by index, that are not TOML, and the lines that are not. From the first of them on,
+    /// what was read is in doubt.
+    pub(crate) broken: BTreeMap<usize, BTreeSet<usize>>,
     /// Whether a file is broken or could not be read at all, so that something may be missing.
     pub(crate) incomplete: bool,
 }
@@ -103,24 +104,48 @@ impl Origins {
 
     /// Whether what stands at a mark may not be what was meant, as the file is no TOML there.
     pub(crate) fn is_doubtful(&self, mark: &Mark) -> bool {
+        self.broken_lines(mark)
+            .is_some_and(|(lines, line)| lines.first().is_some_and(|first| line >= *first))
+    }
+
+    /// Whether the file of a mark is no TOML somewhere.
+    pub(crate) fn is_in_broken_file(&self, mark: &Mark) -> bool {
+        self.broken_lines(mark).is_some()
+    }
+
+    /// Whether what stands at a mark looks like a key also to a reader who does not trust the
+    /// parser: a table or a value follows, and the line is TOML.
+    pub(crate) fn is_key(&self, mark: &Mark) -> bool {
         let Mark::File { file, span } = mark else {
-            return false;
+            return true;
         };
-        let line = self
-            .sources
-            .get(*file)
-            .map_or(0, |source| source.position(span.start).0);
-        self.broken.get(file).is_some_and(|first| line >= *first)
+        let text = self.sources.get(*file).map_or("", SourceFile::text);
+        let after = text
+            .get(span.end..)
+            .unwrap_or_default()
+            .trim_start_matches([' ', '\t']);
+        after.starts_with(['=', '.', ']'])
+            && !self
+                .broken_lines(mark)
+                .is_some_and(|(lines, line)| lines.contains(&line))
+    }
+
+    fn broken_lines(&self, mark: &Mark) -> Option<(&BTreeSet<usize>, usize)> {
+        let Mark::File { file, span } = mark else {
+            return None;
+        };
+        let line = self.sources.get(*file)?.position(span.end).0;
+        Some((self.broken.get(file)?, line))
     }
 
     /// Whether a diagnostic stands on what was read without doubt.
     pub(crate) fn is_founded(&self, diagnostic: &Diagnostic) -> bool {
         match &diagnostic.primary {
-            Some(Place::File(spot)) => !self.broken.iter().any(|(file, line)| {
+            Some(Place::File(spot)) => !self.broken.iter().any(|(file, lines)| {
                 self.sources
                     .get(*file)
                     .is_some_and(|s| s.path.display().to_string() == spot.file)
-                    && spot.line >= *line
+                    && lines.first().is_some_and(|first| spot.line >= *first)
             }),
             Some(Place::Flag(_) | Place::Environment(_)) => true,
             None => !self.incomplete,

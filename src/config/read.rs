@@ -10,7 +10,7 @@ use super::origin::Origins;
 use super::spec::Spec;
 use super::spec::word::NOT_AVAILABLE;
 use super::tree::de::{self, Kind, Mistake, UnknownKey};
-use super::tree::path::{KeyPath, Step};
+use super::tree::path::{KeyPath, Step, is_bare};
 use super::tree::{Entry, Mark, Node, Value};
 
 /// After so many mistakes the rest is not looked for: each costs one reading of the tree.
@@ -34,7 +34,7 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
         // A table that was looked at twice reports its keys twice.
         for key in unknown.into_inner() {
             if root.find(&key.path).is_some_and(|node| !node.is_absent()) {
-                out.push(unknown_key(root, origins, &key));
+                out.extend(unknown_key(root, origins, &key));
                 remove(root, &key.path);
             }
         }
@@ -61,7 +61,7 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
 
 /// Whether a mistake is one of its own, and no effect of another that has been reported.
 fn is_news(mistake: &Mistake, node: &Node, origins: &Origins) -> bool {
-    let cut = matches!(&node.mark, Mark::File { file, .. } if origins.broken.contains_key(file));
+    let cut = origins.is_in_broken_file(&node.mark);
     let gaps = node.entries().iter().any(|entry| entry.node.is_absent());
     match &mistake.kind {
         Kind::Missing { key } => !cut && node.entry(key).is_none(),
@@ -145,19 +145,23 @@ fn remove(root: &mut Node, path: &KeyPath) {
     }
 }
 
-fn unknown_key(root: &Node, origins: &Origins, key: &UnknownKey) -> Diagnostic {
+/// Reports an unknown key, unless it is a piece of text that is no TOML.
+fn unknown_key(root: &Node, origins: &Origins, key: &UnknownKey) -> Option<Diagnostic> {
     let word = match key.path.0.last() {
         Some(Step::Key(word)) => word.as_str(),
         Some(Step::Index(_)) | None => "",
     };
-    let place = root
-        .key_mark(&key.path)
-        .and_then(|mark| origins.place_of(mark));
+    let mark = root.key_mark(&key.path)?;
+    if origins.is_in_broken_file(mark) && !(is_bare(word) && origins.is_key(mark)) {
+        return None;
+    }
     let path = root.written(&key.path).to_string();
-    Diagnostic::error("unknown-key", format!("unknown key `{path}`"))
-        .about(path)
-        .at(place)
-        .help(suggestion(word, key.known, "known here"))
+    Some(
+        Diagnostic::error("unknown-key", format!("unknown key `{path}`"))
+            .about(path)
+            .at(origins.place_of(mark))
+            .help(suggestion(word, key.known, "known here")),
+    )
 }
 
 fn suggestion(word: &str, known: &'static [&'static str], otherwise: &str) -> String {

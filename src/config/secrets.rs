@@ -108,3 +108,44 @@ impl<'a> Resolver<'a> {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    /// Where the schema has secrets, with `[]` for elements.
+    fn secrets(schema: &Value, node: &Value, key: &str, out: &mut Vec<String>) {
+        if let Some(name) = node["$ref"].as_str() {
+            if name.ends_with("/Secret") {
+                out.push(key.to_owned());
+                return;
+            }
+            let pointer = name.trim_start_matches('#');
+            secrets(schema, schema.pointer(pointer).unwrap(), key, out);
+        }
+        for node in node["anyOf"].as_array().into_iter().flatten() {
+            secrets(schema, node, key, out);
+        }
+        if node["items"].is_object() {
+            secrets(schema, &node["items"], &format!("{key}[]"), out);
+        }
+        for (name, node) in node["properties"].as_object().into_iter().flatten() {
+            secrets(
+                schema,
+                node,
+                format!("{key}.{name}").trim_start_matches('.'),
+                out,
+            );
+        }
+    }
+
+    #[test]
+    fn every_secret_of_the_schema_is_resolved() {
+        let schema = crate::config::json_schema();
+        let mut found = Vec::new();
+        secrets(&schema, &schema, "", &mut found);
+        found.sort();
+        // These are the ones that `Resolver::resolve` visits.
+        assert_eq!(found, ["pools[].api_key", "pools[].workers[].api_key"]);
+    }
+}

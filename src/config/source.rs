@@ -20,6 +20,8 @@ pub(crate) struct SourceFile {
     lines: Vec<usize>,
     /// Stretches that hold a secret, as far as the tree tells.
     secrets: Vec<Range<usize>>,
+    /// Whether the text is no TOML, so that nothing tells for sure what is a secret.
+    unclear: bool,
 }
 
 impl SourceFile {
@@ -36,6 +38,7 @@ impl SourceFile {
             text,
             lines,
             secrets: Vec::new(),
+            unclear: false,
         }
     }
 
@@ -52,6 +55,12 @@ impl SourceFile {
     /// Learns from the tree of this file which stretches hold secrets.
     pub(crate) fn hide_secrets(&mut self, root: &Node) {
         collect(root, Around::Open, &mut self.secrets);
+    }
+
+    /// From now on nothing quoted is shown: a quote too many or too few may have turned secrets
+    /// into anything.
+    pub(crate) fn hide_strings(&mut self) {
+        self.unclear = true;
     }
 
     /// A stretch as a place to show.
@@ -132,6 +141,9 @@ impl SourceFile {
                 (cut.start < cut.end).then_some(cut)
             }))
             .collect();
+        if self.unclear && !line.is_empty() {
+            hidden.push(range.start + strings_from(line)..range.end);
+        }
         hidden.sort_by_key(|range| range.start);
         let mut out = Vec::new();
         let mut until = 0;
@@ -191,7 +203,7 @@ fn collect(node: &Node, around: Around, out: &mut Vec<Range<usize>>) {
 
 /// Whether a key, known or mistyped, is one whose value should not be shown.
 fn names_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
+    let key = key.trim().to_ascii_lowercase();
     let key = key.trim_end_matches('s');
     key != "first_token"
         && ["key", "secret", "token", "password", "passwd"]
@@ -223,6 +235,12 @@ fn guess(line: &str) -> Vec<Range<usize>> {
     let mut i = 0;
     while let Some(&byte) = bytes.get(i) {
         match byte {
+            b'#' => {
+                // A line that was commented out.
+                let comment = line.get(i..).unwrap_or_default();
+                out.extend(secret_from(comment).map(|from| i + from..line.len()));
+                break;
+            }
             b'{' => depth += 1,
             b'}' => {
                 depth = depth.saturating_sub(1);
@@ -230,7 +248,6 @@ fn guess(line: &str) -> Vec<Range<usize>> {
                     secret_depth = None;
                 }
             }
-            b'#' => break,
             b'=' => {
                 let key = key_start
                     .and_then(|start| line.get(start..key_end))
@@ -290,6 +307,31 @@ fn guess(line: &str) -> Vec<Range<usize>> {
     }
     out.extend(parts_of_urls(line));
     out
+}
+
+/// Where a line of a text that is no TOML stops being safe to show: at its first quote, behind the
+/// name of a secret, and at its start if it looks like the inside of a value.
+fn strings_from(line: &str) -> usize {
+    let header = line.trim_start().starts_with('[') && !line.contains(['"', '\'', ',']);
+    if !line.contains('=') && !header {
+        return 0;
+    }
+    let quote = line.find(['"', '\'']).unwrap_or(line.len());
+    quote.min(secret_from(line).unwrap_or(quote))
+}
+
+/// What follows the first word of a text that names a secret.
+fn secret_from(text: &str) -> Option<usize> {
+    let mut start = 0;
+    for word in text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-') {
+        let rest = text.get(start + word.len()..).unwrap_or_default();
+        if names_secret(word) {
+            return Some(text.len() - rest.trim_start_matches([' ', '\t', '=']).len());
+        }
+        // What parted the words is one character.
+        start += word.len() + rest.chars().next().map_or(0, char::len_utf8);
+    }
+    None
 }
 
 /// Where the string that begins at `start` ends, at the latest at the end of the line.

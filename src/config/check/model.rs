@@ -26,17 +26,12 @@ impl Check<'_> {
     }
 
     fn model_name(&mut self, at: &str, model: &Model) {
-        let name = format!("{at}.name");
-        if let Err(error) = glob::Pattern::new(&model.name) {
-            let message = format!("`{}` is not a glob: {}", model.name, error.msg);
-            self.error("glob", &name, message);
-        }
-        if model.is_glob() && !model.aliases.is_empty() {
+        if is_glob(&model.name) && !model.aliases.is_empty() {
             let message = "a glob of names has no aliases: there is no one name they stand for";
             self.error("alias", &format!("{at}.aliases"), message);
         }
         for (i, alias) in model.aliases.iter().enumerate() {
-            if alias.contains(['*', '?', '[']) {
+            if is_glob(alias) {
                 let message = format!("alias `{alias}` must be an exact name");
                 self.error("alias", &format!("{at}.aliases[{i}]"), message);
             }
@@ -101,4 +96,9 @@ impl Check<'_> {
         let diagnostic = self.found(Severity::Error, "pool-unknown", key, message);
         self.out.push(diagnostic.help(help));
     }
+}
+
+/// Whether a name stands for many: `*` for any characters, `?` for any one.
+fn is_glob(name: &str) -> bool {
+    name.contains(['*', '?'])
 }

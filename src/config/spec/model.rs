@@ -11,7 +11,7 @@ use super::routing::Policy;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// The name, or a glob such as "llama-*".
+    /// The name, or a glob: `*` stands for any characters, `?` for any one.
     ///
     /// Unit: string. Default: none, required. Range: not empty, distinct. Reload: live.
     /// An exact name comes before a glob, and a longer glob before a shorter one. All names under
@@ -48,13 +48,6 @@ pub struct Model {
     /// See the keys of the table.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reliability: ModelReliability,
-}
-
-impl Model {
-    /// Whether `name` stands for many names.
-    pub fn is_glob(&self) -> bool {
-        self.name.contains(['*', '?'])
-    }
 }
 
 /// `[models.reliability]`: what differs for one model.

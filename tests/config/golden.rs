@@ -1,0 +1,129 @@
+//! Files and what is said about them, and what they mean.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use smg::config::{Input, Secrets, load};
+use smg::plan::{Facts, compile};
+
+use super::{CANARY, cases, golden, input, show};
+
+#[test]
+fn good_files_load_and_warn_as_written() {
+    let mut failures = Vec::new();
+    for file in cases("ok") {
+        let loaded = load(&input(&file));
+        assert!(
+            loaded.spec.is_some(),
+            "{}:\n{}",
+            file.display(),
+            show(&loaded)
+        );
+        failures.extend(golden(&file.with_extension("warn"), &show(&loaded)).err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn bad_files_are_refused_as_written() {
+    let mut failures = Vec::new();
+    for file in cases("bad") {
+        let loaded = load(&input(&file));
+        assert!(
+            loaded.spec.is_none() && loaded.has_errors(),
+            "{} loads",
+            file.display()
+        );
+        failures.extend(golden(&file.with_extension("err"), &show(&loaded)).err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A plan says what a file means. It is compiled without facts: nothing is known of the workers.
+#[test]
+fn good_files_mean_what_is_written() {
+    let mut failures = Vec::new();
+    for file in cases("ok") {
+        let spec = load(&input(&file)).spec.unwrap();
+        let plan = compile(&spec, &Facts::default());
+        let text = format!("{}\n", serde_json::to_string_pretty(&plan).unwrap());
+        assert!(!text.contains(CANARY), "{}:\n{text}", file.display());
+        failures.extend(golden(&file.with_extension("plan.json"), &text).err());
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Every file below the fixtures is a case, part of one, or a golden of one.
+#[test]
+fn every_fixture_is_used() {
+    fn walk(folder: &Path, out: &mut BTreeSet<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, out);
+            } else {
+                out.insert(path);
+            }
+        }
+    }
+    let mut unused = BTreeSet::new();
+    walk(Path::new("fixtures/config"), &mut unused);
+    for (kind, goldens) in [("ok", ["warn", "plan.json"]), ("bad", ["err", "err"])] {
+        for file in cases(kind) {
+            for extension in goldens {
+                unused.remove(&file.with_extension(extension));
+            }
+            for read in load(&input(&file)).files {
+                if let Ok(read) = std::fs::canonicalize(&read) {
+                    let root = std::fs::canonicalize(".").unwrap();
+                    unused.remove(read.strip_prefix(root).unwrap());
+                }
+            }
+        }
+    }
+    assert!(unused.is_empty(), "{unused:?}");
+}
+
+/// The schema that editors use agrees with the loader on every good file.
+#[test]
+fn good_files_match_the_schema() {
+    let schema = smg::config::json_schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for file in cases("ok") {
+        let text = std::fs::read_to_string(&file).unwrap();
+        if text.contains("${") {
+            continue;
+        }
+        let value: toml::Value = toml::from_str(&text).unwrap();
+        let value = serde_json::to_value(value).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|e| format!("{}: {e}", e.instance_path))
+            .collect();
+        assert!(errors.is_empty(), "{}: {errors:#?}", file.display());
+    }
+}
+
+/// What is shipped as an example loads, away from the machine it is meant for.
+#[test]
+fn shipped_files_load() {
+    let mut found = 0;
+    for entry in std::fs::read_dir("config").unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let loaded = load(&Input {
+            secrets: Secrets::Note,
+            ..input(&file)
+        });
+        assert!(
+            loaded.spec.is_some(),
+            "{}:\n{}",
+            file.display(),
+            show(&loaded)
+        );
+        found += 1;
+    }
+    assert!(found > 0);
+}

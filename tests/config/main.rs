@@ -1,0 +1,97 @@
+//! The config loader against files: golden diagnostics, golden plans, precedence, secrets.
+//!
+//! A case is a file: `fixtures/config/ok/x.toml` must load (what it warns of is `x.warn`),
+//! `fixtures/config/bad/x.toml` must not (what is said is `x.err`). A case of several files is a
+//! folder with `smg.toml`. `UPDATE_GOLDEN=1 cargo test --test config` writes the goldens anew.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "the bans are for the gateway; tests fail by panic and read files as they are"
+)]
+
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod precedence;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod unknown_keys;
+
+use std::path::{Path, PathBuf};
+
+use smg::config::{Environment, Format, Input, Loaded, load, render};
+
+/// What no output may show. Every secret of the fixtures contains it.
+const CANARY: &str = "canary";
+
+fn environment() -> Environment {
+    [
+        ("WORKER_KEY", "canary-from-environment"),
+        ("EMPTY_KEY", ""),
+        ("NAME", "main"),
+        ("HOST", "10.0.0.9"),
+    ]
+    .into_iter()
+    .collect()
+}
+
+fn input(file: &Path) -> Input {
+    Input {
+        file: Some(file.to_owned()),
+        environment: environment(),
+        ..Input::default()
+    }
+}
+
+/// The first files of all cases of a kind, named from the root of the project.
+fn cases(kind: &str) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(Path::new("fixtures/config").join(kind)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            assert!(
+                path.join("smg.toml").is_file(),
+                "{} has no smg.toml",
+                path.display()
+            );
+            out.push(path.join("smg.toml"));
+        } else if path.extension().is_some_and(|e| e == "toml") {
+            out.push(path);
+        }
+    }
+    out.sort();
+    assert!(!out.is_empty());
+    out
+}
+
+/// Compares with a golden file, or writes it. Nothing to say means no file.
+fn golden(path: &Path, text: &str) -> Result<(), String> {
+    let present = std::fs::read_to_string(path).unwrap_or_default();
+    if present == text {
+        return Ok(());
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        if text.is_empty() {
+            std::fs::remove_file(path).unwrap();
+        } else {
+            std::fs::write(path, text).unwrap();
+        }
+        return Ok(());
+    }
+    Err(format!("{} differs; it would be:\n{text}", path.display()))
+}
+
+fn show(loaded: &Loaded) -> String {
+    render(&loaded.diagnostics, Format::Human)
+}
+
+fn loads(text: &str) -> Loaded {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("smg.toml");
+    std::fs::write(&file, text).unwrap();
+    load(&input(&file))
+}
