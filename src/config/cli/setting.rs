@@ -103,7 +103,9 @@ pub fn variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Variables, V
         } else if let Some(legacy) = flag.legacy
             && let Some(value) = get(legacy)
         {
-            found.settings.push(from_variable(flag, legacy.to_owned(), &value)?);
+            found
+                .settings
+                .push(from_variable(flag, legacy.to_owned(), &value)?);
         }
     }
     let later = LATER.iter().flat_map(|later| later.variables());
@@ -119,11 +121,7 @@ pub fn variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Variables, V
     Ok(found)
 }
 
-fn from_variable(
-    flag: &'static Flag,
-    name: String,
-    value: &str,
-) -> Result<Setting, VariableError> {
+fn from_variable(flag: &'static Flag, name: String, value: &str) -> Result<Setting, VariableError> {
     match parse_variable(flag.kind, value) {
         Ok(values) => Ok(Setting {
             flag,
