@@ -76,8 +76,8 @@ fn live(matches: &[&ArgMatches], url: &str, environment: &Environment) -> Result
             out::error(&error);
             status_of(&error)
         })?;
-    match answer.body.get("effective") {
-        Some(effective) if answer.status == 200 => Ok(effective.clone()),
+    match answer.body.get("config") {
+        Some(config) if answer.status == 200 => Ok(config.clone()),
         _ => {
             out::error(unexpected(&answer));
             Err(exit::FAILED)

@@ -147,11 +147,11 @@ fn reload_without_a_gateway() {
 fn diff_with_the_running_gateway() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "smg.toml", GOOD);
-    let effective: serde_json::Value = {
+    let live: serde_json::Value = {
         let spec: smg::config::Spec = toml::from_str(&GOOD.replace(":9", ":10")).unwrap();
-        serde_json::json!({ "effective": spec })
+        serde_json::json!({ "config": spec })
     };
-    let body: &'static str = effective.to_string().leak();
+    let body: &'static str = live.to_string().leak();
     let (url, answering) = admin("200 OK", body);
     let output = smg(&["config", "diff", &file, "--live", &url], &[]);
     assert_eq!(status(&output), 1, "{}", stderr(&output));
