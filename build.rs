@@ -42,7 +42,10 @@ fn tell(name: &str, value: Option<String>) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a build script has no other input")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a build script has no other input"
+)]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -30,7 +30,9 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
         }
     };
     let file = own.get_one::<PathBuf>("file").cloned();
-    let file = file.or(invocation.file).unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let file = file
+        .or(invocation.file)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let input = Input {
         file: Some(file.clone()),
         overlay: invocation.overlay,
@@ -49,8 +51,10 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
         Some("sarif") => Format::Sarif,
         _ => Format::Human,
     };
-    out::print(&render(&diagnostics, format));
-    if format == Format::Human {
+    if format != Format::Human {
+        out::print(&render(&diagnostics, format));
+    } else {
+        out::print_diagnostics(&diagnostics, &input.environment);
         let space = if diagnostics.is_empty() { "" } else { "\n" };
         let summary = summary(&file, &diagnostics, loaded.spec.as_ref());
         out::print(&format!("{space}{summary}\n"));
@@ -77,7 +81,10 @@ fn summary(file: &Path, diagnostics: &[Diagnostic], spec: Option<&Spec>) -> Stri
     };
     let parts = [
         counted(spec.pools.len(), "pool"),
-        counted(spec.pools.iter().map(|pool| pool.workers.len()).sum(), "worker"),
+        counted(
+            spec.pools.iter().map(|pool| pool.workers.len()).sum(),
+            "worker",
+        ),
         counted(spec.models.len(), "model"),
         counted(spec.listeners.len(), "listener"),
     ];
@@ -89,7 +96,10 @@ fn summary(file: &Path, diagnostics: &[Diagnostic], spec: Option<&Spec>) -> Stri
 }
 
 fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
-    diagnostics.iter().filter(|d| d.severity == severity).count()
+    diagnostics
+        .iter()
+        .filter(|d| d.severity == severity)
+        .count()
 }
 
 fn counted(count: usize, what: &str) -> String {

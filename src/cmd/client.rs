@@ -92,7 +92,9 @@ fn tried(ways: &[(Way, io::Error)]) -> String {
         let text = text.split(" (os error").next().unwrap_or_default();
         text.to_lowercase()
     };
-    let ways = ways.iter().map(|(way, error)| format!("{way} ({})", reason(error)));
+    let ways = ways
+        .iter()
+        .map(|(way, error)| format!("{way} ({})", reason(error)));
     ways.collect::<Vec<_>>().join(", ")
 }
 
@@ -122,11 +124,16 @@ pub(super) fn ways(
     let loaded = load(&input);
     let folder = input.file.as_deref().and_then(std::path::Path::parent);
     let root = &loaded.origins.root;
-    let socket = root.get("server").and_then(|server| server.get("control_socket"));
+    let socket = root
+        .get("server")
+        .and_then(|server| server.get("control_socket"));
     let socket = socket.and_then(|node| node.as_str()).map(|path| {
         Way::Unix(folder.map_or_else(|| PathBuf::from(path), |folder| folder.join(path)))
     });
-    let listeners = root.get("listeners").into_iter().flat_map(|list| list.elements());
+    let listeners = root
+        .get("listeners")
+        .into_iter()
+        .flat_map(|list| list.elements());
     let listeners = listeners.filter_map(|listener| {
         let mut serve = listener.get("serve")?.elements().iter();
         serve.find(|node| node.as_str() == Some(Serve::Admin.as_str()))?;
@@ -175,7 +182,10 @@ fn parse(text: &str) -> Result<Way, ClientError> {
     }
     let host = url.host_str().ok_or_else(malformed)?;
     Ok(Way::Tcp {
-        host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        host: host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned(),
         port: url.port_or_known_default().ok_or_else(malformed)?,
         prefix: url.path().trim_end_matches('/').to_owned(),
     })

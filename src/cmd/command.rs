@@ -27,7 +27,53 @@ milliseconds where the flag ends in -ms); SIZE is a number of bytes or has a uni
 
 /// The whole command line.
 pub(super) fn command() -> Command {
-    let root = Command::new("smg")
+    let launch = with_flags(Command::new("launch"), Shown::Yes)
+        .visible_alias("start")
+        .about("Run the gateway, like smg without a command");
+    let schema = Command::new("schema").about("Print the JSON schema of smg.toml");
+    let documented = [
+        launch,
+        check_config(),
+        reload(),
+        config(),
+        sample_worker(),
+        schema,
+        completions(),
+        man(),
+        help(),
+    ];
+    with_flags(root(), Shown::Yes)
+        .subcommands(documented.map(with_help))
+        .subcommand(engines("server"))
+        .subcommand(engines("serve"))
+}
+
+/// The help flag of a command and of those inside of it: clap has none for them, as the one of the
+/// root is our own.
+fn with_help(command: Command) -> Command {
+    let help = Arg::new("help")
+        .short('h')
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Print help")
+        .display_order(999);
+    command.arg(help).mut_subcommands(with_help)
+}
+
+/// The command line as the short help shows it: the flags that most need, under one heading.
+pub(super) fn short() -> Command {
+    command()
+        .mut_args(
+            |arg| match FLAGS.iter().find(|flag| arg.get_id() == flag.name) {
+                Some(flag) => arg.help_heading(None).hide(!flag.common),
+                None => arg,
+            },
+        )
+        .after_help(SHORT_AFTER)
+}
+
+fn root() -> Command {
+    Command::new("smg")
         .version(version::SHORT)
         .about("LLM gateway: one smg.toml in front of many inference workers")
         .long_about(
@@ -35,16 +81,16 @@ pub(super) fn command() -> Command {
              Without a command it runs the gateway.",
         )
         .override_usage("smg [OPTIONS]\n       smg COMMAND …")
-        .after_help(SHORT_AFTER)
         .after_long_help(LONG_AFTER)
         .subcommand_help_heading("Commands")
         .disable_help_flag(true)
+        .disable_help_subcommand(true)
         .arg(
             Arg::new("help")
                 .short('h')
                 .long("help")
-                .action(ArgAction::HelpShort)
-                .help("Print this, in short"),
+                .action(ArgAction::SetTrue)
+                .help("Print a short help"),
         )
         .arg(
             Arg::new("version-verbose")
@@ -52,22 +98,7 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .hide_short_help(true)
                 .help("Print version, revision, build date, features and compiler"),
-        );
-    with_flags(root, Shown::Yes)
-        .subcommand(
-            with_flags(Command::new("launch"), Shown::Yes)
-                .visible_alias("start")
-                .about("Run the gateway, like smg without a command"),
         )
-        .subcommand(check_config())
-        .subcommand(reload())
-        .subcommand(config())
-        .subcommand(sample_worker())
-        .subcommand(Command::new("schema").about("Print the JSON schema of smg.toml"))
-        .subcommand(completions())
-        .subcommand(man())
-        .subcommand(engines("server"))
-        .subcommand(engines("serve"))
 }
 
 /// Whether a command's help lists the flags of the gateway.
@@ -105,7 +136,7 @@ fn check_config() -> Command {
             "Judge the file alone: no variables are read, and secrets or files that are absent \
              here are notes",
         ));
-    with_flags(command, Shown::No)
+    with_flags(command, Shown::No).mut_arg("config", |arg| arg.hide(true))
 }
 
 fn reload() -> Command {
@@ -118,7 +149,10 @@ fn reload() -> Command {
              Exit status: 0 applied or unchanged, 78 rejected, 1 unreachable.",
         )
         .arg(switch("wait").help("Wait until requests of the old configuration have ended, too"))
-        .arg(url("url", "Listener that serves admin, such as http://127.0.0.1:30000"));
+        .arg(url(
+            "url",
+            "Listener that serves admin, such as http://127.0.0.1:30000",
+        ));
     with_flags(command, Shown::No)
 }
 
@@ -153,9 +187,12 @@ fn config() -> Command {
                 .help("The file as it will be"),
         )
         .arg(
-            url("live", "Compare the running gateway with A; found as by smg reload, or at URL")
-                .num_args(0..=1)
-                .default_missing_value(""),
+            url(
+                "live",
+                "Compare the running gateway with A; found as by smg reload, or at URL",
+            )
+            .num_args(0..=1)
+            .default_missing_value(""),
         );
     Command::new("config")
         .about("Look at the effective configuration, or compare two")
@@ -199,18 +236,26 @@ fn man() -> Command {
         )
 }
 
+fn help() -> Command {
+    Command::new("help")
+        .about("Print every option of the gateway, or the help of a command")
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .num_args(0..)
+                .help("The command"),
+        )
+}
+
 /// A command of similar programs, which gets a line that says where to go.
 fn engines(name: &'static str) -> Command {
-    Command::new(name)
-        .hide(true)
-        .disable_help_flag(true)
-        .arg(
-            Arg::new("rest")
-                .num_args(0..)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(true)
-                .hide(true),
-        )
+    Command::new(name).hide(true).arg(
+        Arg::new("rest")
+            .num_args(0..)
+            .trailing_var_arg(true)
+            .allow_hyphen_values(true)
+            .hide(true),
+    )
 }
 
 fn switch(name: &'static str) -> Arg {
@@ -227,12 +272,14 @@ fn with_flags(command: Command, shown: Shown) -> Command {
         .enumerate()
         .fold(command, |command, (order, flag)| {
             let arg = arg(flag).display_order(order + 1);
-            // Commands that look at a file are about the file; the rest is taken but not listed.
-            let hide = shown == Shown::No && flag.name != "config";
-            let arg = if shown == Shown::No {
-                arg.hide(hide).help_heading(None)
-            } else {
-                arg
+            // A command that looks at a file takes all flags, but is not about them.
+            let arg = match shown {
+                Shown::Yes => arg,
+                Shown::No if flag.name == "config" => arg
+                    .help_heading(None)
+                    .help("Config file of the gateway")
+                    .long_help("Config file of the gateway"),
+                Shown::No => arg.help_heading(None).hide(true),
             };
             command.arg(arg)
         })
@@ -245,7 +292,7 @@ fn arg(flag: &'static Flag) -> Arg {
     };
     let arg = Arg::new(flag.name)
         .long(flag.name)
-        .visible_aliases(flag.aliases.iter().copied())
+        .aliases(flag.aliases.iter().copied())
         .value_name(flag.kind.placeholder())
         .action(ArgAction::Append)
         .help_heading(flag.group.heading())
@@ -278,7 +325,15 @@ fn long_help(flag: &Flag) -> String {
     if let Some(default) = default_of(flag) {
         facts.push(format!("default {default}"));
     }
-    facts.extend(flag.target.reference().map(|key| format!("key {key}")));
+    facts.extend(flag.target.shown().map(|key| format!("key {key}")));
+    if !flag.aliases.is_empty() {
+        let names: Vec<String> = flag
+            .aliases
+            .iter()
+            .map(|name| format!("--{name}"))
+            .collect();
+        facts.push(format!("also {}", names.join(", ")));
+    }
     match facts.is_empty() {
         true => flag.help.to_owned(),
         false => format!("{}\n[{}]", flag.help, facts.join("; ")),
@@ -298,15 +353,13 @@ impl TypedValueParser for Text {
         arg: Option<&Arg>,
         value: &std::ffi::OsStr,
     ) -> Result<Value, clap::Error> {
-        let text = value
-            .to_str()
-            .ok_or_else(|| clap::Error::new(clap::error::ErrorKind::InvalidUtf8).with_cmd(command))?;
+        let text = value.to_str().ok_or_else(|| {
+            clap::Error::new(clap::error::ErrorKind::InvalidUtf8).with_cmd(command)
+        })?;
         value::parse(self.0, text).map_err(|error| invalid(command, arg, self.0, text, &error))
     }
 
-    fn possible_values(
-        &self,
-    ) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let words = self.0.words()?;
         Some(Box::new(words.iter().map(PossibleValue::new)))
     }
@@ -319,12 +372,13 @@ fn invalid(
     text: &str,
     error: &ValueError,
 ) -> clap::Error {
-    let name = arg.map(|arg| format!("--{}", arg.get_id())).unwrap_or_default();
+    let name = arg
+        .map(|arg| format!("--{}", arg.get_id()))
+        .unwrap_or_default();
     let shown = match kind {
         Kind::Secret => String::new(),
         _ => format!(" `{text}`"),
     };
     let message = format!("invalid value{shown} for `{name}`: {error}");
-    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n"))
-        .format(&mut command.clone())
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).format(&mut command.clone())
 }

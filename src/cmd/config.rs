@@ -24,7 +24,7 @@ pub(super) fn dump(matches: &[&ArgMatches], environment: Environment) -> u8 {
     let loaded = load(&input);
     let mut diagnostics = invocation.warnings;
     diagnostics.extend(loaded.diagnostics.iter().cloned());
-    out::complain(&render(&diagnostics, Format::Human));
+    out::complain_diagnostics(render(&diagnostics, Format::Human), &input.environment);
     let origins = matches.last().is_some_and(|own| own.get_flag("origins"));
     match render_effective(&loaded, origins) {
         Ok(text) => {

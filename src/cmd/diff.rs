@@ -1,6 +1,5 @@
 //! `smg config diff`: what a change of the file means.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
@@ -16,12 +15,12 @@ use crate::config::spec::Spec;
 use crate::config::{Environment, Format, Input, load, render};
 
 /// Compares two files, or a file with the running gateway, and prints what differs.
-pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
+pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     let Some(own) = matches.last() else {
         return exit::USAGE;
     };
     let spec = |argument: &str| {
-        let invocation = Invocation::new(matches, &environment).map_err(|error| {
+        let invocation = Invocation::new(matches, environment).map_err(|error| {
             out::error(error);
             exit::USAGE
         })?;
@@ -32,13 +31,16 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
             ..Input::default()
         };
         let loaded = load(&input);
-        out::complain(&render(&loaded.diagnostics, Format::Human));
+        let text = render(&loaded.diagnostics, Format::Human);
+        out::complain_diagnostics(text, environment);
         loaded.spec.ok_or(exit::INVALID)
     };
     let changes = match own.get_one::<String>("live") {
-        None => spec("a").and_then(|a| Ok((a, spec("b")?))).map(|(a, b)| between(&a, &b)),
+        None => spec("a")
+            .and_then(|a| Ok((a, spec("b")?)))
+            .map(|(a, b)| between(&a, &b)),
         Some(url) => spec("a").and_then(|a| {
-            let live = live(matches, url, &environment)?;
+            let live = live(matches, url, environment)?;
             Ok(compare(&live, &form(&a)))
         }),
     };
@@ -74,8 +76,8 @@ fn live(matches: &[&ArgMatches], url: &str, environment: &Environment) -> Result
             out::error(&error);
             status_of(&error)
         })?;
-    match answer.body.get("effective") {
-        Some(effective) if answer.status == 200 => Ok(effective.clone()),
+    match answer.body.get("config") {
+        Some(config) if answer.status == 200 => Ok(config.clone()),
         _ => {
             out::error(unexpected(&answer));
             Err(exit::FAILED)
@@ -111,7 +113,12 @@ fn between(old: &Spec, new: &Spec) -> Vec<Change> {
             continue;
         };
         let key = format!("pools[{}]", new.name);
-        changes.extend(replaced(old.api_key.as_ref(), new.api_key.as_ref(), &key, "pools[]"));
+        changes.extend(replaced(
+            old.api_key.as_ref(),
+            new.api_key.as_ref(),
+            &key,
+            "pools[]",
+        ));
         for new in &new.workers {
             if let Some(old) = old.workers.iter().find(|old| old.url == new.url) {
                 let key = format!("{key}.workers[{}]", new.url);
@@ -159,8 +166,7 @@ fn walk(old: &Value, new: &Value, key: &str, pattern: &str, out: &mut Vec<Change
     }
     let nothing = Map::new();
     match (old, new) {
-        (Value::Object(_) | Value::Null, Value::Object(_))
-        | (Value::Object(_), Value::Null) => {
+        (Value::Object(_) | Value::Null, Value::Object(_)) | (Value::Object(_), Value::Null) => {
             let (left, right) = (
                 old.as_object().unwrap_or(&nothing),
                 new.as_object().unwrap_or(&nothing),
@@ -189,7 +195,9 @@ fn walk(old: &Value, new: &Value, key: &str, pattern: &str, out: &mut Vec<Change
 fn elements(left: &[Value], right: &[Value], key: &str, pattern: &str, out: &mut Vec<Change>) {
     let pattern = format!("{pattern}[]");
     let at = |list: &'_ [Value], name: &str| {
-        list.iter().find(|element| name_of(element) == Some(name)).cloned()
+        list.iter()
+            .find(|element| name_of(element) == Some(name))
+            .cloned()
     };
     let names = |list: &[Value]| -> Vec<String> {
         list.iter().filter_map(name_of).map(str::to_owned).collect()
@@ -203,7 +211,9 @@ fn elements(left: &[Value], right: &[Value], key: &str, pattern: &str, out: &mut
         }
     }
     for name in right_names.iter().filter(|name| !left_names.contains(name)) {
-        let size = at(right, name).map(|element| size(&element)).unwrap_or_default();
+        let size = at(right, name)
+            .map(|element| size(&element))
+            .unwrap_or_default();
         push(out, &format!("{key}[{name}]"), &pattern, What::Added(size));
     }
 }
@@ -213,7 +223,11 @@ fn size(element: &Value) -> String {
     if let Some(address) = element.get("address").and_then(Value::as_str) {
         return address.to_owned();
     }
-    match element.get("workers").and_then(Value::as_array).map(Vec::len) {
+    match element
+        .get("workers")
+        .and_then(Value::as_array)
+        .map(Vec::len)
+    {
         Some(1) => "1 worker".to_owned(),
         Some(count) => format!("{count} workers"),
         None => String::new(),
@@ -222,8 +236,12 @@ fn size(element: &Value) -> String {
 
 /// What tells an element of a list from the others: its name, or the URL of a worker.
 fn name_of(element: &Value) -> Option<&str> {
-    let name = element.get("name").or_else(|| element.get("url")).unwrap_or(element);
-    name.as_str().filter(|name| element.is_object() || name.contains("://"))
+    let name = element
+        .get("name")
+        .or_else(|| element.get("url"))
+        .unwrap_or(element);
+    name.as_str()
+        .filter(|name| element.is_object() || name.contains("://"))
 }
 
 fn named(list: &[Value]) -> bool {
@@ -283,23 +301,29 @@ fn written(changes: &[Change]) -> String {
     };
     let mut text = String::new();
     for (index, (name, _)) in CHAPTERS.iter().enumerate() {
-        let changes: Vec<&Change> = changes.iter().filter(|c| chapter(c) == Some(index)).collect();
+        let changes: Vec<&Change> = changes
+            .iter()
+            .filter(|c| chapter(c) == Some(index))
+            .collect();
         if changes.is_empty() {
             continue;
         }
-        // Writing into a string cannot fail.
-        let _ = writeln!(text, "{name}");
+        text.push_str(&format!("{name}\n"));
         for change in changes {
             let line = line(change);
             let class = class_of(&change.pattern).unwrap_or(Class::Live).as_str();
-            let _ = writeln!(text, "  {line}  ({class})");
+            text.push_str(&format!("  {line}  ({class})\n"));
         }
     }
-    let refused = changes.iter().filter(|c| class_of(&c.pattern) == Some(Class::Restart));
+    let refused = changes
+        .iter()
+        .filter(|c| class_of(&c.pattern) == Some(Class::Restart));
     let refused: Vec<&str> = refused.map(|change| change.key.as_str()).collect();
     if !refused.is_empty() {
         let keys = refused.join(", ");
-        let _ = writeln!(text, "a reload would be refused: only a restart can change {keys}");
+        text.push_str(&format!(
+            "a reload would be refused: only a restart can change {keys}\n"
+        ));
     }
     text
 }

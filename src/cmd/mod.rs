@@ -31,6 +31,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(matches) => matches,
         Err(error) => return refuse(&error),
     };
+    if matches.get_flag("help") {
+        command::short().print_help().ok();
+        return exit::OK;
+    }
     if matches.get_flag("version-verbose") {
         out::print(&version::verbose());
         return exit::OK;
@@ -42,12 +46,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match name {
         "launch" => run::run(&[&matches, sub], environment),
         "check-config" => check::run(&[&matches, sub], environment),
-        "reload" => reload::run(&[&matches, sub], environment),
+        "reload" => reload::run(&[&matches, sub], &environment),
         "config" => match sub.subcommand() {
             Some(("dump", inner)) => config::dump(&[&matches, inner], environment),
-            Some(("diff", inner)) => diff::run(&[&matches, inner], environment),
+            Some(("diff", inner)) => diff::run(&[&matches, inner], &environment),
             _ => exit::USAGE,
         },
+        "help" => help(sub, command),
         "server" | "serve" => {
             out::error(format_args!(
                 "`smg {name}` would start engines, which this program does not do; start them \
@@ -57,25 +62,45 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
         name => match alone(name, &matches) {
             Some(status) => status,
-            None => without_gateway(name, sub, command),
+            None => without_gateway(name, sub, &command),
         },
     }
 }
 
+/// The long help of the command that is named, or of the gateway.
+fn help(matches: &ArgMatches, mut command: clap::Command) -> u8 {
+    command.build();
+    let mut found = &mut command;
+    for name in matches.get_many::<String>("command").into_iter().flatten() {
+        found = match found.find_subcommand_mut(name) {
+            Some(inner) => inner,
+            None => {
+                out::error(format_args!(
+                    "there is no command {}; see `smg --help`",
+                    quoted(name)
+                ));
+                return exit::USAGE;
+            }
+        };
+    }
+    found.print_long_help().ok();
+    exit::OK
+}
+
 /// Commands that know nothing of a gateway or its file.
-fn without_gateway(name: &str, matches: &ArgMatches, command: clap::Command) -> u8 {
+fn without_gateway(name: &str, matches: &ArgMatches, command: &clap::Command) -> u8 {
     match name {
         "schema" => out::print(&generate::schema()),
         "completions" => {
             if let Some(shell) = matches.get_one::<clap_complete::Shell>("shell") {
-                out::print_bytes(&generate::completions(&command, *shell));
+                out::print_bytes(&generate::completions(command, *shell));
             }
         }
         "man" if matches.get_flag("markdown") => out::print(&generate::markdown()),
         "man" => match matches.get_one::<std::path::PathBuf>("dir") {
-            None => out::print(&generate::man(&command)),
+            None => out::print(&generate::man(command)),
             Some(dir) => {
-                if let Err(error) = generate::write_pages(&command, dir) {
+                if let Err(error) = generate::write_pages(command, dir) {
                     out::error(error);
                     return exit::FAILED;
                 }
@@ -93,7 +118,9 @@ fn sample(matches: &ArgMatches) -> u8 {
         Ok(args) => args,
         Err(error) => return refuse(&error),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let ended = match runtime {
         Ok(runtime) => runtime.block_on(sample_worker::run(args)),
         Err(error) => {
@@ -114,7 +141,10 @@ fn sample(matches: &ArgMatches) -> u8 {
 fn alone(name: &str, matches: &ArgMatches) -> Option<u8> {
     let flags = given::flags(&[matches]);
     let setting = flags.first()?;
-    out::error(format_args!("{} means nothing to `smg {name}`", quoted(&setting.flag.dashed())));
+    out::error(format_args!(
+        "{} means nothing to `smg {name}`",
+        quoted(&setting.flag.dashed())
+    ));
     Some(exit::USAGE)
 }
 

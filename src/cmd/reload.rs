@@ -1,7 +1,5 @@
 //! `smg reload`: has the running gateway take over its file.
 
-use std::fmt::Write as _;
-
 use clap::ArgMatches;
 use http::Method;
 use serde_json::Value;
@@ -12,11 +10,11 @@ use super::{exit, out};
 use crate::config::Environment;
 
 /// Asks, waits and prints the outcome.
-pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
+pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     let Some(own) = matches.last() else {
         return exit::USAGE;
     };
-    let invocation = match Invocation::new(matches, &environment) {
+    let invocation = match Invocation::new(matches, environment) {
         Ok(invocation) => invocation,
         Err(error) => {
             out::error(error);
@@ -28,9 +26,9 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
         false => "/admin/reload",
     };
     let url = own.get_one::<String>("url").map(String::as_str);
-    let ways = client::ways(url, invocation, environment);
+    let ways = client::ways(url, invocation, environment.clone());
     match ways.and_then(|ways| client::ask(ways, &Method::POST, path)) {
-        Ok(answer) => report(&answer),
+        Ok(answer) => report(&answer, environment),
         Err(error) => {
             out::error(&error);
             status_of(&error)
@@ -49,17 +47,25 @@ pub(super) fn status_of(error: &ClientError) -> u8 {
     }
 }
 
-fn report(answer: &Answer) -> u8 {
+fn report(answer: &Answer, environment: &Environment) -> u8 {
     let body = &answer.body;
     match (answer.status, body.get("result").and_then(Value::as_str)) {
         (200, Some(result)) => {
-            let generation = body.get("generation").map(Value::to_string).unwrap_or_default();
-            let sha256 = body.get("sha256").and_then(Value::as_str).unwrap_or("unknown");
-            out::print(&format!("{result}: generation {generation} (sha256 {sha256})\n"));
+            let generation = body
+                .get("generation")
+                .map(Value::to_string)
+                .unwrap_or_default();
+            let sha256 = body
+                .get("sha256")
+                .and_then(Value::as_str)
+                .unwrap_or("unknown");
+            out::print(&format!(
+                "{result}: generation {generation} (sha256 {sha256})\n"
+            ));
             exit::OK
         }
         (422, Some(_)) => {
-            out::complain(&rejection(body));
+            out::complain_diagnostics(rejection(body), environment);
             exit::INVALID
         }
         _ => {
@@ -72,7 +78,9 @@ fn report(answer: &Answer) -> u8 {
 /// What the gateway said instead of an outcome.
 pub(super) fn unexpected(answer: &Answer) -> String {
     let error = answer.body.get("error");
-    let message = error.and_then(|error| error.get("message")).and_then(Value::as_str);
+    let message = error
+        .and_then(|error| error.get("message"))
+        .and_then(Value::as_str);
     match message {
         Some(message) => format!("the gateway answered {}: {message}", answer.status),
         None => format!("the gateway answered {}", answer.status),
@@ -105,18 +113,25 @@ fn diagnostic(value: &Value) -> String {
         member("slug").unwrap_or("unknown"),
         member("message").unwrap_or_default(),
     );
-    // Writing into a string cannot fail.
     if let Some(place) = value.get("primary").and_then(place) {
-        let _ = writeln!(text, "  --> {place}");
+        text.push_str(&format!("  --> {place}\n"));
     }
-    for related in value.get("secondary").and_then(Value::as_array).into_iter().flatten() {
+    for related in value
+        .get("secondary")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         if let Some(place) = related.get("place").and_then(place) {
-            let label = related.get("label").and_then(Value::as_str).unwrap_or_default();
-            let _ = writeln!(text, "  ::: {place}: {label}");
+            let label = related
+                .get("label")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            text.push_str(&format!("  ::: {place}: {label}\n"));
         }
     }
     if let Some(help) = member("help") {
-        let _ = writeln!(text, "  = help: {help}");
+        text.push_str(&format!("  = help: {help}\n"));
     }
     text
 }

@@ -25,7 +25,7 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
     let loaded = load(&input);
     let mut diagnostics = invocation.warnings;
     diagnostics.extend(loaded.diagnostics.iter().cloned());
-    out::complain(&render(&diagnostics, Format::Human));
+    out::complain_diagnostics(render(&diagnostics, Format::Human), &input.environment);
     if loaded.spec.is_none() {
         return exit::INVALID;
     }

@@ -17,8 +17,7 @@ pub(super) fn page(command: &Command) -> String {
         .source(format!("smg {}", version::SHORT))
         .manual("User commands");
     let mut head = Vec::new();
-    // Writing into a vector cannot fail.
-    let _ = man.render_title(&mut head);
+    man.render_title(&mut head).ok();
     let mut page = Page::new(String::from_utf8_lossy(&head).into_owned());
     page.section("NAME");
     page.paragraph("smg - LLM gateway: one smg.toml in front of many inference workers");
@@ -41,7 +40,10 @@ pub(super) fn page(command: &Command) -> String {
     }
     page.subsection("Other");
     page.item("\\fB\\-h\\fR, \\fB\\-\\-help\\fR", &["Print a short help."]);
-    page.item("\\fB\\-V\\fR, \\fB\\-\\-version\\fR", &["Print the version."]);
+    page.item(
+        "\\fB\\-V\\fR, \\fB\\-\\-version\\fR",
+        &["Print the version."],
+    );
     page.item(
         "\\fB\\-\\-version\\-verbose\\fR",
         &["Print version, revision, build date, features and compiler, one per line."],
@@ -93,7 +95,7 @@ fn facts(flag: &Flag) -> String {
     if let Some(default) = default_of(flag) {
         facts.push(format!("Default: {default}."));
     }
-    if let Some(key) = flag.target.reference() {
+    if let Some(key) = flag.target.shown() {
         facts.push(format!("Key: `{key}`."));
     }
     facts.push(match flag.legacy {
@@ -109,14 +111,22 @@ fn commands(page: &mut Page, before: &str, command: &Command) {
     let own: Vec<&Arg> = command.get_arguments().filter(|arg| is_own(arg)).collect();
     if !command.has_subcommands() {
         page.subsection(&synopsis(&name, command, &own));
-        let about = command.get_long_about().or(command.get_about());
-        for paragraph in about.map(ToString::to_string).unwrap_or_default().split("\n\n") {
+        let about = command.get_long_about().or_else(|| command.get_about());
+        for paragraph in about
+            .map(ToString::to_string)
+            .unwrap_or_default()
+            .split("\n\n")
+        {
             page.paragraph(&sentence(paragraph));
         }
         for arg in own {
-            let help = arg.get_long_help().or(arg.get_help());
+            let help = arg.get_long_help().or_else(|| arg.get_help());
             let help = help.map(ToString::to_string).unwrap_or_default();
-            let defaults: Vec<_> = arg.get_default_values().iter().filter_map(|v| v.to_str()).collect();
+            let defaults: Vec<_> = arg
+                .get_default_values()
+                .iter()
+                .filter_map(|v| v.to_str())
+                .collect();
             let help = match defaults.is_empty() || !arg.get_action().takes_values() {
                 true => sentence(&help),
                 false => format!("{} Default: {}.", sentence(&help), defaults.join(" ")),
@@ -183,7 +193,11 @@ fn placeholder(arg: &Arg) -> String {
         false => names.join(" "),
     };
     let least = arg.get_num_args().map_or(1, |range| range.min_values());
-    if least == 0 { format!("[{value}]") } else { value }
+    if least == 0 && !arg.is_positional() {
+        format!("[{value}]")
+    } else {
+        value
+    }
 }
 
 fn sentence(text: &str) -> String {

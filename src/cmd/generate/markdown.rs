@@ -1,7 +1,5 @@
 //! The reference of `smg.toml` as Markdown: `docs/CONFIG.md`.
 
-use std::fmt::Write as _;
-
 use super::prose::{INTRODUCTION, VERBATIM};
 use super::reference::{Key, Table, tables};
 
@@ -25,8 +23,7 @@ pub(super) fn reference() -> String {
     let mut list = String::new();
     for table in &tables {
         let title = title(table);
-        // Writing into a string cannot fail.
-        let _ = writeln!(list, "- [`{title}`](#{})", anchor(title));
+        list.push_str(&format!("- [`{title}`](#{})\n", anchor(title)));
     }
     push(&mut out, list.trim_end());
     for table in &tables {
@@ -47,7 +44,11 @@ fn write(out: &mut String, key: &Key) {
         key.unit, key.default, key.range, key.reload
     );
     for flag in &key.flags {
-        let _ = write!(facts, "\n- Flag: `{}`, variable `{}`", flag.dashed(), flag.variable());
+        facts.push_str(&format!(
+            "\n- Flag: `{}`, variable `{}`",
+            flag.dashed(),
+            flag.variable()
+        ));
     }
     push(out, &facts);
 }
@@ -61,7 +62,9 @@ fn title(table: &Table) -> &str {
 
 /// The anchor that GitHub gives to a heading.
 fn anchor(title: &str) -> String {
-    let kept = title.chars().filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c));
+    let kept = title
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c));
     kept.collect()
 }
 
@@ -72,6 +75,5 @@ fn heading(out: &mut String, name: &str) {
 }
 
 fn push(out: &mut String, block: &str) {
-    // Writing into a string cannot fail.
-    let _ = writeln!(out, "\n{block}");
+    out.push_str(&format!("\n{block}\n"));
 }

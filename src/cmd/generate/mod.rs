@@ -55,10 +55,7 @@ pub(super) fn write_pages(command: &Command, dir: &Path) -> Result<(), WriteErro
         |source| WriteError { path, source }
     };
     std::fs::create_dir_all(dir).map_err(failed(dir))?;
-    for (name, page) in [
-        ("smg.1", man(command)),
-        ("smg.toml.5", keys_page::page()),
-    ] {
+    for (name, page) in [("smg.1", man(command)), ("smg.toml.5", keys_page::page())] {
         let path = dir.join(name);
         std::fs::write(&path, page).map_err(failed(&path))?;
     }

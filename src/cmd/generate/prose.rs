@@ -94,13 +94,19 @@ pub(super) static OPTIONS: &[&str] = &[
 
 /// What the exit status means.
 pub(super) static EXIT_STATUS: &[(&str, &str)] = &[
-    ("0", "All went well; after a shutdown, every request was answered."),
+    (
+        "0",
+        "All went well; after a shutdown, every request was answered.",
+    ),
     (
         "1",
         "The gateway could not run or had to cut requests off; `reload` found no gateway; `config \
          diff` found a difference; anything else.",
     ),
-    ("2", "The command line, or the value of a variable, is wrong."),
+    (
+        "2",
+        "The command line, or the value of a variable, is wrong.",
+    ),
     ("3", "`check-config --deny-warnings` found warnings."),
     (
         "78",

@@ -183,12 +183,11 @@ impl<'a> Walk<'a> {
 
     fn at(&self, path: &str) -> Option<&'a Map<String, Value>> {
         let start = properties(self.schema.as_object());
-        path.split('.').try_fold(start?, |keys, part| {
-            match self.shape(keys.get(part)?) {
+        path.split('.')
+            .try_fold(start?, |keys, part| match self.shape(keys.get(part)?) {
                 Shape::Table(table) | Shape::List(table) => properties(Some(table)),
                 Shape::Plain => None,
-            }
-        })
+            })
     }
 }
 
@@ -216,10 +215,7 @@ fn properties(node: Option<&Map<String, Value>>) -> Option<&Map<String, Value>> 
 
 /// Whether a node is a table with pages for its keys; a secret as a table has none.
 fn is_documented_table(node: &Map<String, Value>) -> bool {
-    properties(Some(node)).is_some_and(|keys| {
-        keys.values()
-            .any(|key| text(key).contains("Unit: "))
-    })
+    properties(Some(node)).is_some_and(|keys| keys.values().any(|key| text(key).contains("Unit: ")))
 }
 
 fn text(node: &Value) -> &str {

@@ -1,7 +1,5 @@
 //! A manual page, piece by piece.
 
-use std::fmt::Write as _;
-
 /// A page under construction. Text is plain, but for literals in backticks, which are set in bold.
 #[derive(Debug, Default)]
 pub(super) struct Page {
@@ -11,7 +9,11 @@ pub(super) struct Page {
 impl Page {
     /// A page that begins with `head`, which is roff already.
     pub(super) fn new(head: String) -> Self {
-        Self { out: head }
+        let mut page = Self { out: head };
+        // Ragged lines without hyphens: names of keys and variables stay whole.
+        page.line(".nh");
+        page.line(".ad l");
+        page
     }
 
     /// The finished page.
@@ -65,8 +67,7 @@ impl Page {
     }
 
     fn line(&mut self, line: &str) {
-        // Writing into a string cannot fail.
-        let _ = writeln!(self.out, "{line}");
+        self.out.push_str(&format!("{line}\n"));
     }
 }
 

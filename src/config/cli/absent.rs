@@ -226,10 +226,7 @@ static FOREIGN: &[(&str, &str)] = &[
         "mm-*",
         "is not taken: images and sound go to the workers as they came",
     ),
-    (
-        "rdma-*",
-        "is not taken: this gateway moves no tensors",
-    ),
+    ("rdma-*", "is not taken: this gateway moves no tensors"),
     (
         "heap-profil*",
         "is not taken: profile the process with tools of the system",
@@ -265,7 +262,11 @@ mod tests {
         assert_eq!(reason("tls-cert-path"), later);
         assert_eq!(reason("l0-max-entries"), later);
         assert_eq!(reason("overload-token-usage-threshold"), later);
-        assert!(reason("priority-scheduler-enabled").unwrap().contains("no priority"));
+        assert!(
+            reason("priority-scheduler-enabled")
+                .unwrap()
+                .contains("no priority")
+        );
         assert!(reason("encode").unwrap().contains("encode leg"));
         assert_eq!(reason("worker-urls"), None);
         assert_eq!(reason("no-such-flag"), None);

@@ -49,7 +49,8 @@ fn named(list: &str, name: &str) -> Option<&'static Value> {
 }
 
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    key.split('.').try_fold(value, |value, part| value.get(part))
+    key.split('.')
+        .try_fold(value, |value, part| value.get(part))
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -89,7 +90,11 @@ mod tests {
             ("log-json", None),
             ("config", None),
         ] {
-            assert_eq!(default_of(find(flag).unwrap()).as_deref(), default, "{flag}");
+            assert_eq!(
+                default_of(find(flag).unwrap()).as_deref(),
+                default,
+                "{flag}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a flag is: its names, the form of its value and the key it sets.
 
+use super::table::{DEFAULT_POOL, MAIN, PROBES};
 use crate::config::spec::{LogLevel, Policy, Runtime};
 
 /// A flag of the command line, and the variables that mean the same.
@@ -222,6 +223,19 @@ impl Target {
             Self::Host(_) | Self::Port(_) | Self::Probes => "listeners[].address".to_owned(),
             Self::Pool(key) => format!("pools[].{key}"),
             Self::Aliases => "models[].aliases".to_owned(),
+        })
+    }
+
+    /// The key as the help shows it, with the name of the element that is meant.
+    pub fn shown(self) -> Option<String> {
+        Some(match self {
+            Self::File => return None,
+            Self::Key(key) | Self::Off(key) | Self::Word(key, _) => key.to_owned(),
+            Self::Listener(key) => format!("listeners[{MAIN}].{key}"),
+            Self::Host(name) | Self::Port(name) => format!("listeners[{name}].address"),
+            Self::Probes => format!("listeners[{PROBES}].address"),
+            Self::Pool(key) => format!("pools[{DEFAULT_POOL}].{key}"),
+            Self::Aliases => "models[NAME].aliases".to_owned(),
         })
     }
 }

@@ -7,7 +7,7 @@ use toml::Value;
 use super::absent::LATER;
 use super::flag::{Flag, Kind};
 use super::table::{FLAGS, RUST_LOG};
-use super::value::{ValueError, parse_variable};
+use super::value::{ValueError, parse, parse_variable};
 use crate::config::Given;
 
 /// A flag with the values it was given; a list flag has all of them, another one the last.
@@ -26,7 +26,7 @@ pub struct Setting {
 pub struct Variables {
     /// Flags that a variable sets.
     pub settings: Vec<Setting>,
-    /// The filter expression of `RUST_LOG`, where nothing that comes before it sets the level.
+    /// The filter expression of `RUST_LOG`, where no variable that comes before it sets the level.
     pub filter: Option<String>,
     /// What the operator should know.
     pub notices: Vec<Notice>,
@@ -99,11 +99,20 @@ pub fn variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Variables, V
                 found.settings.push(from_variable(flag, name, &value)?);
             }
         } else if flag.legacy == Some(RUST_LOG) {
-            found.filter = get(RUST_LOG);
+            // A bare level is the level; anything else is an expression for the log itself.
+            match get(RUST_LOG) {
+                Some(word) if parse(flag.kind, word.trim()).is_ok() => {
+                    let setting = from_variable(flag, RUST_LOG.to_owned(), &word)?;
+                    found.settings.push(setting);
+                }
+                filter => found.filter = filter,
+            }
         } else if let Some(legacy) = flag.legacy
             && let Some(value) = get(legacy)
         {
-            found.settings.push(from_variable(flag, legacy.to_owned(), &value)?);
+            found
+                .settings
+                .push(from_variable(flag, legacy.to_owned(), &value)?);
         }
     }
     let later = LATER.iter().flat_map(|later| later.variables());
@@ -119,11 +128,7 @@ pub fn variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Variables, V
     Ok(found)
 }
 
-fn from_variable(
-    flag: &'static Flag,
-    name: String,
-    value: &str,
-) -> Result<Setting, VariableError> {
+fn from_variable(flag: &'static Flag, name: String, value: &str) -> Result<Setting, VariableError> {
     match parse_variable(flag.kind, value) {
         Ok(values) => Ok(Setting {
             flag,
