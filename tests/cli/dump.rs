@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{smg, status, stderr, stdout};
+use crate::binary::{smg, status, stderr, stdout};
 
 /// Value and origin of every key, with names in place of the indices of lists of tables.
 pub(crate) type Dump = BTreeMap<String, (String, String)>;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{GOOD, smg, status, stderr, stdout, write};
+use crate::binary::{GOOD, smg, status, stderr, stdout, write};
 
 #[test]
 fn check_config_judges_by_its_exit_status() {

@@ -2,8 +2,8 @@
 
 use smg::config::cli::table::{FLAGS, find};
 
+use crate::binary::{smg, status, stderr, stdout};
 use crate::dump::dump;
-use crate::{smg, status, stderr, stdout};
 
 /// A flag, what is typed after it, what its variable holds, the key and the value that it gets.
 const FLAG_TO_KEY: &[(&str, &str, &str, &str, &str)] = &[

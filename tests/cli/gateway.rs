@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
-use crate::{GOOD, smg, status, stderr, stdout, write};
+use crate::binary::{GOOD, smg, status, stderr, stdout, write};
 
 /// Answers one request with `status` and `body`, and returns its first line.
 fn answer(mut stream: impl Read + Write, status: &str, body: &str) -> String {

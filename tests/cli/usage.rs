@@ -2,7 +2,7 @@
 
 use smg::config::cli::absent::LATER;
 
-use crate::{smg, status, stderr, stdout};
+use crate::binary::{smg, status, stderr, stdout};
 
 #[test]
 fn flags_of_later_versions_are_refused_by_each_of_their_names() {

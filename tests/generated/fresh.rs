@@ -1,4 +1,4 @@
-//! What is generated from the types and the table of flags is what is committed, and it is whole.
+//! Freshness and completeness.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
