@@ -16,14 +16,15 @@ const DURATION_UNITS: &[(&str, u64)] = &[
     ("ms", 1),
 ];
 
+/// Largest first, so that a size is written in the largest unit that divides it.
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
     ("TB", 1_000_000_000_000),
+    ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
+    ("MiB", 1 << 20),
     ("MB", 1_000_000),
+    ("KiB", 1 << 10),
     ("KB", 1_000),
     ("kB", 1_000),
     ("B", 1),
@@ -311,6 +312,7 @@ mod tests {
             ("512MiB", 536_870_912, "512MiB"),
             ("32KiB", 32_768, "32KiB"),
             ("1MB", 1_000_000, "1MB"),
+            ("512MB", 512_000_000, "512MB"),
             ("256B", 256, "256B"),
             ("0B", 0, "0B"),
             ("1024B", 1_024, "1KiB"),
