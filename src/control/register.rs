@@ -133,6 +133,7 @@ impl Troubles {
         let late = now.duration_since(self.since) >= target.health.startup_timeout;
         if late && !self.given_up {
             self.given_up = true;
+            cell.make_failed();
             let error = error.to_string();
             report::named(&target.worker, &target.pool, |worker| {
                 event::WorkerFailed {

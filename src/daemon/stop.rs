@@ -33,13 +33,13 @@ pub(super) async fn stop(live: &Live, listeners: &Arc<Listeners>, signals: &mut 
     };
     tokio::select! {
         biased;
-        clean = gracefully(live, grace, || listeners.close()) => clean,
+        clean = gracefully(live, listeners, grace) => clean,
         () = hurried => false,
     }
 }
 
-/// The ordered way; `close` ends the listening.
-async fn gracefully(live: &Live, grace: Duration, close: impl FnOnce()) -> bool {
+/// The ordered way.
+async fn gracefully(live: &Live, listeners: &Listeners, grace: Duration) -> bool {
     let begun = Instant::now();
     live.enter(Phase::Settling);
     let watched = live.readiness_probed(clock::now(), WATCHED);
@@ -54,8 +54,8 @@ async fn gracefully(live: &Live, grace: Duration, close: impl FnOnce()) -> bool 
         .ok();
 
     live.enter(Phase::Draining);
-    close();
-    if timeout_at(begun + grace, nothing_in_flight(live))
+    listeners.close();
+    if timeout_at(begun + grace, nothing_in_flight(live, listeners))
         .await
         .is_ok()
     {
@@ -63,20 +63,19 @@ async fn gracefully(live: &Live, grace: Duration, close: impl FnOnce()) -> bool 
     }
     tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "grace period is over");
     live.enter(Phase::Ending);
-    timeout_at(Instant::now() + LAST_WORDS, nothing_in_flight(live))
-        .await
-        .ok();
+    timeout_at(
+        Instant::now() + LAST_WORDS,
+        nothing_in_flight(live, listeners),
+    )
+    .await
+    .ok();
     false
 }
 
-async fn nothing_in_flight(live: &Live) {
-    let mut busy = false;
-    while live.calls() > 0 {
-        busy = true;
-        sleep(LOOK).await;
-    }
-    if busy {
-        // The last bytes have been handed over and are on their way out.
+/// Waits until no call is left, and no connection: an answer that has been handed over may still be
+/// on its way to a client that reads slowly.
+async fn nothing_in_flight(live: &Live, listeners: &Listeners) {
+    while live.calls() > 0 || listeners.connections() > 0 {
         sleep(LOOK).await;
     }
 }

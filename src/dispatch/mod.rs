@@ -132,8 +132,23 @@ pub async fn run(
     }
 }
 
-/// Attempts until an answer has begun, the attempts are used up, or the head is to be released.
+/// Attempts until an answer has begun, the attempts are used up, the head is to be released, or the
+/// gateway ends.
 async fn advance(
+    call: &mut Box<Call>,
+    job: &Job,
+    state: &mut State,
+    release: Option<Duration>,
+) -> Progress {
+    let ending = call.live().ending();
+    tokio::select! {
+        biased;
+        progress = attempts(call, job, state, release) => progress,
+        () = ending => Progress::Failed(CallError::Ending),
+    }
+}
+
+async fn attempts(
     call: &mut Box<Call>,
     job: &Job,
     state: &mut State,

@@ -17,4 +17,4 @@ mod request_id;
 mod routes;
 mod stack;
 
-pub use listen::Listeners;
+pub use listen::{ControlSocket, Listeners};

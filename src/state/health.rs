@@ -83,6 +83,11 @@ impl HealthCell {
         self.enter(HealthState::Ready)
     }
 
+    /// Gives the worker up for lost, as a registration that takes too long does. It is still probed.
+    pub fn make_failed(&self) -> Option<Transition> {
+        self.enter(HealthState::Failed)
+    }
+
     /// Counts one probe and judges it by `thresholds`.
     pub fn record(&self, good: bool, thresholds: &Health) -> Option<Transition> {
         if good {

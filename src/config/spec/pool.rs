@@ -65,7 +65,7 @@ pub struct Pool {
     /// Short for `reliability.health`.
     ///
     /// Unit: table. Default: none. Range: not beside `reliability.health`. Reload: live.
-    /// The loader moves it there: a loaded `Spec` has `None` here.
+    // The loader moves it there: a loaded `Spec` has `None` here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthOverride>,
 

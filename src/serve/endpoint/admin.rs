@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{flag, to_json};
 use crate::base::clock;
+use crate::config::diag;
 use crate::dispatch::Call;
 use crate::live::{Outcome, Trigger, scrape};
 use crate::serve::body::Body;
@@ -19,7 +20,8 @@ pub(crate) async fn reload(gate: &Gate, call: Box<Call>, query: &str) -> Respons
     let outcome = gate.admin.reload(Trigger::Admin).await;
     let (result, generation, sha256) = match outcome {
         Outcome::Rejected { diagnostics } => {
-            let body = json!({ "result": "rejected", "diagnostics": diagnostics });
+            let text = diag::render(&diagnostics, diag::Format::Human);
+            let body = json!({ "result": "rejected", "diagnostics": diagnostics, "text": text });
             return respond_json(call, StatusCode::UNPROCESSABLE_ENTITY, to_json(&body));
         }
         Outcome::Applied { generation, sha256 } => ("applied", generation, sha256),

@@ -19,7 +19,7 @@ const BACKLOG: u32 = 4096;
 /// A bound socket.
 pub(super) enum Bound {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener),
 }
 
 /// The file of a unix socket; removed with it, unless another socket has taken its place.
@@ -36,15 +36,15 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds `address`.
+/// Binds `address`. A unix socket comes with the guard of its file.
 ///
 /// # Errors
 /// What the system says.
-pub(super) async fn bind(address: &Address) -> io::Result<Bound> {
+pub(super) async fn bind(address: &Address) -> io::Result<(Bound, Option<SocketFile>)> {
     match address {
         Address::Unix { path, mode } => {
             let (socket, file) = unix(path, *mode)?;
-            Ok(Bound::Unix(socket, file))
+            Ok((Bound::Unix(socket), Some(file)))
         }
         Address::Tcp { host, port } => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -56,7 +56,7 @@ pub(super) async fn bind(address: &Address) -> io::Result<Bound> {
                 }?;
                 socket.set_reuseaddr(true)?;
                 match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
-                    Ok(listener) => return Ok(Bound::Tcp(listener)),
+                    Ok(listener) => return Ok((Bound::Tcp(listener), None)),
                     Err(error) => last = error,
                 }
             }
@@ -100,6 +100,13 @@ pub(super) fn unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFi
     ))
 }
 
+/// Gives the socket at `path` other permission bits.
+pub(super) fn set_mode(path: &Path, mode: u32) {
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+        tracing::warn!(path = %path.display(), %error, "cannot change the mode of a socket");
+    }
+}
+
 /// An address as people write it.
 pub(super) fn shown(address: &Address) -> String {
     match address {
@@ -110,13 +117,11 @@ pub(super) fn shown(address: &Address) -> String {
 }
 
 impl Bound {
-    /// The address that it really has.
-    pub(super) fn shown(&self) -> String {
+    /// The address that it really has; `None` for a unix socket, which has the one it was given.
+    pub(super) fn local(&self) -> Option<String> {
         match self {
-            Self::Tcp(socket) => socket
-                .local_addr()
-                .map_or_else(|_| "unknown".to_owned(), |at| at.to_string()),
-            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Self::Tcp(socket) => socket.local_addr().ok().map(|address| address.to_string()),
+            Self::Unix(_) => None,
         }
     }
 
@@ -131,7 +136,7 @@ impl Bound {
                 stream.set_nodelay(true)?;
                 Ok((Stream::Tcp(stream), Peer::Tcp(peer.ip())))
             }
-            Self::Unix(socket, _) => {
+            Self::Unix(socket) => {
                 let (stream, _) = socket.accept().await?;
                 Ok((Stream::Unix(stream), Peer::Unix))
             }

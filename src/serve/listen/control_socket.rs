@@ -1,55 +1,64 @@
 //! The control socket: the admin routes for root and for our own user, whatever else is configured.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::bind;
-use super::connection;
+use super::bind::{self, SocketFile};
+use super::{House, connection};
 use crate::base::task::{self, AbortOnDrop};
-use crate::live::{Admin, Live};
 use crate::plan::{Address, Groups, Limits, Listener};
 use crate::serve::gate::{Gate, Peer};
 
-/// Opens it.
-///
-/// # Errors
-/// What the system says when the socket cannot be made.
-pub(super) fn open(path: &Path, live: Arc<Live>, admin: Arc<dyn Admin>) -> io::Result<AbortOnDrop> {
-    let (socket, file) = bind::unix(path, 0o600)?;
-    let own = io::Result::Ok(std::fs::metadata("/proc/self")?)
-        .map(|of| std::os::unix::fs::MetadataExt::uid(&of))?;
-    let listener = Arc::new(listener(path));
-    tracing::info!(listener = "control", address = %format!("unix:{}", path.display()), "listening");
-    Ok(AbortOnDrop::spawn("control socket", async move {
-        let _file = file;
-        let (_open, closing) = watch::channel(());
-        loop {
-            let Ok((stream, _)) = socket.accept().await else {
-                tokio::time::sleep(super::BREATHER).await;
-                continue;
-            };
-            let uid = stream.peer_cred().map(|peer| peer.uid());
-            if !matches!(uid, Ok(uid) if uid == 0 || uid == own) {
-                tracing::warn!("a stranger's connection to the control socket was closed");
-                continue;
+/// The open socket. Dropping it removes its file and ends the accepting.
+pub struct ControlSocket {
+    _accepting: AbortOnDrop,
+    _file: SocketFile,
+}
+
+impl ControlSocket {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// What the system says when the socket cannot be made.
+    pub(super) fn open(path: &Path, house: House) -> io::Result<Self> {
+        let (socket, file) = bind::unix(path, 0o600)?;
+        let own = std::fs::metadata("/proc/self")?.uid();
+        let listener = Arc::new(listener(path));
+        let address = bind::shown(&listener.address);
+        tracing::info!(listener = %listener.name, %address, "listening");
+        let accepting = AbortOnDrop::spawn("control socket", async move {
+            let (_open, closing) = watch::channel(());
+            loop {
+                let Ok((stream, _)) = socket.accept().await else {
+                    tokio::time::sleep(super::BREATHER).await;
+                    continue;
+                };
+                let uid = stream.peer_cred().map(|peer| peer.uid());
+                if !matches!(uid, Ok(uid) if uid == 0 || uid == own) {
+                    tracing::warn!("a stranger's connection to the control socket was closed");
+                    continue;
+                }
+                let gate = Gate {
+                    live: Arc::clone(&house.live),
+                    admin: Arc::clone(&house.admin),
+                    listener: Arc::clone(&listener),
+                    peer: Peer::Control,
+                    busy: Arc::default(),
+                };
+                let serving = connection::serve(stream, gate, closing.clone());
+                task::spawn("control connection", serving);
             }
-            let gate = Gate {
-                live: Arc::clone(&live),
-                admin: Arc::clone(&admin),
-                listener: Arc::clone(&listener),
-                peer: Peer::Control,
-                busy: Arc::default(),
-            };
-            task::spawn(
-                "control connection",
-                connection::serve(stream, gate, closing.clone()),
-            );
-        }
-    }))
+        });
+        Ok(Self {
+            _accepting: accepting,
+            _file: file,
+        })
+    }
 }
 
 fn listener(path: &Path) -> Listener {

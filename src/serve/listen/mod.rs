@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use futures_util::FutureExt as _;
 use metrics::Gauge;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use self::bind::Bound;
+use self::bind::{Bound, SocketFile};
+pub use self::control_socket::ControlSocket;
 use super::gate::{Gate, Peer};
 use crate::base::task;
 use crate::live::{Admin, BindError, BoxFuture, Live, PreparedSockets, Sockets};
@@ -36,8 +38,13 @@ struct SocketKey {
 impl SocketKey {
     fn of(listener: &Listener) -> Self {
         let any_port = matches!(listener.address, Address::Tcp { port: 0, .. });
+        let mut address = listener.address.clone();
+        if let Address::Unix { mode, .. } = &mut address {
+            // The bits of a socket can change without binding it anew.
+            *mode = 0;
+        }
         Self {
-            address: listener.address.clone(),
+            address,
             name: any_port.then(|| Arc::clone(&listener.name)),
         }
     }
@@ -47,23 +54,36 @@ impl SocketKey {
 struct Open {
     listener: watch::Sender<Arc<Listener>>,
     _alive: watch::Sender<()>,
+    _file: Option<SocketFile>,
 }
 
 type Table = Arc<Mutex<AHashMap<SocketKey, Open>>>;
 
-/// The sockets that are open.
-pub struct Listeners {
+/// What every socket hands to its connections.
+#[derive(Clone)]
+struct House {
     live: Arc<Live>,
     admin: Arc<dyn Admin>,
+    /// Open connections of all sockets.
+    connections: Arc<AtomicUsize>,
+}
+
+/// The sockets that are open.
+pub struct Listeners {
+    house: House,
     open: Table,
 }
 
 impl Listeners {
     /// No sockets yet.
     pub fn new(live: Arc<Live>, admin: Arc<dyn Admin>) -> Self {
-        Self {
+        let house = House {
             live,
             admin,
+            connections: Arc::default(),
+        };
+        Self {
+            house,
             open: Table::default(),
         }
     }
@@ -73,15 +93,23 @@ impl Listeners {
         self.open.lock().clear();
     }
 
+    /// Open client connections, over all sockets.
+    pub fn connections(&self) -> usize {
+        self.house.connections.load(Ordering::Relaxed)
+    }
+
     /// Serves the admin routes on a socket at `path` to root and to our own user, until the
     /// returned guard is dropped.
     ///
     /// # Errors
     /// What the system says when the socket cannot be made.
-    pub fn control_socket(&self, path: &std::path::Path) -> std::io::Result<task::AbortOnDrop> {
-        control_socket::open(path, Arc::clone(&self.live), Arc::clone(&self.admin))
+    pub fn control_socket(&self, path: &std::path::Path) -> std::io::Result<ControlSocket> {
+        ControlSocket::open(path, self.house.clone())
     }
 }
+
+/// A socket that is bound and does not accept yet, with its file where it has one.
+type Fresh = (Bound, Option<SocketFile>);
 
 impl Sockets for Listeners {
     fn prepare(
@@ -90,16 +118,19 @@ impl Sockets for Listeners {
     ) -> BoxFuture<Result<Box<dyn PreparedSockets>, Vec<BindError>>> {
         let wanted: Vec<Arc<Listener>> = listeners.to_vec();
         let open = Arc::clone(&self.open);
-        let (live, admin) = (Arc::clone(&self.live), Arc::clone(&self.admin));
+        let house = self.house.clone();
         Box::pin(async move {
-            let mut bound = Vec::new();
+            let mut bound = AHashMap::new();
             let mut errors = Vec::new();
             for listener in &wanted {
-                if open.lock().contains_key(&SocketKey::of(listener)) {
+                let key = SocketKey::of(listener);
+                if open.lock().contains_key(&key) {
                     continue;
                 }
                 match bind::bind(&listener.address).await {
-                    Ok(socket) => bound.push((SocketKey::of(listener), socket)),
+                    Ok(fresh) => {
+                        bound.insert(key, fresh);
+                    }
                     Err(source) => errors.push(BindError {
                         name: listener.name.to_string(),
                         address: bind::shown(&listener.address),
@@ -114,8 +145,7 @@ impl Sockets for Listeners {
                 wanted,
                 bound,
                 open,
-                live,
-                admin,
+                house,
             });
             Ok(prepared)
         })
@@ -124,33 +154,31 @@ impl Sockets for Listeners {
 
 struct Prepared {
     wanted: Vec<Arc<Listener>>,
-    bound: Vec<(SocketKey, Bound)>,
+    bound: AHashMap<SocketKey, Fresh>,
     open: Table,
-    live: Arc<Live>,
-    admin: Arc<dyn Admin>,
+    house: House,
 }
 
 impl PreparedSockets for Prepared {
     fn commit(self: Box<Self>) {
         let Self {
             wanted,
-            bound,
+            mut bound,
             open,
-            live,
-            admin,
+            house,
         } = *self;
         let mut open = open.lock();
-        let mut bound: AHashMap<SocketKey, Bound> = bound.into_iter().collect();
         let mut kept = AHashMap::new();
         for listener in wanted {
             let key = SocketKey::of(&listener);
             if let Some(socket) = open.remove(&key) {
+                if let Address::Unix { path, mode } = &listener.address {
+                    bind::set_mode(path, *mode);
+                }
                 socket.listener.send_replace(listener);
                 kept.insert(key, socket);
-            } else if let Some(socket) = bound.remove(&key) {
-                let address = socket.shown();
-                tracing::info!(listener = %listener.name, %address, "listening");
-                kept.insert(key, start(socket, listener, &live, &admin));
+            } else if let Some(fresh) = bound.remove(&key) {
+                kept.insert(key, start(fresh, listener, &house));
             }
         }
         for gone in open.keys() {
@@ -161,21 +189,25 @@ impl PreparedSockets for Prepared {
     }
 }
 
-fn start(socket: Bound, listener: Arc<Listener>, live: &Arc<Live>, admin: &Arc<dyn Admin>) -> Open {
+fn start((socket, file): Fresh, listener: Arc<Listener>, house: &House) -> Open {
+    let address = socket
+        .local()
+        .unwrap_or_else(|| bind::shown(&listener.address));
+    tracing::info!(listener = %listener.name, %address, "listening");
     let (listener, current) = watch::channel(listener);
     let (alive, closing) = watch::channel(());
     let acceptor = Acceptor {
         socket,
         current,
         closing,
-        live: Arc::clone(live),
-        admin: Arc::clone(admin),
+        house: house.clone(),
         counts: Arc::default(),
     };
     task::spawn("accept", acceptor.run());
     Open {
         listener,
         _alive: alive,
+        _file: file,
     }
 }
 
@@ -192,8 +224,7 @@ struct Acceptor {
     socket: Bound,
     current: watch::Receiver<Arc<Listener>>,
     closing: watch::Receiver<()>,
-    live: Arc<Live>,
-    admin: Arc<dyn Admin>,
+    house: House,
     counts: Arc<Counts>,
 }
 
@@ -203,34 +234,40 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = closing.changed() => return,
+                _ = closing.changed() => break,
                 accepted = self.accept() => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(BREATHER).await;
-                    continue;
                 }
-            };
-            let listener = Arc::clone(&self.current.borrow());
-            let Some(slot) = Slot::take(&self.counts, &listener, peer) else {
-                continue;
-            };
-            let gate = Gate {
-                live: Arc::clone(&self.live),
-                admin: Arc::clone(&self.admin),
-                listener,
-                peer,
-                busy: Arc::default(),
-            };
-            let closing = self.closing.clone();
-            task::spawn("connection", async move {
-                connection::serve(stream, gate, closing).await;
-                drop(slot);
-            });
+            }
         }
+        // Clients whose connection the system has already made are still served, once.
+        while let Some(Ok((stream, peer))) = self.socket.accept().now_or_never() {
+            self.admit(stream, peer);
+        }
+    }
+
+    fn admit(&self, stream: bind::Stream, peer: Peer) {
+        let listener = Arc::clone(&self.current.borrow());
+        let Some(slot) = Slot::take(&self.counts, &self.house, &listener, peer) else {
+            return;
+        };
+        let gate = Gate {
+            live: Arc::clone(&self.house.live),
+            admin: Arc::clone(&self.house.admin),
+            listener,
+            peer,
+            busy: Arc::default(),
+        };
+        let closing = self.closing.clone();
+        task::spawn("connection", async move {
+            connection::serve(stream, gate, closing).await;
+            drop(slot);
+        });
     }
 
     /// The next connection, once there is room for one: what is over the limit waits in the
@@ -251,13 +288,14 @@ impl Acceptor {
 /// The place of one connection in the counts.
 struct Slot {
     counts: Arc<Counts>,
+    all: Arc<AtomicUsize>,
     address: Option<IpAddr>,
     gauge: Gauge,
 }
 
 impl Slot {
     /// `None` when the client has as many connections as it may.
-    fn take(counts: &Arc<Counts>, listener: &Listener, peer: Peer) -> Option<Self> {
+    fn take(counts: &Arc<Counts>, house: &House, listener: &Listener, peer: Peer) -> Option<Self> {
         let limit = listener.limits.max_connections_per_ip;
         let address = match peer {
             Peer::Tcp(address) if limit > 0 => Some(address.to_canonical()),
@@ -272,6 +310,7 @@ impl Slot {
             *held += 1;
         }
         counts.open.fetch_add(1, Ordering::Relaxed);
+        house.connections.fetch_add(1, Ordering::Relaxed);
         let gauge = names::gauge(
             Metric::HttpConnectionsActive,
             &[("listener", &listener.name)],
@@ -279,6 +318,7 @@ impl Slot {
         gauge.increment(1.0);
         Some(Self {
             counts: Arc::clone(counts),
+            all: Arc::clone(&house.connections),
             address,
             gauge,
         })
@@ -289,6 +329,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.gauge.decrement(1.0);
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
         self.counts.room.notify_one();
         if let Some(address) = self.address {
             let mut per_address = self.counts.per_address.lock();
