@@ -193,8 +193,9 @@ fn pick<'a>(
         })
         .collect();
     let hint = Hint {
-        body: &job.body,
-        routing_key: None,
+        body: &job.original,
+        fields: &job.fields,
+        routing_key: job.routing_key(),
         tokens: None,
     };
     let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));

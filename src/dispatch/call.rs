@@ -10,6 +10,7 @@ use crate::api::{Endpoint, Usage};
 use crate::base::clock;
 use crate::live::{CallGuard, Live, Snapshot};
 use crate::plan::{RouteIx, WorkerIx};
+use crate::policy::{self, Feedback};
 use crate::state::{ModelCell, Series};
 use crate::telemetry::access::{self, Access};
 
@@ -64,6 +65,8 @@ pub struct Routed {
     pub head: Option<Instant>,
     /// When the first event came, on the worker's side.
     pub first_event: Option<Instant>,
+    /// When the answer was handed to the client's connection.
+    pub answered: Option<Instant>,
     /// When the latest event came.
     pub last_event: Option<Instant>,
     /// Token counts where the worker told them.
@@ -129,13 +132,14 @@ impl Call {
         }
         let whole = now.saturating_duration_since(self.started);
         series.duration.record(whole.as_secs_f64());
-        if let (Some(sent), Some(head)) = (routed.sent, routed.head) {
-            // Before the worker was asked, and from its head to ours; what lies between is its own.
+        if let (1, Some(sent), Some(head), Some(answered)) =
+            (routed.attempts, routed.sent, routed.head, routed.answered)
+        {
+            // From the last byte of the request to the worker, and from the worker's first word to
+            // the client; with more attempts than one, others' time lies between.
             let inward = sent.saturating_duration_since(routed.body_read);
-            let outward = routed
-                .first_event
-                .unwrap_or(head)
-                .saturating_duration_since(routed.first_event.map_or(head, |first| first));
+            let came = routed.first_event.unwrap_or(head);
+            let outward = answered.saturating_duration_since(came);
             let histogram = if routed.streaming {
                 &series.overhead_streamed
             } else {
@@ -164,6 +168,14 @@ impl Call {
         if let Some(usage) = routed.usage {
             series.tokens_in.increment(usage.input);
             series.tokens_out.increment(usage.output);
+        }
+        if let Some((route, parts)) = self.snapshot.route(routed.route) {
+            let feedback = Feedback {
+                success: routed.complete && self.status < 400 && self.error_code.is_empty(),
+                prompt_tokens: routed.usage.map(|usage| usage.input),
+                cached_tokens: routed.usage.and_then(|usage| usage.cached),
+            };
+            policy::learn(route.policy, &parts.cell, feedback);
         }
         if let Some(error_type) = error_type(self.status, self.error_code) {
             series.error(error_type);

@@ -27,7 +27,9 @@ pub use self::error::{CallError, Deadline};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
 use crate::api::Endpoint;
+use crate::api::scan::Fields;
 use crate::plan::{RouteIx, WorkerIx};
+use crate::upstream::headers::X_SMG_ROUTING_KEY;
 
 /// What a worker is to be asked.
 #[derive(Debug)]
@@ -40,11 +42,22 @@ pub struct Job {
     pub headers: HeaderMap,
     /// The body that the worker gets.
     pub body: Bytes,
+    /// The body that the client sent, which `fields` describes.
+    pub original: Bytes,
+    /// Where routing finds what it looks at.
+    pub fields: Fields,
     /// Whether the client asked for a stream.
     pub streaming: bool,
 }
 
 impl Job {
+    /// The routing key that the client gave: 1 to 256 visible characters.
+    fn routing_key(&self) -> Option<&str> {
+        let key = self.headers.get(X_SMG_ROUTING_KEY)?.to_str().ok()?;
+        ((1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
+            .then_some(key)
+    }
+
     /// The client's credential, where the pool of `worker` asks for it.
     fn credential(&self, forward: bool) -> Option<&HeaderValue> {
         if forward {

@@ -78,6 +78,9 @@ impl Relay {
         } = held;
         call.status = parts.status.as_u16();
         let now = clock::now();
+        if let Some(routed) = call.routed.as_mut() {
+            routed.answered = Some(now);
+        }
         let mut relay = Self::bare(call, job, now);
         if let Some(reader) = sse {
             relay.boundary = reader.at_boundary();

@@ -6,6 +6,7 @@ mod power_of_two;
 mod random;
 mod round_robin;
 
+use crate::api::scan::Fields;
 use crate::config::spec::Policy;
 use crate::state::RouteCell;
 
@@ -18,12 +19,13 @@ pub struct Candidate {
     pub processed: u64,
 }
 
-/// What a policy may know about the request. Policies that need more of it say so by
-/// [`wants_text`].
-#[derive(Debug, Clone, Copy, Default)]
+/// What a policy may know about the request. Nothing in it costs anything until a policy looks.
+#[derive(Debug, Clone, Copy)]
 pub struct Hint<'a> {
-    /// The request body, for policies that look at the prompt.
+    /// The request body as the client sent it.
     pub body: &'a [u8],
+    /// Where the prompt stands in it.
+    pub fields: &'a Fields,
     /// The routing key that the client gave.
     pub routing_key: Option<&'a str>,
     /// Token ids of the prompt where they are known.

@@ -14,7 +14,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-const X_SMG_ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
+/// Keeps requests that carry the same value together.
+pub const X_SMG_ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("smg/", env!("CARGO_PKG_VERSION")));
 

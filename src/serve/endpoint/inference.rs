@@ -100,10 +100,12 @@ fn prepare(
         sent: None,
         head: None,
         first_event: None,
+        answered: None,
         last_event: None,
         usage: None,
         complete: false,
     });
+    let original = body.clone();
     let body = rename.map_or_else(|| body.clone(), Bytes::from);
     Ok(Prepared {
         job: Job {
@@ -111,6 +113,8 @@ fn prepare(
             route: target.route,
             headers,
             body,
+            original,
+            fields: found.fields,
             streaming,
         },
         ranking,
