@@ -35,7 +35,7 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
         for key in unknown.into_inner() {
             if root.find(&key.path).is_some_and(|node| !node.is_absent()) {
                 out.extend(unknown_key(root, origins, &key));
-                remove(root, &key.path);
+                remove(root, &key.path, Value::Unknown);
             }
         }
         let mistake = match result {
@@ -50,7 +50,7 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
         if mistake.path.is_root() {
             return None;
         }
-        remove(root, &mistake.path);
+        remove(root, &mistake.path, Value::Absent);
     }
     out.push(Diagnostic::error(
         "too-many",
@@ -139,9 +139,9 @@ fn check_version(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>) 
     root.set("version", Node::new(Value::Int(1), Mark::Default));
 }
 
-fn remove(root: &mut Node, path: &KeyPath) {
+fn remove(root: &mut Node, path: &KeyPath, instead: Value) {
     if let Some(node) = root.find_mut(path) {
-        node.value = Value::Absent;
+        node.value = instead;
     }
 }
 

@@ -193,6 +193,7 @@ fn collect(node: &Node, around: Around, out: &mut Vec<Range<usize>>) {
             }
         }
         Value::Absent
+        | Value::Unknown
         | Value::Bool(_)
         | Value::Int(_)
         | Value::Float(_)

@@ -218,7 +218,7 @@ impl<'a> Reader<'a> {
                 at,
                 common: self.common,
             }),
-            Value::Absent | Value::Date => {
+            Value::Absent | Value::Unknown | Value::Date => {
                 Err(de::Error::invalid_type(Unexpected::Other("date"), &visitor))
             }
         };

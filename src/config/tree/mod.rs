@@ -43,8 +43,10 @@ pub(crate) struct Node {
 /// What a node holds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
-    /// Nothing any more: it was wrong, or unknown.
+    /// Nothing any more: it was wrong.
     Absent,
+    /// Stood under a key that there is not: reported, and nobody misses it.
+    Unknown,
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -76,13 +78,13 @@ impl Node {
     }
 
     pub(crate) fn is_absent(&self) -> bool {
-        matches!(self.value, Value::Absent)
+        matches!(self.value, Value::Absent | Value::Unknown)
     }
 
     /// What kind of value it is, with its article.
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {
-            Value::Absent => "nothing",
+            Value::Absent | Value::Unknown => "nothing",
             Value::Bool(_) => "a boolean",
             Value::Int(_) => "an integer",
             Value::Float(_) => "a float",
@@ -229,7 +231,12 @@ impl Node {
             Value::Absent => false,
             Value::Array(nodes) => nodes.iter().all(Self::is_intact),
             Value::Table(entries) => entries.iter().all(|entry| entry.node.is_intact()),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) | Value::Date => true,
+            Value::Unknown
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Float(_)
+            | Value::Str(_)
+            | Value::Date => true,
         }
     }
 
@@ -243,7 +250,12 @@ impl Node {
                     .iter_mut()
                     .for_each(|entry| entry.node.each_string(visit));
             }
-            Value::Absent | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Date => {}
+            Value::Absent
+            | Value::Unknown
+            | Value::Bool(_)
+            | Value::Int(_)
+            | Value::Float(_)
+            | Value::Date => {}
         }
     }
 }
