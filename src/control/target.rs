@@ -49,17 +49,9 @@ pub(super) enum Unwell {
 impl Target {
     pub(super) fn new(snapshot: &Snapshot, worker: WorkerRef<'_>, places: &Arc<Semaphore>) -> Self {
         let pool = snapshot.plan.pool(worker.plan.pool);
-        let parts = worker.parts;
         Self {
             worker: worker.plan.clone(),
-            parts: WorkerParts {
-                cell: Arc::clone(&parts.cell),
-                health: Arc::clone(&parts.health),
-                conns: Arc::clone(&parts.conns),
-                host: parts.host.clone(),
-                authorization: parts.authorization.clone(),
-                id: parts.id.clone(),
-            },
+            parts: worker.parts.clone(),
             pool: Arc::clone(&pool.name),
             health: pool.health.clone(),
             places: Arc::clone(places),

@@ -243,7 +243,9 @@ fn build(
 ) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(job.body.clone()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = upstream::http::target(worker, job.endpoint.path());
+    if let Some(target) = worker.parts.targets.get(job.endpoint.index()) {
+        request.uri_mut().clone_from(target);
+    }
     let mut sent = headers::forwardable(&job.headers, id);
     headers::address(&mut sent, worker, job.credential(forward));
     *request.headers_mut() = sent;

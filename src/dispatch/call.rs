@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use crate::api::{Endpoint, Usage};
 use crate::base::clock;
-use crate::live::{CallGuard, Live, Snapshot};
+use crate::live::{CallGuard, Live, Phase, Snapshot};
 use crate::plan::{RouteIx, WorkerIx};
 use crate::policy::{self, Feedback};
 use crate::state::{ModelCell, Series};
@@ -114,9 +114,14 @@ impl Call {
         }
     }
 
-    /// Where the phase of the process is.
+    /// Tells the phase of the process.
     pub(super) fn live(&self) -> Arc<Live> {
-        self.guard.live()
+        Arc::clone(self.guard.live())
+    }
+
+    /// Where the process stands.
+    pub(super) fn phase(&self) -> Phase {
+        self.guard.live().phase()
     }
 
     /// The request id as text.

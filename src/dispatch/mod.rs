@@ -10,12 +10,13 @@ mod late;
 mod relay;
 mod retry;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::poll_fn;
 use http::Response;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::response::Parts;
@@ -28,6 +29,7 @@ use self::late::Late;
 pub use self::relay::{Relay, RelayError};
 use crate::api::Endpoint;
 use crate::api::scan::Fields;
+use crate::live::Phase;
 use crate::plan::{RouteIx, WorkerIx};
 use crate::upstream::headers::X_SMG_ROUTING_KEY;
 
@@ -153,12 +155,17 @@ async fn advance(
     state: &mut State,
     release: Option<Duration>,
 ) -> Progress {
-    let ending = call.live().ending();
-    tokio::select! {
-        biased;
-        progress = attempts(call, job, state, release) => progress,
-        () = ending => Progress::Failed(CallError::Ending),
-    }
+    let live = call.live();
+    let mut attempts = pin!(attempts(call, job, state, release));
+    poll_fn(|cx| {
+        let progress = attempts.as_mut().poll(cx);
+        // Whoever serves the connection wakes it when the grace period is over.
+        if progress.is_pending() && live.phase() == Phase::Ending {
+            return Poll::Ready(Progress::Failed(CallError::Ending));
+        }
+        progress
+    })
+    .await
 }
 
 async fn attempts(
@@ -169,7 +176,7 @@ async fn attempts(
 ) -> Progress {
     loop {
         let tried = match state.held.take() {
-            Some(held) => attempt::resume(call, job, held).await,
+            Some(held) => Box::pin(attempt::resume(call, job, held)).await,
             None => attempt::attempt(call, job, state, release).await,
         };
         let failure = match tried {
@@ -188,7 +195,7 @@ async fn attempts(
             Tried::Refused(held) => retry::Failed::Refused(Box::new(held)),
             Tried::Failed { worker, error } => retry::Failed::Error(worker, error),
         };
-        match retry::next(call, job, state, failure).await {
+        match Box::pin(retry::next(call, job, state, failure)).await {
             retry::Next::Again => {}
             retry::Next::Final(progress) => return progress,
         }

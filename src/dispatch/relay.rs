@@ -21,11 +21,10 @@ use super::call::{Call, Routed};
 use super::error::{CallError, Deadline};
 use crate::api::{Endpoint, error, sse, usage};
 use crate::base::clock;
+use crate::live::Phase;
 use crate::plan::Timeouts;
 use crate::state::InFlight;
 use crate::upstream::Answer;
-
-type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What is sent on a silent event stream.
 pub(super) const KEEPALIVE: &[u8] = b": keep-alive\n\n";
@@ -62,7 +61,6 @@ pub struct Relay {
     /// The worker has sent an error frame; no frame of ours follows it.
     failed: bool,
     timer: Option<Pin<Box<Sleep>>>,
-    ending: Option<Ending>,
 }
 
 impl Relay {
@@ -136,7 +134,6 @@ impl Relay {
             boundary: false,
             failed: false,
             timer: None,
-            ending: None,
             call: Some(call),
         }
     }
@@ -250,10 +247,9 @@ impl Relay {
         let Some(call) = self.call.as_ref() else {
             return Poll::Pending;
         };
-        let (started, live) = (call.started, call.live());
+        let started = call.started;
         let last = call.routed.as_ref().and_then(|routed| routed.last_event);
-        let ending = self.ending.get_or_insert_with(|| Box::pin(live.ending()));
-        if ending.as_mut().poll(cx).is_ready() {
+        if call.phase() == Phase::Ending {
             return Poll::Ready(Silence::Over(CallError::Ending));
         }
         loop {

@@ -117,7 +117,8 @@ impl Live {
         self.phase_changed.subscribe()
     }
 
-    /// Ready once the grace period is over and what is left must end.
+    /// Ready once the grace period is over and what is left must end. Whoever polls requests polls
+    /// this too, and the requests look at the phase: one waiter per connection, not per request.
     pub fn ending(self: Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
         let mut phases = self.phases();
         async move {
@@ -157,8 +158,8 @@ pub struct CallGuard(Arc<Live>);
 
 impl CallGuard {
     /// The handle that counts it.
-    pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.0)
+    pub fn live(&self) -> &Arc<Live> {
+        &self.0
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
+use crate::api::Endpoint;
 use crate::plan::{Plan, Route, RouteIx, Worker, WorkerIx};
 use crate::state::{
     Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, ModelCell, ModelKey, RouteCell,
@@ -32,7 +33,7 @@ pub struct Snapshot {
 }
 
 /// Cells and prebuilt values of one worker membership.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WorkerParts {
     /// Load and counters.
     pub cell: Arc<WorkerCell>,
@@ -40,6 +41,8 @@ pub struct WorkerParts {
     pub health: Arc<HealthCell>,
     /// Connections.
     pub conns: Arc<ConnPool>,
+    /// Request targets by [`Endpoint::index`]: the base path, then the endpoint's.
+    pub targets: [Uri; Endpoint::ALL.len()],
     /// The `host` header.
     pub host: HeaderValue,
     /// The `authorization` header, where the worker has a key.
@@ -206,6 +209,12 @@ impl WorkerParts {
                 .health
                 .get_or_insert(&key, || HealthCell::new(initial())),
             conns: cells.conns.get_or_insert(&conn_key, ConnPool::default),
+            targets: Endpoint::ALL.map(|endpoint| {
+                let target = format!("{}{}", worker.base_path, endpoint.path());
+                target
+                    .parse()
+                    .unwrap_or_else(|_| Uri::from_static(endpoint.path()))
+            }),
             host: HeaderValue::try_from(&*worker.authority)
                 .unwrap_or_else(|_| HeaderValue::from_static("worker")),
             authorization: worker.api_key.as_ref().and_then(|key| {

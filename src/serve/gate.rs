@@ -29,7 +29,6 @@ impl Peer {
 }
 
 /// What the requests of one connection share.
-#[derive(Clone)]
 pub(crate) struct Gate {
     /// Where the snapshot is.
     pub(crate) live: Arc<Live>,

@@ -29,14 +29,8 @@ pub(crate) fn choose(
 fn make(prefix: &str) -> HeaderValue {
     let mut id = Vec::with_capacity(prefix.len() + LENGTH);
     id.extend_from_slice(prefix.as_bytes());
-    for _ in 0..LENGTH {
-        id.push(
-            ALPHABET
-                .get(fastrand::usize(..ALPHABET.len()))
-                .copied()
-                .unwrap_or(b'0'),
-        );
-    }
+    let mut rng = fastrand::Rng::new();
+    id.extend((0..LENGTH).map(|_| ALPHABET[rng.usize(..ALPHABET.len())]));
     HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("req-0"))
 }
 

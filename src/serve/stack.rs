@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
@@ -31,7 +32,7 @@ type Layered = BoxCloneService<Arrival, Response<Body>, Infallible>;
 /// Serves the requests of one connection.
 #[derive(Clone)]
 pub(crate) struct Stack {
-    gate: Gate,
+    gate: Arc<Gate>,
     inner: Inner,
 }
 
@@ -44,7 +45,10 @@ enum Inner {
 
 /// Builds the stack of a connection, outermost layer first.
 pub(crate) fn build(gate: Gate) -> Stack {
-    let core = Core { gate: gate.clone() };
+    let gate = Arc::new(gate);
+    let core = Core {
+        gate: Arc::clone(&gate),
+    };
     let inner = match &gate.listener.cors {
         None => Inner::Plain(
             ServiceBuilder::new()
@@ -74,14 +78,14 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         let version = request.version();
         let (head, body) = request.into_parts();
         let arrival = enter(&self.gate, head, body);
-        let live = std::sync::Arc::clone(&self.gate.live);
+        let gate = Arc::clone(&self.gate);
         let mut inner = self.inner.clone();
         Box::pin(async move {
             let mut response = match &mut inner {
                 Inner::Plain(service) => service.call(arrival).await?,
                 Inner::Cors(service) => service.call(arrival).await?,
             };
-            if version < Version::HTTP_2 && live.phase() >= Phase::Draining {
+            if version < Version::HTTP_2 && gate.live.phase() >= Phase::Draining {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -129,7 +133,7 @@ fn enter(gate: &Gate, head: http::request::Parts, body: Incoming) -> Arrival {
 /// What lies inside the layers: checks of the head, then the endpoint.
 #[derive(Clone)]
 pub(crate) struct Core {
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 impl Service<Arrival> for Core {
@@ -142,7 +146,7 @@ impl Service<Arrival> for Core {
     }
 
     fn call(&mut self, arrival: Arrival) -> Self::Future {
-        let gate = self.gate.clone();
+        let gate = Arc::clone(&self.gate);
         Box::pin(async move { Ok(route(&gate, arrival).await) })
     }
 }
@@ -181,19 +185,27 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     if let Err(refusal) = intake::check_declared(&body, max) {
         return refusal.into_response(call);
     }
+    // What is rare is boxed, so that the future of an inference request stays small.
     match found.goal {
         Goal::Inference(endpoint) => endpoint::inference(gate, call, endpoint, headers, body).await,
         Goal::Models => endpoint::models(call),
         Goal::Model(id) => endpoint::model(call, id),
-        Goal::Ask(question) => endpoint::ask(call, question).await,
-        Goal::EngineMetrics => endpoint::engine_metrics(call).await,
+        Goal::Ask(question) => Box::pin(endpoint::ask(call, question)).await,
+        Goal::EngineMetrics => Box::pin(endpoint::engine_metrics(call)).await,
         Goal::Alive => endpoint::alive(call),
         Goal::Ready => endpoint::ready(gate, call),
-        Goal::FlushCache => endpoint::flush_cache(call).await,
-        Goal::Loads => endpoint::loads(call).await,
+        Goal::FlushCache => Box::pin(endpoint::flush_cache(call)).await,
+        Goal::Loads => Box::pin(endpoint::loads(call)).await,
         Goal::Workers => endpoint::workers(call, uri.query().unwrap_or_default()),
         Goal::Worker(id) => endpoint::worker(call, id),
-        Goal::Reload => endpoint::reload(gate, call, uri.query().unwrap_or_default()).await,
+        Goal::Reload => {
+            Box::pin(endpoint::reload(
+                gate,
+                call,
+                uri.query().unwrap_or_default(),
+            ))
+            .await
+        }
         Goal::Config => endpoint::config(gate, call),
         Goal::ConfigStatus => endpoint::config_status(gate, call),
         Goal::Snapshots => endpoint::snapshots(gate, call),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -200,14 +200,4 @@ impl Drop for Answer {
             self.finish(clock::now());
         }
     }
-}
-
-/// The request target for `path` at `worker`: its base path, then the path.
-pub fn target(worker: WorkerRef<'_>, path: &'static str) -> Uri {
-    if worker.plan.base_path.is_empty() {
-        return Uri::from_static(path);
-    }
-    format!("{}{path}", worker.plan.base_path)
-        .parse()
-        .unwrap_or_else(|_| Uri::from_static(path))
 }

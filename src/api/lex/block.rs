@@ -3,13 +3,11 @@
 //! In dense text (code, many short messages, tool schemas) this costs a fixed few operations per
 //! block, where a search from one quote to the next would pay for every one of them.
 
-/// Where in 64 bytes the bytes stand that matter, one bit each, the first byte lowest.
-pub(super) struct Block {
-    pub(super) quotes: u64,
-    pub(super) backslashes: u64,
-    /// Brackets, braces, and a few bytes that have no place outside of strings.
-    pub(super) brackets: u64,
-}
+use wide::u8x16;
+
+/// 64 bytes, ready to be asked where the bytes stand that matter: one bit each, the first byte
+/// lowest. Inside a long string nobody asks for brackets, and then they cost nothing.
+pub(super) struct Block(Lanes);
 
 impl Block {
     pub(super) const LEN: usize = 64;
@@ -19,38 +17,55 @@ impl Block {
     pub(super) fn load(bytes: &[u8], at: usize) -> Option<Self> {
         let rest = bytes.get(at..)?;
         if let Some(block) = rest.first_chunk() {
-            return Some(Self::of(block));
+            return Some(Self(Lanes::of(block)));
         }
         if rest.is_empty() {
             return None;
         }
         let mut padded = [b' '; Self::LEN];
         padded[..rest.len()].copy_from_slice(rest);
-        Some(Self::of(&padded))
+        Some(Self(Lanes::of(&padded)))
     }
 
     #[inline]
-    fn of(block: &[u8; Self::LEN]) -> Self {
-        // First in a form that becomes vector code: one class bit per kind in each byte. `|0x26`
-        // makes 0x7f of all four brackets, and of `Y`, `_` and `y`.
-        let classes = block.map(|byte| {
-            u8::from(byte == b'"')
-                | u8::from(byte == b'\\') << 1
-                | u8::from(byte | 0x26 == 0x7f) << 2
-        });
-        let (mut quotes, mut backslashes, mut brackets) = (0, 0, 0);
-        let (words, _) = classes.as_chunks();
-        for (at, word) in words.iter().enumerate() {
-            let word = u64::from_le_bytes(*word);
-            quotes |= gather(word) << (8 * at);
-            backslashes |= gather(word >> 1) << (8 * at);
-            brackets |= gather(word >> 2) << (8 * at);
-        }
-        Self {
-            quotes,
-            backslashes,
-            brackets,
-        }
+    pub(super) fn quotes(&self) -> u64 {
+        self.0.equal(b'"')
+    }
+
+    #[inline]
+    pub(super) fn backslashes(&self) -> u64 {
+        self.0.equal(b'\\')
+    }
+
+    /// Brackets, braces, and a few bytes that have no place outside of strings: `|0x26` makes 0x7f
+    /// of all four brackets, and of `Y`, `_` and `y`.
+    #[inline]
+    pub(super) fn brackets(&self) -> u64 {
+        self.0.equal_with(0x26, 0x7f)
+    }
+}
+
+/// The bytes as vectors.
+struct Lanes([u8x16; 4]);
+
+impl Lanes {
+    #[inline]
+    fn of(block: &[u8; Block::LEN]) -> Self {
+        let (lanes, _) = block.as_chunks::<16>();
+        Self(std::array::from_fn(|at| u8x16::new(lanes[at])))
+    }
+
+    #[inline]
+    fn equal(&self, byte: u8) -> u64 {
+        let wanted = u8x16::splat(byte);
+        let mask = |at: usize| u64::from(self.0[at].simd_eq(wanted).to_bitmask());
+        mask(0) | mask(1) << 16 | mask(2) << 32 | mask(3) << 48
+    }
+
+    #[inline]
+    fn equal_with(&self, bits: u8, byte: u8) -> u64 {
+        let bits = u8x16::splat(bits);
+        Self(self.0.map(|lane| lane | bits)).equal(byte)
     }
 }
 
@@ -77,12 +92,6 @@ impl Escapes {
         self.carry = (series & backslashes) >> 63;
         escaped
     }
-}
-
-/// The lowest bit of each byte of `word`, gathered into eight bits.
-#[inline]
-const fn gather(word: u64) -> u64 {
-    (word & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 /// Each bit the xor of itself and all lower ones: between pairs of bits, ones.

@@ -209,17 +209,25 @@ pub(crate) fn string_end(bytes: &[u8], at: usize) -> Result<(usize, bool), Fault
     Ok((escaped_string_end(bytes, found)?, true))
 }
 
+/// Blocks of a string without quote and backslash after which the rest of it is searched instead.
+/// No escape hangs over from such a block.
+const QUIET: u32 = 4;
+
 /// As [`string_end`] for text full of escapes.
 fn escaped_string_end(bytes: &[u8], mut at: usize) -> Result<usize, Fault> {
     let mut escapes = Escapes::default();
+    let mut quiet = 0;
     while let Some(block) = Block::load(bytes, at) {
-        let quotes = block.quotes & !escapes.escaped(block.backslashes);
+        let backslashes = block.backslashes();
+        let quotes = block.quotes() & !escapes.escaped(backslashes);
         if quotes != 0 {
             return Ok(at + quotes.trailing_zeros() as usize);
         }
         at += Block::LEN;
-        if block.backslashes == 0 {
+        quiet = if backslashes == 0 { quiet + 1 } else { 0 };
+        if quiet >= QUIET {
             at = quote_or_escape(bytes, at).ok_or(Fault::Syntax(bytes.len()))?;
+            quiet = 0;
         }
     }
     Err(Fault::Syntax(bytes.len()))
@@ -247,12 +255,26 @@ fn container_end(bytes: &[u8], mut at: usize, outer: u32) -> Result<usize, Fault
     let mut escapes = Escapes::default();
     // All ones while a string is open, else zero.
     let mut open_string: u64 = 0;
+    let mut quiet = 0;
     while let Some(block) = Block::load(bytes, at) {
-        let quotes = block.quotes & !escapes.escaped(block.backslashes);
+        let backslashes = block.backslashes();
+        let quotes = block.quotes() & !escapes.escaped(backslashes);
+        if open_string != 0 && quotes == 0 {
+            at += Block::LEN;
+            // Some blocks in which nothing happens are a sign of more to come.
+            quiet = if backslashes == 0 { quiet + 1 } else { 0 };
+            if quiet >= QUIET {
+                at = quote_or_escape(bytes, at).ok_or(Fault::Syntax(bytes.len()))?;
+                quiet = 0;
+            }
+            continue;
+        }
+        quiet = 0;
         // From each opening quote to the byte before its closing one.
         let strings = prefix_xor(quotes) ^ open_string;
-        let stray = block.backslashes & !strings;
-        let mut brackets = block.brackets & !strings & below_lowest(stray);
+        let stray = backslashes & !strings;
+        let all_brackets = block.brackets();
+        let mut brackets = all_brackets & !strings & below_lowest(stray);
         while brackets != 0 {
             let found = at + brackets.trailing_zeros() as usize;
             brackets &= brackets - 1;
@@ -283,16 +305,8 @@ fn container_end(bytes: &[u8], mut at: usize, outer: u32) -> Result<usize, Fault
         }
         open_string = if strings >> 63 == 1 { u64::MAX } else { 0 };
         at += Block::LEN;
-        // A block in which nothing happens is a sign of more to come.
-        if block.quotes | block.backslashes == 0 {
-            let next = if open_string != 0 {
-                quote_or_escape(bytes, at)
-            } else if block.brackets == 0 {
-                structural_far(bytes, at)
-            } else {
-                continue;
-            };
-            at = next.ok_or(Fault::Syntax(bytes.len()))?;
+        if open_string == 0 && quotes | backslashes | all_brackets == 0 {
+            at = structural_far(bytes, at).ok_or(Fault::Syntax(bytes.len()))?;
         }
     }
     Err(Fault::Syntax(bytes.len()))

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use hyper::rt::Executor;
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::base::task;
+use crate::live::Live;
 use crate::serve::gate::Gate;
 use crate::serve::guarded::{Deadlines, Guarded};
 use crate::serve::stack;
@@ -18,9 +20,9 @@ use crate::serve::stack;
 /// Bytes of a head of HTTP/2.
 const H2_HEADER_LIST: u32 = 64 * 1024;
 
-/// Runs the streams of an HTTP/2 connection.
-#[derive(Clone, Copy)]
-struct Streams;
+/// Runs the streams of an HTTP/2 connection, each a task of its own.
+#[derive(Clone)]
+struct Streams(Arc<Live>);
 
 impl<F> Executor<F> for Streams
 where
@@ -28,8 +30,16 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
+        let ending = Arc::clone(&self.0).ending();
         task::spawn("stream", async move {
-            stream.await;
+            let (mut stream, mut ending) = (pin!(stream), pin!(ending));
+            let mut ended = false;
+            poll_fn(|cx| {
+                // Polled for the wake-up alone: the request looks at the phase by itself.
+                ended = ended || ending.as_mut().poll(cx).is_ready();
+                stream.as_mut().poll(cx).map(drop)
+            })
+            .await;
         });
     }
 }
@@ -46,8 +56,10 @@ where
         idle: limits.idle_timeout,
         write: limits.write_timeout,
     };
-    let guarded = Guarded::new(stream, deadlines, std::sync::Arc::clone(&gate.busy));
-    let mut builder = auto::Builder::new(Streams);
+    let guarded = Guarded::new(stream, deadlines, Arc::clone(&gate.busy));
+    let mut ending = pin!(Arc::clone(&gate.live).ending());
+    let mut ended = false;
+    let mut builder = auto::Builder::new(Streams(Arc::clone(&gate.live)));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -71,11 +83,15 @@ where
                 }
                 return Poll::Ready(());
             }
-            if draining || closed.as_mut().poll(cx).is_pending() {
+            if !draining && closed.as_mut().poll(cx).is_ready() {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            } else if !ended && ending.as_mut().poll(cx).is_ready() {
+                // The requests look at the phase themselves, once they are polled.
+                ended = true;
+            } else {
                 return Poll::Pending;
             }
-            draining = true;
-            connection.as_mut().graceful_shutdown();
         }
     })
     .await;
