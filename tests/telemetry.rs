@@ -1,10 +1,13 @@
-//! Logging of a whole process: what it writes to a pipe, up to its very last line.
+//! Logging and metrics of a whole process: what it writes to a pipe, up to its very last line, and
+//! what it counts.
 
 use std::process::Command;
 use std::time::Duration;
 
 use smg::telemetry::access::{self, Access};
+use smg::telemetry::event::{ConfigApplied, ConfigRejected, ConfigUnchanged, Trigger};
 use smg::telemetry::log::{self, Format, LogError, Rotate, Settings};
+use smg::telemetry::metrics;
 use tracing::Level;
 
 const LINES: usize = 5000;
@@ -92,4 +95,51 @@ fn a_process_says_everything_before_it_ends() {
         ),
         "{last:?}"
     );
+}
+
+/// Nobody else in this process touches these series: the recorder is the process's.
+#[test]
+fn loads_of_the_configuration_are_counted_by_their_end() {
+    metrics::install(metrics::default_buckets()).unwrap();
+    let shows = |line: &str| {
+        let text = metrics::render();
+        assert!(
+            text.lines().any(|found| found == line),
+            "no `{line}` in\n{text}"
+        );
+    };
+    let applied = ConfigApplied {
+        trigger: Trigger::Start,
+        generation: 1,
+        sha256: "00",
+        changes: "",
+    };
+    applied.emit();
+    assert!(!metrics::render().contains("smg_config_reloads_total{"));
+    shows("smg_config_generation 1");
+    shows("smg_config_synchronized 1");
+    ConfigRejected {
+        trigger: Trigger::Signal,
+        errors: 2,
+        first: "x",
+    }
+    .emit();
+    shows("smg_config_synchronized 0");
+    shows("smg_config_last_reload_successful 0");
+    shows("smg_config_generation 1");
+    shows("smg_config_reloads_total{trigger=\"signal\",result=\"rejected\"} 1");
+    ConfigApplied {
+        trigger: Trigger::File,
+        generation: 2,
+        ..applied
+    }
+    .emit();
+    ConfigUnchanged {
+        trigger: Trigger::Admin,
+    }
+    .emit();
+    shows("smg_config_generation 2");
+    shows("smg_config_last_reload_successful 1");
+    shows("smg_config_reloads_total{trigger=\"file\",result=\"applied\"} 1");
+    shows("smg_config_reloads_total{trigger=\"admin\",result=\"unchanged\"} 1");
 }

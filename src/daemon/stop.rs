@@ -55,7 +55,7 @@ async fn gracefully(live: &Live, listeners: &Listeners, grace: Duration) -> bool
 
     live.enter(Phase::Draining);
     listeners.close();
-    if timeout_at(begun + grace, nothing_in_flight(live, listeners))
+    if timeout_at(begun + grace, last_call(live, listeners))
         .await
         .is_ok()
     {
@@ -63,18 +63,20 @@ async fn gracefully(live: &Live, listeners: &Listeners, grace: Duration) -> bool
     }
     tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "grace period is over");
     live.enter(Phase::Ending);
-    timeout_at(
-        Instant::now() + LAST_WORDS,
-        nothing_in_flight(live, listeners),
-    )
-    .await
-    .ok();
+    timeout_at(Instant::now() + LAST_WORDS, last_call(live, listeners))
+        .await
+        .ok();
     false
 }
 
-/// Waits until no call is left, and no connection: an answer that has been handed over may still be
-/// on its way to a client that reads slowly.
-async fn nothing_in_flight(live: &Live, listeners: &Listeners) {
+/// Waits until no call is left, and then no connection: an answer that has been handed over may
+/// still be on its way to a client that reads slowly. Kept connections are closed in between, not
+/// before, since a request may come on them.
+async fn last_call(live: &Live, listeners: &Listeners) {
+    while live.calls() > 0 {
+        sleep(LOOK).await;
+    }
+    live.enter(Phase::Closing);
     while live.calls() > 0 || listeners.connections() > 0 {
         sleep(LOOK).await;
     }

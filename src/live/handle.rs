@@ -22,8 +22,10 @@ pub enum Phase {
     Settling = 1,
     /// Listeners are closed; requests in flight end.
     Draining = 2,
+    /// None is left; connections are closed.
+    Closing = 3,
     /// The grace period is over: what is left ends now.
-    Ending = 3,
+    Ending = 4,
 }
 
 /// The current snapshot. Readers load it once per request; only [`Live::publish`] replaces it.
@@ -102,6 +104,7 @@ impl Live {
             0 => Phase::Running,
             1 => Phase::Settling,
             2 => Phase::Draining,
+            3 => Phase::Closing,
             _ => Phase::Ending,
         }
     }

@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::gate::Standing;
 use crate::dispatch::{Answered, Call, RelayError};
 
 /// What a client gets. It holds the call, whose end is logged and counted when the body is dropped,
@@ -60,19 +61,19 @@ impl Body {
 
 /// A request under way on a connection.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<AtomicUsize>);
+pub(crate) struct Busy(Arc<Standing>);
 
 impl Busy {
-    /// Counts a request on the connection that `count` belongs to.
-    pub(crate) fn start(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+    /// Counts a request on the connection that stands so.
+    pub(crate) fn start(standing: &Arc<Standing>) -> Self {
+        standing.busy.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(standing))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crate::live::{Admin, Live};
 use crate::plan::Listener;
@@ -28,6 +28,17 @@ impl Peer {
     }
 }
 
+/// How a connection stands.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// Requests under way.
+    pub(crate) busy: AtomicUsize,
+    /// It speaks HTTP/2.
+    pub(crate) multiplexed: AtomicBool,
+    /// Its listener is gone: the next answer is the last.
+    pub(crate) ending: AtomicBool,
+}
+
 /// What the requests of one connection share.
 pub(crate) struct Gate {
     /// Where the snapshot is.
@@ -38,6 +49,6 @@ pub(crate) struct Gate {
     pub(crate) listener: Arc<Listener>,
     /// The other end.
     pub(crate) peer: Peer,
-    /// Requests under way on this connection.
-    pub(crate) busy: Arc<AtomicUsize>,
+    /// How this connection stands.
+    pub(crate) standing: Arc<Standing>,
 }

@@ -5,13 +5,14 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
 
+use super::gate::Standing;
 use crate::base::clock;
 
 /// The deadlines; zero is off.
@@ -38,11 +39,10 @@ enum Waiting {
 pub(crate) struct Guarded<S> {
     stream: S,
     deadlines: Deadlines,
-    /// Requests under way; while there are any, only writes are timed.
-    busy: Arc<AtomicUsize>,
+    /// While there are requests under way, only writes are timed. Frames of HTTP/2 come without
+    /// requests too, so its heads are not timed.
+    standing: Arc<Standing>,
     waiting: Option<Waiting>,
-    /// Frames of HTTP/2 come without requests too, so its heads are not timed.
-    multiplexed: bool,
     fresh: bool,
     stalled: Option<Instant>,
     read_timer: Timer,
@@ -71,14 +71,13 @@ impl Timer {
 }
 
 impl<S> Guarded<S> {
-    /// Guards `stream`; `busy` counts its requests under way.
-    pub(crate) fn new(stream: S, deadlines: Deadlines, busy: Arc<AtomicUsize>) -> Self {
+    /// Guards `stream`, which stands so.
+    pub(crate) fn new(stream: S, deadlines: Deadlines, standing: Arc<Standing>) -> Self {
         Self {
             stream,
             deadlines,
-            busy,
+            standing,
             waiting: None,
-            multiplexed: false,
             fresh: true,
             stalled: None,
             read_timer: Timer::default(),
@@ -86,27 +85,34 @@ impl<S> Guarded<S> {
         }
     }
 
+    fn is_busy(&self) -> bool {
+        self.standing.busy.load(Ordering::Relaxed) > 0
+    }
+
     fn came(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
         if std::mem::take(&mut self.fresh) {
-            self.multiplexed = bytes.starts_with(b"PRI");
+            let multiplexed = bytes.starts_with(b"PRI");
+            self.standing
+                .multiplexed
+                .store(multiplexed, Ordering::Relaxed);
         }
-        if self.busy.load(Ordering::Relaxed) > 0 {
+        if self.is_busy() {
             return;
         }
         let now = clock::now();
         self.waiting = Some(match self.waiting {
             Some(Waiting::Head(since)) => Waiting::Head(since),
-            _ if self.multiplexed => Waiting::Idle(now),
+            _ if self.standing.multiplexed.load(Ordering::Relaxed) => Waiting::Idle(now),
             _ => Waiting::Head(now),
         });
     }
 
     /// Pending, or an error once the connection has waited too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.busy.load(Ordering::Relaxed) > 0 {
+        if self.is_busy() {
             self.waiting = None;
             return Poll::Pending;
         }
@@ -223,8 +229,9 @@ mod tests {
     #[tokio::test]
     async fn a_connection_with_a_request_under_way_is_left_alone() {
         let (mut client, server) = tokio::io::duplex(64);
-        let busy = Arc::new(AtomicUsize::new(1));
-        let mut guarded = Guarded::new(server, DEADLINES, busy);
+        let standing = Arc::<Standing>::default();
+        standing.busy.store(1, Ordering::Relaxed);
+        let mut guarded = Guarded::new(server, DEADLINES, standing);
         let mut byte = [0];
         let quiet = tokio::time::timeout(DEADLINES.idle * 2, guarded.read_exact(&mut byte)).await;
         assert!(quiet.is_err(), "nothing ends while the request is served");

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
@@ -23,8 +24,8 @@ use super::request_id;
 use super::routes::{self, Goal};
 use crate::api::error::ErrorCode;
 use crate::dispatch::Call;
-use crate::live::Phase;
-use crate::plan::Limits;
+use crate::live::{Phase, Snapshot};
+use crate::plan::{Cors, Limits};
 use crate::telemetry::access;
 
 type Layered = BoxCloneService<Arrival, Response<Body>, Infallible>;
@@ -43,13 +44,19 @@ enum Inner {
     Cors(Layered),
 }
 
-/// Builds the stack of a connection, outermost layer first.
+/// Builds the stack of a connection.
 pub(crate) fn build(gate: Gate) -> Stack {
     let gate = Arc::new(gate);
+    let inner = layers(&gate, gate.listener.cors.as_ref());
+    Stack { gate, inner }
+}
+
+/// The layers under these cross-origin rules, outermost first.
+fn layers(gate: &Arc<Gate>, cors: Option<&Cors>) -> Inner {
     let core = Core {
-        gate: Arc::clone(&gate),
+        gate: Arc::clone(gate),
     };
-    let inner = match &gate.listener.cors {
+    match cors {
         None => Inner::Plain(
             ServiceBuilder::new()
                 // Outermost: a panic in any layer must not take the connection down.
@@ -64,8 +71,20 @@ pub(crate) fn build(gate: Gate) -> Stack {
                 .service(core)
                 .boxed_clone(),
         ),
-    };
-    Stack { gate, inner }
+    }
+}
+
+impl Stack {
+    /// The layers for a request that sees this snapshot. Of all that a listener is, only the
+    /// cross-origin rules may change while a connection is kept.
+    fn layers(&self, snapshot: &Snapshot) -> Inner {
+        let own = &self.gate.listener;
+        let mut listeners = snapshot.plan.listeners.iter();
+        match listeners.find(|listener| listener.name == own.name) {
+            Some(now) if now.cors != own.cors => layers(&self.gate, now.cors.as_ref()),
+            _ => self.inner.clone(),
+        }
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Stack {
@@ -74,18 +93,20 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let busy = Busy::start(&self.gate.busy);
+        let busy = Busy::start(&self.gate.standing);
         let version = request.version();
         let (head, body) = request.into_parts();
         let arrival = enter(&self.gate, head, body);
         let gate = Arc::clone(&self.gate);
-        let mut inner = self.inner.clone();
+        let mut inner = self.layers(&arrival.call.snapshot);
         Box::pin(async move {
             let mut response = match &mut inner {
                 Inner::Plain(service) => service.call(arrival).await?,
                 Inner::Cors(service) => service.call(arrival).await?,
             };
-            if version < Version::HTTP_2 && gate.live.phase() >= Phase::Draining {
+            let last = gate.live.phase() >= Phase::Draining
+                || gate.standing.ending.load(Ordering::Relaxed);
+            if version < Version::HTTP_2 && last {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));

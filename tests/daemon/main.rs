@@ -20,3 +20,23 @@ mod harness;
 mod lifecycle;
 #[cfg(test)]
 mod sdk;
+
+// What is changed while it runs, and how it begins and ends.
+#[cfg(test)]
+mod control_plane;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod idle;
+#[cfg(test)]
+mod listeners;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod notify;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod removal;
+#[cfg(test)]
+mod watch;

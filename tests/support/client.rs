@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -102,24 +103,40 @@ enum Sender {
 
 impl Connection {
     pub(crate) async fn h1(to: SocketAddr) -> Self {
-        let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
-        let (sender, connection) = http1::handshake(io).await.unwrap();
+        Self::h1_over(TcpStream::connect(to).await.unwrap(), &to.to_string()).await
+    }
+
+    /// HTTP/1.1 over a connection that is open already; `host` is what its requests name.
+    pub(crate) async fn h1_over(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+    ) -> Self {
+        let (sender, connection) = http1::handshake(TokioIo::new(io)).await.unwrap();
         let task = tokio::spawn(connection).abort_handle();
         Self {
             sender: Sender::Http1(sender),
-            host: to.to_string(),
+            host: host.to_owned(),
             task,
         }
     }
 
     /// HTTP/2 with prior knowledge.
     pub(crate) async fn h2(to: SocketAddr) -> Self {
-        let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        Self::h2_over(TcpStream::connect(to).await.unwrap(), &to.to_string()).await
+    }
+
+    /// HTTP/2 over a connection that is open already; `host` is what its requests name.
+    pub(crate) async fn h2_over(
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+    ) -> Self {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+            .await
+            .unwrap();
         let task = tokio::spawn(connection).abort_handle();
         Self {
             sender: Sender::Http2(sender),
-            host: to.to_string(),
+            host: host.to_owned(),
             task,
         }
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::metrics::Samples;
 use super::process::{self, Process};
-use super::{get, post};
+use super::{eventually, get, post};
 
 /// The head of most test configurations: a listener for everything and one for the metrics.
 pub(crate) const LISTENERS: &str = r#"
@@ -52,7 +52,11 @@ impl Smg {
 
     /// The same, with flags or variables added to the command.
     pub(crate) async fn start_with(toml: &str, prepare: impl FnOnce(&mut Command)) -> Self {
-        let folder = folder_with(toml);
+        Self::start_in(folder_with(toml), prepare).await
+    }
+
+    /// The same with a folder in which `smg.toml` is there already, whatever it is.
+    pub(crate) async fn start_in(folder: TempDir, prepare: impl FnOnce(&mut Command)) -> Self {
         let mut command = command();
         command.arg("--config").arg(folder.path().join("smg.toml"));
         prepare(&mut command);
@@ -82,17 +86,24 @@ impl Smg {
         output
     }
 
-    /// Where the listener of this name listens now. Panics if the log never said so.
+    /// Where the listener of this name listens now. Panics if the log never said so; what a reload
+    /// has opened may take a moment to be there.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
-        let output = self.process.output();
-        let lines = output
-            .iter()
-            .rev()
-            .filter(|line| message(line) == Some("listening"));
-        lines
-            .filter(|line| field(line, "listener").as_deref() == Some(listener))
-            .find_map(|line| field(line, "address")?.parse().ok())
+        let addresses = self.addresses(listener);
+        *addresses
+            .last()
             .unwrap_or_else(|| panic!("no address of listener {listener} in the log"))
+    }
+
+    /// Where the listener of this name has listened so far, latest last.
+    pub(crate) fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        let output = self.process.output();
+        output
+            .iter()
+            .filter(|line| message(line) == Some("listening"))
+            .filter(|line| field(line, "listener").as_deref() == Some(listener))
+            .filter_map(|line| field(line, "address")?.parse().ok())
+            .collect()
     }
 
     /// Where clients connect: the listener `main`.
@@ -127,6 +138,34 @@ impl Smg {
             status: answer.status,
             body: answer.json(),
         }
+    }
+
+    /// What `GET /admin/config/status` on `main` says.
+    pub(crate) async fn status(&self) -> Value {
+        get(self.main(), "/admin/config/status").await.json()
+    }
+
+    /// Waits until this generation is the live one.
+    #[track_caller]
+    pub(crate) fn serves(&self, generation: u64) -> impl Future<Output = ()> {
+        let main = self.main();
+        eventually(START, async move || {
+            let status = get(main, "/admin/config/status").await.json();
+            status["live"]["generation"] == generation
+        })
+    }
+
+    /// Replaces the file, reloads, and returns the generation that serves it. Panics unless it was
+    /// accepted.
+    pub(crate) async fn apply(&self, toml: &str) -> u64 {
+        self.rewrite(toml);
+        let reload = self.reload().await;
+        // The watcher may have been first.
+        assert!(
+            matches!(reload.result(), "applied" | "unchanged"),
+            "{reload:?}"
+        );
+        reload.generation().unwrap()
     }
 
     pub(crate) fn sighup(&self) {

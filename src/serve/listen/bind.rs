@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
@@ -36,11 +39,15 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds `address`. A unix socket comes with the guard of its file.
+/// Binds `address`, also where one of our sockets of `leaving`, which will be closed soon, is in the
+/// way: `0.0.0.0:80` takes over from `127.0.0.1:80`. A unix socket comes with the guard of its file.
 ///
 /// # Errors
 /// What the system says.
-pub(super) async fn bind(address: &Address) -> io::Result<(Bound, Option<SocketFile>)> {
+pub(super) async fn bind(
+    address: &Address,
+    leaving: &[Arc<Bound>],
+) -> io::Result<(Bound, Option<SocketFile>)> {
     match address {
         Address::Unix { path, mode } => {
             let (socket, file) = unix(path, *mode)?;
@@ -49,13 +56,7 @@ pub(super) async fn bind(address: &Address) -> io::Result<(Bound, Option<SocketF
         Address::Tcp { host, port } => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
             for address in lookup_host((&**host, *port)).await? {
-                let socket = if address.is_ipv4() {
-                    TcpSocket::new_v4()
-                } else {
-                    TcpSocket::new_v6()
-                }?;
-                socket.set_reuseaddr(true)?;
-                match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+                match listen(address).or_else(|error| take_over(address, leaving, error)) {
                     Ok(listener) => return Ok((Bound::Tcp(listener), None)),
                     Err(error) => last = error,
                 }
@@ -63,6 +64,53 @@ pub(super) async fn bind(address: &Address) -> io::Result<(Bound, Option<SocketF
             Err(last)
         }
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = unbound(address)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Listens beside those of our sockets that have the port and are about to go. Sharing is allowed
+/// for this moment only: a port that anybody of our user may share is no port to rely on.
+fn take_over(
+    address: SocketAddr,
+    leaving: &[Arc<Bound>],
+    refused: io::Error,
+) -> io::Result<TcpListener> {
+    let rivals: Vec<SockRef<'_>> = leaving
+        .iter()
+        .filter_map(|bound| bound.on_port(address.port()))
+        .collect();
+    if refused.kind() != io::ErrorKind::AddrInUse || rivals.is_empty() {
+        return Err(refused);
+    }
+    let share = |shared| {
+        rivals
+            .iter()
+            .try_for_each(|rival| rival.set_reuse_port(shared))
+    };
+    let taken = share(true).and_then(|()| {
+        let socket = unbound(address)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        SockRef::from(&listener).set_reuse_port(false)?;
+        Ok(listener)
+    });
+    share(false)?;
+    taken
+}
+
+fn unbound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
 }
 
 /// Makes a unix socket at `path` with permission bits `mode`. It is made under another name and
@@ -117,11 +165,43 @@ pub(super) fn shown(address: &Address) -> String {
 }
 
 impl Bound {
+    /// The socket, if it is one of TCP on this port.
+    fn on_port(&self, port: u16) -> Option<SockRef<'_>> {
+        match self {
+            Self::Tcp(socket) if socket.local_addr().is_ok_and(|at| at.port() == port) => {
+                Some(SockRef::from(socket))
+            }
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// The address that it really has; `None` for a unix socket, which has the one it was given.
     pub(super) fn local(&self) -> Option<String> {
         match self {
             Self::Tcp(socket) => socket.local_addr().ok().map(|address| address.to_string()),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// A connection that waits to be accepted, if there is one. The system is asked, not what the
+    /// runtime last heard of it.
+    pub(super) fn accept_waiting(&self) -> Option<(Stream, Peer)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, _) = SockRef::from(socket).accept().ok()?;
+                let stream = std::net::TcpStream::from(stream);
+                stream.set_nonblocking(true).ok()?;
+                stream.set_nodelay(true).ok()?;
+                let peer = stream.peer_addr().ok()?;
+                let stream = TcpStream::from_std(stream).ok()?;
+                Some((Stream::Tcp(stream), Peer::Tcp(peer.ip())))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = SockRef::from(socket).accept().ok()?;
+                let stream = std::os::unix::net::UnixStream::from(stream);
+                stream.set_nonblocking(true).ok()?;
+                Some((Stream::Unix(UnixStream::from_std(stream).ok()?), Peer::Unix))
+            }
         }
     }
 

@@ -1,19 +1,21 @@
 //! One connection, from accept to close.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::base::task;
-use crate::live::Live;
-use crate::serve::gate::Gate;
+use crate::live::{Live, Phase};
+use crate::serve::gate::{Gate, Standing};
 use crate::serve::guarded::{Deadlines, Guarded};
 use crate::serve::stack;
 
@@ -30,22 +32,19 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let ending = Arc::clone(&self.0).ending();
+        let live = Arc::clone(&self.0);
         task::spawn("stream", async move {
-            let (mut stream, mut ending) = (pin!(stream), pin!(ending));
-            let mut ended = false;
-            poll_fn(|cx| {
-                // Polled for the wake-up alone: the request looks at the phase by itself.
-                ended = ended || ending.as_mut().poll(cx).is_ready();
-                stream.as_mut().poll(cx).map(drop)
-            })
-            .await;
+            woken_at_the_end(pin!(stream), live).await;
         });
     }
 }
 
-/// Serves a connection until either side ends it. When `closing` ends, the request in progress is
-/// the last.
+/// How long a connection that nobody uses is kept after its listener has gone. A client may be
+/// sending a request on it at that very moment.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Serves a connection until either side ends it. When `closing` ends, the next request is the
+/// last one: it is answered with `connection: close`, over HTTP/2 it is refused by a GOAWAY.
 pub(super) async fn serve<S>(stream: S, gate: Gate, mut closing: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -56,10 +55,9 @@ where
         idle: limits.idle_timeout,
         write: limits.write_timeout,
     };
-    let guarded = Guarded::new(stream, deadlines, Arc::clone(&gate.busy));
-    let mut ending = pin!(Arc::clone(&gate.live).ending());
-    let mut ended = false;
-    let mut builder = auto::Builder::new(Streams(Arc::clone(&gate.live)));
+    let (live, standing) = (Arc::clone(&gate.live), Arc::clone(&gate.standing));
+    let guarded = Guarded::new(stream, deadlines, Arc::clone(&standing));
+    let mut builder = auto::Builder::new(Streams(Arc::clone(&live)));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -73,26 +71,58 @@ where
         .max_header_list_size(H2_HEADER_LIST);
     let service = stack::build(gate);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
-    let mut closed = pin!(closing.changed());
-    let mut draining = false;
-    poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(outcome) = connection.as_mut().poll(cx) {
-                if let Err(error) = outcome {
-                    tracing::debug!(%error, "connection ended");
+    let outcome = tokio::select! {
+        biased;
+        outcome = connection.as_mut() => outcome,
+        _ = closing.changed() => {
+            standing.ending.store(true, Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                outcome = connection.as_mut() => outcome,
+                () = left_alone(&live, &standing) => {
+                    connection.as_mut().graceful_shutdown();
+                    woken_at_the_end(connection, Arc::clone(&live)).await
                 }
-                return Poll::Ready(());
-            }
-            if !draining && closed.as_mut().poll(cx).is_ready() {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            } else if !ended && ending.as_mut().poll(cx).is_ready() {
-                // The requests look at the phase themselves, once they are polled.
-                ended = true;
-            } else {
-                return Poll::Pending;
             }
         }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Polls `requests` once more when the grace period is over: they look at the phase by themselves.
+async fn woken_at_the_end<F: Future>(mut requests: Pin<&mut F>, live: Arc<Live>) -> F::Output {
+    let mut ending = pin!(live.ending());
+    let mut ended = false;
+    poll_fn(|cx| {
+        ended = ended || ending.as_mut().poll(cx).is_ready();
+        requests.as_mut().poll(cx)
     })
-    .await;
+    .await
+}
+
+/// Waits until the connection can be shut down without a client being surprised by it: at once
+/// over HTTP/2, which has words for that, else when nothing has come for a while. While the
+/// process drains that is when it closes.
+async fn left_alone(live: &Live, standing: &Standing) {
+    let mut phases = live.phases();
+    tokio::select! {
+        // An error means that the process is past caring.
+        _ = phases.wait_for(|phase| *phase >= Phase::Closing) => {}
+        () = unused(live, standing) => {}
+    }
+}
+
+async fn unused(live: &Live, standing: &Standing) {
+    let is_idle = || standing.busy.load(Ordering::Relaxed) == 0;
+    // A request that comes now is the last one. None can come and go unseen.
+    let mut idle = is_idle();
+    while !standing.multiplexed.load(Ordering::Relaxed) {
+        sleep(LINGER).await;
+        if idle && is_idle() && live.phase() == Phase::Running {
+            return;
+        }
+        idle = is_idle();
+    }
 }

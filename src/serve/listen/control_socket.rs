@@ -48,7 +48,7 @@ impl ControlSocket {
                     admin: Arc::clone(&house.admin),
                     listener: Arc::clone(&listener),
                     peer: Peer::Control,
-                    busy: Arc::default(),
+                    standing: Arc::default(),
                 };
                 let serving = connection::serve(stream, gate, closing.clone());
                 task::spawn("control connection", serving);

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use futures_util::FutureExt as _;
 use metrics::Gauge;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -52,6 +51,7 @@ impl SocketKey {
 
 /// A socket that accepts. Dropping it ends that and drains its connections.
 struct Open {
+    socket: Arc<Bound>,
     listener: watch::Sender<Arc<Listener>>,
     _alive: watch::Sender<()>,
     _file: Option<SocketFile>,
@@ -122,12 +122,13 @@ impl Sockets for Listeners {
         Box::pin(async move {
             let mut bound = AHashMap::new();
             let mut errors = Vec::new();
+            let leaving = leaving(&open, &wanted);
             for listener in &wanted {
                 let key = SocketKey::of(listener);
                 if open.lock().contains_key(&key) {
                     continue;
                 }
-                match bind::bind(&listener.address).await {
+                match bind::bind(&listener.address, &leaving).await {
                     Ok(fresh) => {
                         bound.insert(key, fresh);
                     }
@@ -150,6 +151,17 @@ impl Sockets for Listeners {
             Ok(prepared)
         })
     }
+}
+
+/// The open sockets that no listener of `wanted` keeps.
+fn leaving(open: &Table, wanted: &[Arc<Listener>]) -> Vec<Arc<Bound>> {
+    let kept: Vec<SocketKey> = wanted
+        .iter()
+        .map(|listener| SocketKey::of(listener))
+        .collect();
+    let open = open.lock();
+    let left = open.iter().filter(|(key, _)| !kept.contains(key));
+    left.map(|(_, open)| Arc::clone(&open.socket)).collect()
 }
 
 struct Prepared {
@@ -196,8 +208,9 @@ fn start((socket, file): Fresh, listener: Arc<Listener>, house: &House) -> Open 
     tracing::info!(listener = %listener.name, %address, "listening");
     let (listener, current) = watch::channel(listener);
     let (alive, closing) = watch::channel(());
+    let socket = Arc::new(socket);
     let acceptor = Acceptor {
-        socket,
+        socket: Arc::clone(&socket),
         current,
         closing,
         house: house.clone(),
@@ -205,6 +218,7 @@ fn start((socket, file): Fresh, listener: Arc<Listener>, house: &House) -> Open 
     };
     task::spawn("accept", acceptor.run());
     Open {
+        socket,
         listener,
         _alive: alive,
         _file: file,
@@ -221,7 +235,7 @@ struct Counts {
 
 /// Accepts until its socket is dropped from the table.
 struct Acceptor {
-    socket: Bound,
+    socket: Arc<Bound>,
     current: watch::Receiver<Arc<Listener>>,
     closing: watch::Receiver<()>,
     house: House,
@@ -246,7 +260,7 @@ impl Acceptor {
             }
         }
         // Clients whose connection the system has already made are still served, once.
-        while let Some(Ok((stream, peer))) = self.socket.accept().now_or_never() {
+        while let Some((stream, peer)) = self.socket.accept_waiting() {
             self.admit(stream, peer);
         }
     }
@@ -261,7 +275,7 @@ impl Acceptor {
             admin: Arc::clone(&self.house.admin),
             listener,
             peer,
-            busy: Arc::default(),
+            standing: Arc::default(),
         };
         let closing = self.closing.clone();
         task::spawn("connection", async move {
