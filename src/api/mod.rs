@@ -10,12 +10,16 @@ mod quote;
 pub mod error;
 pub mod load;
 pub mod models;
+pub mod payload;
 pub mod rerank;
 pub mod scan;
+pub mod skim;
 pub mod splice;
 pub mod sse;
 pub mod usage;
 
 pub use endpoint::Endpoint;
 pub use lex::Span;
+pub use payload::Payload;
+pub use quote::quoted;
 pub use usage::Usage;

@@ -7,6 +7,13 @@ pub(crate) fn quoted_len(text: &str) -> usize {
     2 + text.bytes().map(escaped_len).sum::<usize>()
 }
 
+/// `text` as a JSON string, quotes included.
+pub fn quoted(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(quoted_len(text));
+    quote(&mut out, text);
+    out
+}
+
 /// Appends `text` to `out` as a JSON string, quotes included.
 pub(crate) fn quote(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

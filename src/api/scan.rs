@@ -59,6 +59,34 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// The same values with their places moved: of the object by `place`, of values by `span`.
+    pub(crate) fn moved(
+        &self,
+        place: impl Fn(usize) -> usize,
+        span: impl Fn(Span) -> Span,
+    ) -> Self {
+        Self {
+            object: Object {
+                open: place(self.object.open),
+                close: place(self.object.close),
+                empty: self.object.empty,
+            },
+            model: self.model.map(&span),
+            stream: self.stream,
+            n: self.n,
+            include_usage: self.include_usage,
+            stream_options: self.stream_options.map(&span),
+            messages: self.messages.map(&span),
+            prompt: self.prompt.map(&span),
+            text: self.text.map(&span),
+            input: self.input.map(&span),
+            input_ids: self.input_ids.map(&span),
+            query: self.query.map(&span),
+            documents: self.documents.map(&span),
+            max_tokens: self.max_tokens.map(&span),
+        }
+    }
+
     /// Whether the client asked for a stream.
     #[inline]
     pub fn streaming(&self) -> bool {

@@ -11,13 +11,13 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::response::Parts;
 use http::{Method, Request, StatusCode};
 use http_body::Body;
-use http_body_util::Full;
 use metrics::Counter;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::call::{Call, Routed};
 use super::error::{CallError, Deadline};
 use super::{Job, State};
+use crate::api::payload::Sending;
 use crate::api::{Endpoint, sse};
 use crate::base::clock;
 use crate::live::{RouteParts, Snapshot, WorkerRef};
@@ -193,7 +193,7 @@ fn pick<'a>(
         })
         .collect();
     let hint = Hint {
-        body: &job.original,
+        body: job.original.pieces(),
         fields: &job.fields,
         routing_key: job.routing_key(),
         tokens: None,
@@ -240,8 +240,8 @@ fn build(
     worker: WorkerRef<'_>,
     forward: bool,
     id: &http::HeaderValue,
-) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(job.body.clone()));
+) -> Request<Sending> {
+    let mut request = Request::new(job.body.send());
     *request.method_mut() = Method::POST;
     if let Some(target) = worker.parts.targets.get(job.endpoint.index()) {
         request.uri_mut().clone_from(target);

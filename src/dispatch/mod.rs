@@ -27,8 +27,8 @@ pub use self::call::{Call, Routed};
 pub use self::error::{CallError, Deadline};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
-use crate::api::Endpoint;
 use crate::api::scan::Fields;
+use crate::api::{Endpoint, Payload};
 use crate::live::Phase;
 use crate::plan::{RouteIx, WorkerIx};
 use crate::upstream::headers::X_SMG_ROUTING_KEY;
@@ -43,9 +43,9 @@ pub struct Job {
     /// Headers as the client sent them; only those of the allow-list go on.
     pub headers: HeaderMap,
     /// The body that the worker gets.
-    pub body: Bytes,
+    pub body: Payload,
     /// The body that the client sent, which `fields` describes.
-    pub original: Bytes,
+    pub original: Payload,
     /// Where routing finds what it looks at.
     pub fields: Fields,
     /// Whether the client asked for a stream.

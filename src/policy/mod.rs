@@ -6,6 +6,8 @@ mod power_of_two;
 mod random;
 mod round_robin;
 
+use bytes::Bytes;
+
 use crate::api::scan::Fields;
 use crate::config::spec::Policy;
 use crate::state::RouteCell;
@@ -22,9 +24,9 @@ pub struct Candidate {
 /// What a policy may know about the request. Nothing in it costs anything until a policy looks.
 #[derive(Debug, Clone, Copy)]
 pub struct Hint<'a> {
-    /// The request body as the client sent it.
-    pub body: &'a [u8],
-    /// Where the prompt stands in it.
+    /// The request body as the client sent it, in the pieces in which it came.
+    pub body: &'a [Bytes],
+    /// Where the prompt stands in it, as if it were one.
     pub fields: &'a Fields,
     /// The routing key that the client gave.
     pub routing_key: Option<&'a str>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::poll_fn;
 use http::StatusCode;
 use http_body::Body as _;
@@ -11,15 +11,14 @@ use std::pin::Pin;
 use tokio::time::timeout;
 
 use super::error::Refusal;
+use crate::api::Payload;
 use crate::api::error::ErrorCode;
+use crate::api::skim::Skimmer;
 use crate::base::clock;
 use crate::plan::Limits;
 
 /// A body is given this long before its rate is judged.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// Most that is set aside on a client's word alone.
-const TRUSTED: usize = 1024 * 1024;
 
 /// Refuses a body that declares itself larger than `max` bytes, before a byte of it is read.
 ///
@@ -34,7 +33,15 @@ pub(crate) fn check_declared(body: &Incoming, max: usize) -> Result<(), Refusal>
     }
 }
 
-/// Reads `body` to its end. A body that arrives in one piece is not copied.
+/// A body that has been read.
+pub(crate) struct Taken {
+    /// The body.
+    pub(crate) payload: Payload,
+    /// What was seen of it on the way, where it came in more than one piece.
+    pub(crate) skimmed: Option<Skimmer>,
+}
+
+/// Reads `body` to its end. Nothing is copied: it stays in the pieces in which it came.
 ///
 /// # Errors
 /// 413 above `max` bytes; 408 when it stalls or creeps; 400 when it breaks off.
@@ -42,11 +49,11 @@ pub(crate) async fn read(
     mut body: Incoming,
     max: usize,
     limits: &Limits,
-) -> Result<Bytes, Refusal> {
-    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+) -> Result<Taken, Refusal> {
+    let declared = body.size_hint().exact();
     let started = clock::now();
-    let mut first = Bytes::new();
-    let mut rest: Option<BytesMut> = None;
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut skimmed: Option<Skimmer> = None;
     let mut length = 0_usize;
     while !body.is_end_stream() {
         let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
@@ -74,18 +81,20 @@ pub(crate) async fn read(
                 return Err(stalled());
             }
         }
-        match rest.as_mut() {
-            Some(all) => all.extend_from_slice(&data),
-            None if first.is_empty() => first = data,
-            None => {
-                let mut all = BytesMut::with_capacity(declared.clamp(length, TRUSTED.max(length)));
-                all.extend_from_slice(&first);
-                all.extend_from_slice(&data);
-                rest = Some(all);
-            }
+        if pieces.is_empty() && declared == Some(data.len() as u64) {
+            return Ok(Taken {
+                payload: data.into(),
+                skimmed: None,
+            });
         }
+        // Each piece is looked at while it is fresh.
+        skimmed.get_or_insert_default().feed(&data);
+        pieces.push(data);
     }
-    Ok(rest.map_or(first, BytesMut::freeze))
+    Ok(Taken {
+        payload: Payload::new(pieces),
+        skimmed,
+    })
 }
 
 fn too_large(max: usize) -> Refusal {

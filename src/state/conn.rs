@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+
+use crate::api::payload::Sending;
 
 /// Identity of a connection pool: what must be equal for a connection to be reusable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,12 +27,12 @@ pub struct ConnKey {
     pub port: u16,
 }
 
-type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type Driver = http1::Connection<TokioIo<TcpStream>, Sending>;
 
 /// One HTTP/1.1 connection to a worker, together with the state machine that moves its bytes.
 #[derive(Debug)]
 pub struct Conn {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Sending>,
     driver: Option<Box<Driver>>,
     inline: Arc<Inline>,
     waker: Waker,
@@ -46,7 +46,7 @@ const ROUNDS: usize = 8;
 
 impl Conn {
     /// Sends half of the connection.
-    pub fn sender(&mut self) -> &mut http1::SendRequest<Full<Bytes>> {
+    pub fn sender(&mut self) -> &mut http1::SendRequest<Sending> {
         &mut self.sender
     }
 
@@ -147,7 +147,7 @@ pub struct ConnPool {
 
 impl ConnPool {
     /// Wraps a freshly shaken connection, counting it as open until it is dropped.
-    pub fn adopt(&self, sender: http1::SendRequest<Full<Bytes>>, driver: Driver) -> Conn {
+    pub fn adopt(&self, sender: http1::SendRequest<Sending>, driver: Driver) -> Conn {
         self.open.fetch_add(1, Ordering::Relaxed);
         let inline = Arc::new(Inline::default());
         let waker = Waker::from(Arc::clone(&inline));

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use futures_util::future::poll_fn;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use http_body::Body as _;
-use http_body_util::Full;
 use std::pin::Pin;
 
 use super::headers;
 use super::http::{self as wire, Failure};
+use crate::api::payload::Sending;
 use crate::live::WorkerRef;
 use crate::plan::Connections;
 
@@ -63,7 +63,7 @@ pub async fn fetch(
     let target = format!("{}{path}", worker.plan.base_path);
     let uri: Uri = target.parse().map_err(|_| FetchError::Path(target))?;
     let request = || {
-        let mut request = Request::new(Full::default());
+        let mut request = Request::new(Sending::default());
         request.method_mut().clone_from(&method);
         request.uri_mut().clone_from(&uri);
         *request.headers_mut() = headers::own(worker);

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::future::poll_fn;
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use crate::api::payload::Sending;
 use crate::base::clock;
 use crate::live::WorkerRef;
 use crate::plan::Connections;
@@ -54,7 +54,7 @@ pub async fn send(
     worker: WorkerRef<'_>,
     limits: Connections,
     connect: Duration,
-    request: impl Fn() -> Request<Full<Bytes>>,
+    request: impl Fn() -> Request<Sending>,
 ) -> Result<Response<Answer>, Failure> {
     let pool = &worker.parts.conns;
     let mut unsent = None;
@@ -72,13 +72,13 @@ pub async fn send(
         .map_err(|(failure, _)| failure)
 }
 
-type Unsent = Option<Request<Full<Bytes>>>;
+type Unsent = Option<Request<Sending>>;
 
 async fn exchange(
     mut conn: Conn,
     pool: &Arc<ConnPool>,
     max_idle: usize,
-    request: Request<Full<Bytes>>,
+    request: Request<Sending>,
 ) -> Result<Response<Answer>, (Failure, Unsent)> {
     let mut head = std::pin::pin!(conn.sender().try_send_request(request));
     let outcome = poll_fn(|cx| conn.poll_with(cx, |inner| head.as_mut().poll(inner))).await;

@@ -7,40 +7,53 @@ use wide::u8x16;
 
 /// 64 bytes, ready to be asked where the bytes stand that matter: one bit each, the first byte
 /// lowest. Inside a long string nobody asks for brackets, and then they cost nothing.
-pub(super) struct Block(Lanes);
+pub(crate) struct Block(Lanes);
 
 impl Block {
-    pub(super) const LEN: usize = 64;
+    pub(crate) const LEN: usize = 64;
 
     /// The block at `at`, filled up with spaces at the end of `bytes`; `None` behind the end.
     #[inline]
     pub(super) fn load(bytes: &[u8], at: usize) -> Option<Self> {
         let rest = bytes.get(at..)?;
         if let Some(block) = rest.first_chunk() {
-            return Some(Self(Lanes::of(block)));
+            return Some(Self::of(block));
         }
         if rest.is_empty() {
             return None;
         }
         let mut padded = [b' '; Self::LEN];
         padded[..rest.len()].copy_from_slice(rest);
-        Some(Self(Lanes::of(&padded)))
+        Some(Self::of(&padded))
+    }
+
+    /// The 64 bytes of `block`.
+    #[inline]
+    pub(crate) fn of(block: &[u8; Self::LEN]) -> Self {
+        Self(Lanes::of(block))
+    }
+
+    /// The byte that `bit` stands for.
+    #[inline]
+    pub(crate) fn byte(&self, bit: u32) -> u8 {
+        let bit = bit as usize % Self::LEN;
+        self.0.0[bit / 16].to_array()[bit % 16]
     }
 
     #[inline]
-    pub(super) fn quotes(&self) -> u64 {
+    pub(crate) fn quotes(&self) -> u64 {
         self.0.equal(b'"')
     }
 
     #[inline]
-    pub(super) fn backslashes(&self) -> u64 {
+    pub(crate) fn backslashes(&self) -> u64 {
         self.0.equal(b'\\')
     }
 
     /// Brackets, braces, and a few bytes that have no place outside of strings: `|0x26` makes 0x7f
     /// of all four brackets, and of `Y`, `_` and `y`.
     #[inline]
-    pub(super) fn brackets(&self) -> u64 {
+    pub(crate) fn brackets(&self) -> u64 {
         self.0.equal_with(0x26, 0x7f)
     }
 }
@@ -70,16 +83,22 @@ impl Lanes {
 }
 
 /// Which bytes are escaped, block after block.
-#[derive(Default)]
-pub(super) struct Escapes {
+#[derive(Debug, Default)]
+pub(crate) struct Escapes {
     /// 1 if the next block begins with an escaped byte.
     carry: u64,
 }
 
 impl Escapes {
+    /// Whether the next byte is escaped; it no longer is for whoever asks next.
+    #[inline]
+    pub(crate) fn take_carry(&mut self) -> bool {
+        std::mem::take(&mut self.carry) == 1
+    }
+
     /// The bytes that follow a backslash which is not itself escaped.
     #[inline]
-    pub(super) fn escaped(&mut self, backslashes: u64) -> u64 {
+    pub(crate) fn escaped(&mut self, backslashes: u64) -> u64 {
         if backslashes == 0 {
             return std::mem::take(&mut self.carry);
         }
@@ -96,7 +115,7 @@ impl Escapes {
 
 /// Each bit the xor of itself and all lower ones: between pairs of bits, ones.
 #[inline]
-pub(super) const fn prefix_xor(mut bits: u64) -> u64 {
+pub(crate) const fn prefix_xor(mut bits: u64) -> u64 {
     bits ^= bits << 1;
     bits ^= bits << 2;
     bits ^= bits << 4;
@@ -107,6 +126,6 @@ pub(super) const fn prefix_xor(mut bits: u64) -> u64 {
 
 /// All bits below the lowest one of `bits`; all there are where it has none.
 #[inline]
-pub(super) const fn below_lowest(bits: u64) -> u64 {
+pub(crate) const fn below_lowest(bits: u64) -> u64 {
     !bits & bits.wrapping_sub(1)
 }

@@ -9,7 +9,7 @@ mod find;
 
 use std::ops::Range;
 
-use block::{Block, Escapes, below_lowest, prefix_xor};
+pub(crate) use block::{Block, Escapes, below_lowest, prefix_xor};
 
 pub(crate) use escape::{BadEscape, unescape};
 use find::structural_far;

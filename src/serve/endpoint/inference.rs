@@ -9,14 +9,16 @@ use hyper::body::Incoming;
 
 use super::rerank;
 use crate::api::error::ErrorCode;
+use crate::api::scan::Fields;
+use crate::api::skim::Cuts;
 use crate::api::splice::{Edit, splice};
-use crate::api::{Endpoint, scan};
+use crate::api::{Endpoint, Payload, quoted, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
-use crate::serve::intake;
+use crate::serve::intake::{self, Taken};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::headers::X_REQUEST_ID;
 
@@ -34,11 +36,11 @@ pub(crate) async fn inference(
         return refusal.into_response(call);
     }
     let max = call.snapshot.plan.server.max_payload;
-    let body = match intake::read(body, max, &gate.listener.limits).await {
-        Ok(body) => body,
+    let taken = match intake::read(body, max, &gate.listener.limits).await {
+        Ok(taken) => taken,
         Err(refusal) => return refusal.into_response(call),
     };
-    let prepared = match prepare(&mut call, endpoint, headers, &body) {
+    let prepared = match prepare(&mut call, endpoint, headers, taken) {
         Ok(prepared) => prepared,
         Err(refusal) => {
             count_refused(endpoint, &refusal);
@@ -66,11 +68,22 @@ fn prepare(
     call: &mut Call,
     endpoint: Endpoint,
     headers: HeaderMap,
-    body: &Bytes,
+    taken: Taken,
 ) -> Result<Prepared, Refusal> {
     let body_read = clock::now();
     let snapshot = Arc::clone(&call.snapshot);
-    let found = scan::scan(body)?;
+    let Taken { payload, skimmed } = taken;
+    let (skeleton, cuts) = match skimmed {
+        Some(skimmer) => skimmer
+            .skeleton(payload.pieces())
+            .map(|(text, cuts)| (Some(text), cuts))?,
+        None => (None, Cuts::default()),
+    };
+    let text = skeleton
+        .as_deref()
+        .or_else(|| payload.pieces().first().map(|piece| &**piece));
+    let found = scan::scan(text.unwrap_or_default()).map_err(|error| cuts.error(error))?;
+    let fields = cuts.fields(&found.fields);
     let model = found.model.as_deref();
     let target = snapshot
         .plan
@@ -81,13 +94,17 @@ fn prepare(
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
     let ranking = match endpoint {
-        Endpoint::Rerank => Some(rerank::Ranking::check(body, &found.fields, model)?),
+        Endpoint::Rerank => {
+            let whole = payload.pieces().concat();
+            Some(rerank::Ranking::check(&whole, &fields, model)?)
+        }
         _ => None,
     };
-    let streaming = found.fields.streaming();
-    let rename = target
-        .rename
-        .map(|name| splice(body, &mut [Edit::model(&found.fields, name)]));
+    let streaming = fields.streaming();
+    let body = match target.rename {
+        Some(name) => renamed(&payload, &fields, name),
+        None => payload.clone(),
+    };
     call.routed = Some(Routed {
         endpoint,
         route: target.route,
@@ -105,20 +122,28 @@ fn prepare(
         usage: None,
         complete: false,
     });
-    let original = body.clone();
-    let body = rename.map_or_else(|| body.clone(), Bytes::from);
     Ok(Prepared {
         job: Job {
             endpoint,
             route: target.route,
             headers,
             body,
-            original,
-            fields: found.fields,
+            original: payload,
+            fields,
             streaming,
         },
         ranking,
     })
+}
+
+/// The body with another model name. A small body is made anew in one piece; of a large one only the
+/// pieces around the name are.
+fn renamed(payload: &Payload, fields: &Fields, name: &str) -> Payload {
+    match (payload.pieces(), fields.model) {
+        ([whole], _) => Bytes::from(splice(whole, &mut [Edit::model(fields, name)])).into(),
+        (_, Some(span)) => payload.replaced(span, quoted(name).into()),
+        (_, None) => payload.clone(),
+    }
 }
 
 /// Counts a request that was refused before it had a route.

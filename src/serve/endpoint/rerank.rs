@@ -27,7 +27,7 @@ pub(super) struct Ranking {
 impl Ranking {
     /// Checks the request.
     pub(super) fn check(
-        body: &Bytes,
+        body: &[u8],
         fields: &Fields,
         model: Option<&str>,
     ) -> Result<Self, Refusal> {

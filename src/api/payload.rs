@@ -1,0 +1,156 @@
+//! A request body as it arrived: in pieces, which are never copied together.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::Span;
+
+/// The pieces of a body, shared by all attempts to send it.
+#[derive(Clone, Debug, Default)]
+pub struct Payload {
+    pieces: Arc<[Bytes]>,
+    len: usize,
+}
+
+impl Payload {
+    /// Of `pieces`, in order.
+    pub fn new(pieces: Vec<Bytes>) -> Self {
+        let len = pieces.iter().map(Bytes::len).sum();
+        Self {
+            pieces: pieces.into(),
+            len,
+        }
+    }
+
+    /// The pieces.
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The body with `text` in place of what stands at `span`. Nothing is copied.
+    pub fn replaced(&self, span: Span, text: Bytes) -> Self {
+        let mut pieces = Vec::with_capacity(self.pieces.len() + 2);
+        let mut text = Some(text);
+        let mut at = 0;
+        for piece in self.pieces.iter() {
+            let end = at + piece.len();
+            if at < span.start {
+                pieces.push(piece.slice(..piece.len().min(span.start - at)));
+            }
+            if end >= span.end
+                && let Some(text) = text.take()
+            {
+                pieces.push(text);
+            }
+            if end > span.end {
+                pieces.push(piece.slice(span.end.saturating_sub(at)..));
+            }
+            at = end;
+        }
+        pieces.retain(|piece| !piece.is_empty());
+        Self::new(pieces)
+    }
+
+    /// A body to send.
+    pub fn send(&self) -> Sending {
+        Sending {
+            payload: self.clone(),
+            next: 0,
+            left: self.len,
+        }
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(piece: Bytes) -> Self {
+        Self {
+            len: piece.len(),
+            pieces: [piece].into(),
+        }
+    }
+}
+
+/// A [`Payload`] on its way to a worker.
+#[derive(Debug, Default)]
+pub struct Sending {
+    payload: Payload,
+    next: usize,
+    left: usize,
+}
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(piece) = self.payload.pieces.get(self.next).cloned() else {
+            return Poll::Ready(None);
+        };
+        self.next += 1;
+        self.left -= piece.len();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pieces: &[&'static str]) -> Payload {
+        Payload::new(
+            pieces
+                .iter()
+                .map(|piece| Bytes::from_static(piece.as_bytes()))
+                .collect(),
+        )
+    }
+
+    fn text(payload: &Payload) -> String {
+        String::from_utf8(payload.pieces().concat()).unwrap()
+    }
+
+    #[test]
+    fn a_span_is_replaced_wherever_the_pieces_are_cut() {
+        let whole = "0123456789";
+        for first in 0..=10 {
+            for second in first..=10 {
+                let payload = of(&[&whole[..first], &whole[first..second], &whole[second..]]);
+                for start in 0..10 {
+                    for end in start + 1..=10 {
+                        let changed =
+                            payload.replaced(Span::new(start, end), Bytes::from_static(b"xyz"));
+                        let expected = format!("{}xyz{}", &whole[..start], &whole[end..]);
+                        assert_eq!(text(&changed), expected, "{first} {second} {start} {end}");
+                        assert_eq!(changed.len(), expected.len());
+                    }
+                }
+            }
+        }
+    }
+}
