@@ -65,7 +65,7 @@ pub(super) async fn attempt(
     state: &mut State,
     release: Option<Duration>,
 ) -> Tried {
-    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let snapshot = Arc::clone(&call.snapshot);
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody;
     };
@@ -161,7 +161,7 @@ pub(super) async fn attempt(
 
 /// Goes on waiting for the first event of an answer whose head has gone out.
 pub(super) async fn resume(call: &mut Call, job: &Job, held: Held) -> Tried {
-    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let snapshot = Arc::clone(&call.snapshot);
     let Some((route, _)) = snapshot.route(job.route) else {
         return Tried::Nobody;
     };
