@@ -348,7 +348,7 @@ async fn bytes_that_are_no_request_close_the_connection_and_nothing_else() {
     ] {
         let mut wire = Wire::connect(smg.main()).await;
         wire.write(bytes).await;
-        let answer = wire.to_close().await;
+        let answer = wire.until_close().await;
         assert!(!answer.contains(" 200 "), "{bytes:?}: {answer}");
     }
     assert_eq!(get(smg.main(), "/liveness").await.text(), "OK");

@@ -129,7 +129,7 @@ async fn fewer_failures_than_the_threshold_change_nothing() {
         FakeEngine::start(move |asked| match asked.path.as_str() {
             "/health" => {
                 // The first is that of the registration; then each third one succeeds.
-                let good = probes.fetch_add(1, Ordering::SeqCst) % 3 == 0;
+                let good = probes.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
                 vec![Step::answer(if good { 200 } else { 500 }, "text/plain", "")]
             }
             "/v1/models" => vec![Step::json(200, &json!({ "data": [{ "id": "m" }] }))],

@@ -44,7 +44,7 @@ async fn a_body_above_the_limit_is_413_whole_or_in_chunks() {
     let answer = wire.answer().await;
     assert_error(&answer, 413, "request_body_too_large");
     assert!(answer.text().contains("1024"), "{}", answer.text());
-    wire.to_close().await;
+    wire.until_close().await;
 
     // In chunks: as soon as the limit is passed.
     let mut wire = Wire::connect(smg.main()).await;
@@ -52,7 +52,7 @@ async fn a_body_above_the_limit_is_413_whole_or_in_chunks() {
     wire.write(format!("401\r\n{}\r\n", " ".repeat(0x401)))
         .await;
     assert_error(&wire.answer().await, 413, "request_body_too_large");
-    wire.to_close().await;
+    wire.until_close().await;
 
     let body = |length: usize| {
         let head = "{\"model\":\"m\",\"prompt\":\"";
@@ -122,7 +122,7 @@ async fn smuggle(smg: &Smg, lines: [&str; 2]) -> String {
         body.len(),
     ))
     .await;
-    let answer = wire.to_close().await;
+    let answer = wire.until_close().await;
     let answers = answer.matches("HTTP/1.1 ").count();
     assert_eq!(answers, 1, "{lines:?}: {answer}");
     answer
@@ -185,7 +185,7 @@ async fn a_long_target_is_414() {
     wire.write(format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", path(257)))
         .await;
     assert_error(&wire.answer().await, 414, "uri_too_long");
-    wire.to_close().await;
+    wire.until_close().await;
     let mut h2 = Connection::h2(smg.main()).await;
     let answer = h2
         .send(request(Method::GET, &path(257), Bytes::new()))
@@ -199,7 +199,7 @@ async fn a_long_target_is_414() {
         "x".repeat(4_000_000)
     ))
     .await;
-    let answer = wire.to_close().await;
+    let answer = wire.until_close().await;
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
         "{answer}"
@@ -226,17 +226,17 @@ async fn large_or_many_headers_are_431() {
 
     wire.write(get(&many(20))).await;
     assert_error(&wire.answer().await, 431, "request_headers_too_large");
-    wire.to_close().await;
+    wire.until_close().await;
     let mut wire = Wire::connect(smg.main()).await;
     wire.write(get(&format!("x: {}\r\n", "y".repeat(4_200))))
         .await;
     assert_error(&wire.answer().await, 431, "request_headers_too_large");
-    wire.to_close().await;
+    wire.until_close().await;
 
     for headers in [many(500), format!("x: {}\r\n", "y".repeat(4_000_000))] {
         let mut wire = Wire::connect(smg.main()).await;
         wire.try_write(get(&headers)).await;
-        let answer = wire.to_close().await;
+        let answer = wire.until_close().await;
         assert!(
             answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
             "{answer}"
@@ -268,7 +268,7 @@ async fn a_body_that_stalls_is_408() {
         assert_error(&answer, 408, "request_body_timeout");
         assert_eq!(answer.header("connection"), "close");
         assert!(started.elapsed() >= Duration::from_millis(300));
-        wire.to_close().await;
+        wire.until_close().await;
     }
     // One that is slow but never silent for so long is served.
     let mut wire = Wire::connect(smg.main()).await;
@@ -299,7 +299,7 @@ async fn a_body_that_creeps_is_408() {
         tokio::time::timeout(PATIENCE, creeping).await.is_ok(),
         "it may creep on"
     );
-    let answer = wire.to_close().await;
+    let answer = wire.until_close().await;
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 408 "),
         "{answer}"
@@ -314,7 +314,7 @@ async fn a_head_that_does_not_end_closes_the_connection() {
     let started = Instant::now();
     let mut first = Wire::connect(smg.main()).await;
     first.write("GET /liveness HTTP/1.1\r\nhost: x\r\n").await;
-    first.to_close().await;
+    first.until_close().await;
     assert!(started.elapsed() >= Duration::from_millis(300));
 
     // Byte by byte, and after a request that was served.
@@ -332,7 +332,7 @@ async fn a_head_that_does_not_end_closes_the_connection() {
         tokio::time::timeout(PATIENCE, drip).await.is_ok(),
         "it may drip on"
     );
-    assert!(!wire.to_close().await.contains(" 200 "));
+    assert!(!wire.until_close().await.contains(" 200 "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,13 +356,13 @@ async fn a_connection_without_a_request_is_closed_after_a_while() {
         .await;
     assert_eq!(used.answer().await.status, 200);
 
-    assert_eq!(unused.to_close().await, "");
+    assert_eq!(unused.until_close().await, "");
     assert!(started.elapsed() >= Duration::from_millis(400));
-    assert_eq!(used.to_close().await, "");
+    assert_eq!(used.until_close().await, "");
     // One whose request is under way stands as long as that takes, and is idle only afterwards.
     gate.open();
     assert_eq!(busy.answer().await.status, 200);
-    assert_eq!(busy.to_close().await, "");
+    assert_eq!(busy.until_close().await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -401,7 +401,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_the_worker_released() {
     wire.until("\r\n\r\n").await;
     eventually(PATIENCE, async || engine.connections() == 0).await;
     settled(&smg).await;
-    let read = wire.to_close().await;
+    let read = wire.until_close().await;
     assert!(!read.ends_with("0\r\n\r\n"), "it looks like a clean end");
 }
 
@@ -442,7 +442,7 @@ async fn one_address_may_be_given_only_so_many_connections() {
     }
     let mut third = Wire::connect(smg.main()).await;
     third.try_write(alive).await;
-    assert_eq!(third.to_close().await, "");
+    assert_eq!(third.until_close().await, "");
     drop(open);
     eventually(PATIENCE, async || {
         let mut wire = Wire::connect(smg.main()).await;

@@ -40,7 +40,11 @@ async fn scripted(
             let mut asked = asked.lock();
             let turn = asked.len();
             asked.push(engine);
-            scripts.get(turn).or(scripts.last()).unwrap().clone()
+            scripts
+                .get(turn)
+                .or_else(|| scripts.last())
+                .unwrap()
+                .clone()
         };
         engines.push(FakeEngine::serving("m", script).await);
     }

@@ -262,7 +262,7 @@ impl Wire {
     }
 
     /// Reads until the other side closes, and returns what had not been read before.
-    pub(crate) async fn to_close(&mut self) -> String {
+    pub(crate) async fn until_close(&mut self) -> String {
         while self.more().await {}
         self.text()
     }

@@ -240,6 +240,77 @@ async fn after_the_head_a_final_failure_is_a_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_the_head_an_answer_of_another_kind_is_a_frame() {
+    let refused = Step::json(400, &json!({ "error": "too long" }));
+    let whole = Step::json(200, &json!({ "choices": [] }));
+    for other in [refused, whole] {
+        let gate = Gate::closed();
+        let first = vec![Step::sse_head(), Step::Hold(gate.clone()), Step::Reset];
+        let (engines, asked) = in_turn(first, vec![other]).await;
+        let more = "[server]\nsse_keepalive = \"100ms\"\n";
+        let smg = gateway(&[&engines[0], &engines[1]], more).await;
+        let mut events = stream(smg.main(), CHAT, &ask_stream()).await;
+        assert_eq!(events.status(), 200);
+        assert!(events.event().await.unwrap().unwrap().starts_with(':'));
+        gate.open();
+        let rest = without_comments(events.events().await);
+        assert_eq!(terminal_error(&rest)["code"], "no_worker_response");
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        settled(&smg).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_a_stream_does_no_harm() {
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    let one = format!("data: {}\n\n", delta("one"));
+    let chunk = Step::write(&format!("{:x}\r\n{one}\r\n", one.len()));
+    // What is no chunk at all, a chunk size beyond all bounds, and bytes that are no event.
+    let broken = vec![
+        Step::write(head),
+        chunk.clone(),
+        settle(),
+        Step::write("zz\r\nnonsense\r\n"),
+    ];
+    let huge = vec![
+        Step::write(head),
+        chunk,
+        settle(),
+        Step::write("ffffffffffffffffff\r\n"),
+    ];
+    let noisy = vec![
+        Step::sse_head(),
+        Step::event(&delta("one")),
+        settle(),
+        Step::Write(noise),
+        Step::Close,
+    ];
+    for script in [broken, huge, noisy] {
+        let engine = playing(script).await;
+        let smg = gateway(&[&engine], "").await;
+        let mut wire = Wire::connect(smg.main()).await;
+        let body = ask_stream().to_string();
+        wire.write(format!(
+            "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await;
+        let answer = wire.until_close().await;
+        assert!(
+            answer.contains("\"type\":\"stream_error\""),
+            "no error frame"
+        );
+        assert!(answer.ends_with("0\r\n\r\n"), "no clean end");
+        settled(&smg).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_breaks_off_ends_with_an_error_frame() {
     for end in [Step::Reset, Step::Close] {
         for (path, ask) in [
