@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::target::Target;
+use super::target::{Target, Unwell};
 use crate::plan::Health;
 use crate::state::Transition;
 
@@ -51,7 +51,11 @@ pub(super) async fn run(mut target: watch::Receiver<Arc<Target>>, changes: mpsc:
 
         // Judged by what is in force now, not by what was when the probe went out.
         let judged = Arc::clone(&target.borrow());
-        if let Some(transition) = judged.parts.health.record(good, &judged.health) {
+        let transition = judged.parts.health.record(good, &judged.health);
+        if outcome.as_ref().is_err_and(Unwell::is_unreachable) && !judged.parts.health.is_ready() {
+            judged.parts.health.lose();
+        }
+        if let Some(transition) = transition {
             let reason = outcome
                 .err()
                 .map(|error| error.to_string())

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::live::{Snapshot, WorkerParts, WorkerRef};
 use crate::plan::{Connections, Health, Worker, WorkerIx};
-use crate::upstream::{FetchError, Fetched, fetch};
+use crate::upstream::{Failure, FetchError, Fetched, fetch};
 
 /// Longest answer that is read.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -44,6 +44,16 @@ pub(super) enum Unwell {
         /// What came.
         status: StatusCode,
     },
+}
+
+impl Unwell {
+    /// Whether nothing connects to it: a worker that is only slow or unwell may still be at work.
+    pub(super) fn is_unreachable(&self) -> bool {
+        let Self::Silent(FetchError::Failure(failure)) = self else {
+            return false;
+        };
+        matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout(_))
+    }
 }
 
 impl Target {

@@ -1,8 +1,8 @@
 //! One try: pick a worker, send, wait until its answer is certain.
 
 use std::pin::pin;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::base::clock;
 use crate::live::{RouteParts, Snapshot, WorkerRef};
 use crate::plan::{Route, Timeouts, WorkerIx};
 use crate::policy::{self, Candidate, Hint};
-use crate::state::{InFlight, Series};
+use crate::state::{HealthCell, InFlight, Series};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Answer, Failure, headers};
 
@@ -40,6 +40,7 @@ pub(super) struct Held {
     pub(super) sse: Option<sse::Reader>,
     pub(super) queued: Vec<Bytes>,
     pub(super) ended: bool,
+    health: Arc<HealthCell>,
     first_by: Instant,
 }
 
@@ -64,7 +65,7 @@ pub(super) async fn attempt(
     state: &mut State,
     release: Option<Duration>,
 ) -> Tried {
-    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let snapshot = Arc::clone(&call.snapshot);
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody;
     };
@@ -87,12 +88,19 @@ pub(super) async fn attempt(
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
     let request = || build(job, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
+    let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(failure)) => {
+        Ok(Some(Ok(response))) => response,
+        Ok(Some(Err(failure))) => {
             return Tried::Failed {
                 worker: worker.ix,
                 error: classify(&failure),
+            };
+        }
+        Ok(None) => {
+            return Tried::Failed {
+                worker: worker.ix,
+                error: CallError::Connect,
             };
         }
         Err(_) => {
@@ -125,6 +133,7 @@ pub(super) async fn attempt(
         worker: worker.ix,
         queued: Vec::new(),
         ended: false,
+        health: Arc::clone(&worker.parts.health),
         first_by: if job.streaming {
             sent + route.timeouts.first_token
         } else {
@@ -152,7 +161,7 @@ pub(super) async fn attempt(
 
 /// Goes on waiting for the first event of an answer whose head has gone out.
 pub(super) async fn resume(call: &mut Call, job: &Job, held: Held) -> Tried {
-    let snapshot = std::sync::Arc::clone(&call.snapshot);
+    let snapshot = Arc::clone(&call.snapshot);
     let Some((route, _)) = snapshot.route(job.route) else {
         return Tried::Nobody;
     };
@@ -206,6 +215,15 @@ fn pick<'a>(
         count.fetch_add(1, Ordering::Relaxed);
     }
     Some(worker)
+}
+
+/// What `awaited` brings, or nothing once nothing connects to the worker any more.
+async fn unless_lost<T>(health: &HealthCell, awaited: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        brought = awaited => Some(brought),
+        () = health.lost() => None,
+    }
 }
 
 /// Counts a head received from a worker.
@@ -295,8 +313,15 @@ async fn first_event(
         let by = release.map_or(first_by, |at| at.min(first_by));
         let mut answer = pin!(&mut held.answer);
         let next = poll_fn(|cx| answer.as_mut().poll_frame(cx));
+        let next = unless_lost(&held.health, next);
         let frame = match timeout_at(TokioInstant::from_std(by), next).await {
-            Ok(frame) => frame,
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                return Tried::Failed {
+                    worker: held.worker,
+                    error: CallError::Connect,
+                };
+            }
             Err(_) if by < first_by => return Tried::Waiting(held),
             Err(_) => {
                 let which = if first_by == total_by {

@@ -52,6 +52,14 @@ impl Body {
         }
     }
 
+    /// The same for a request that wants no data; data at hand is dropped.
+    pub(crate) fn without_data(mut self) -> Self {
+        if let Kind::Full(data, _) = &mut self.kind {
+            *data = None;
+        }
+        self
+    }
+
     /// Keeps the connection busy until the body is dropped.
     pub(crate) fn keeping(mut self, busy: Busy) -> Self {
         self._busy = Some(busy);

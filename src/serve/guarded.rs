@@ -26,6 +26,10 @@ pub(crate) struct Deadlines {
     pub(crate) write: Duration,
 }
 
+/// So many times per idle time a busy connection is looked at; its idleness is found out that much
+/// too late at most.
+const LOOKS: u32 = 4;
+
 /// What the connection is doing while no request is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
@@ -66,6 +70,15 @@ impl Timer {
                 sleep.as_mut().reset(at);
             }
             std::task::ready!(sleep.as_mut().poll(cx));
+        }
+    }
+
+    /// Wakes the task again and again, every so often.
+    fn tick(&mut self, every: Duration, cx: &mut Context<'_>) {
+        let next = || TokioInstant::from_std(clock::now() + every);
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(next())));
+        while sleep.as_mut().poll(cx).is_ready() {
+            sleep.as_mut().reset(next());
         }
     }
 }
@@ -114,6 +127,11 @@ impl<S> Guarded<S> {
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_busy() {
             self.waiting = None;
+            // When the request ends nobody looks here again until the next one comes, so a timer
+            // brings us back to see whether the connection stands idle.
+            if !self.deadlines.idle.is_zero() {
+                self.read_timer.tick(self.deadlines.idle / LOOKS, cx);
+            }
             return Poll::Pending;
         }
         let waiting = *self
@@ -205,6 +223,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::super::body::Busy;
     use super::*;
 
     const DEADLINES: Deadlines = Deadlines {
@@ -237,6 +256,23 @@ mod tests {
         assert!(quiet.is_err(), "nothing ends while the request is served");
         client.write_all(b"x").await.unwrap();
         guarded.read_exact(&mut byte).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_idle_after_its_last_request() {
+        let (_client, server) = tokio::io::duplex(64);
+        let standing = Arc::<Standing>::default();
+        let busy = Busy::start(&standing);
+        let mut guarded = Guarded::new(server, DEADLINES, standing);
+        let serving = async {
+            tokio::time::sleep(DEADLINES.idle * 2).await;
+            drop(busy);
+            clock::now()
+        };
+        // Its end does not make anybody poll the connection.
+        let (read, ended) = tokio::join!(guarded.read_u8(), serving);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(ended.elapsed() < DEADLINES.idle * 3);
     }
 
     #[tokio::test]

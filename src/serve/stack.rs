@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::util::BoxCloneService;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -95,6 +96,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = Busy::start(&self.gate.standing);
         let version = request.version();
+        let bodiless = request.method() == Method::HEAD;
         let (head, body) = request.into_parts();
         let arrival = enter(&self.gate, head, body);
         let gate = Arc::clone(&self.gate);
@@ -104,6 +106,10 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
                 Inner::Plain(service) => service.call(arrival).await?,
                 Inner::Cors(service) => service.call(arrival).await?,
             };
+            if bodiless {
+                // HTTP/1 leaves the body out by itself, HTTP/2 does not.
+                response = without_body(response);
+            }
             let last = gate.live.phase() >= Phase::Draining
                 || gate.standing.ending.load(Ordering::Relaxed);
             if version < Version::HTTP_2 && last {
@@ -114,6 +120,15 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
             Ok(response.map(|body| body.keeping(busy)))
         })
     }
+}
+
+/// The head of an answer, with the length that the body would have.
+fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        let length = HeaderValue::from(length);
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    response.map(Body::without_data)
 }
 
 /// Begins the call: its id, its snapshot, its clock.

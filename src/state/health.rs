@@ -1,6 +1,8 @@
 //! Health of a worker under one way of probing it. The cell counts; the plan's thresholds judge.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+use tokio::sync::Notify;
 
 use crate::plan::Health;
 
@@ -54,6 +56,8 @@ pub struct HealthCell {
     state: AtomicU8,
     good_in_a_row: AtomicU32,
     bad_in_a_row: AtomicU32,
+    unreachable: AtomicBool,
+    lost: Notify,
 }
 
 impl HealthCell {
@@ -63,6 +67,8 @@ impl HealthCell {
             state: AtomicU8::new(state as u8),
             good_in_a_row: AtomicU32::new(0),
             bad_in_a_row: AtomicU32::new(0),
+            unreachable: AtomicBool::new(false),
+            lost: Notify::new(),
         }
     }
 
@@ -120,7 +126,28 @@ impl HealthCell {
         }
     }
 
+    /// Notes that nothing connects to the worker, which is not ready; see [`lost`](Self::lost).
+    pub fn lose(&self) {
+        self.unreachable.store(true, Ordering::SeqCst);
+        self.lost.notify_waiters();
+    }
+
+    /// Ends once nothing connects to the worker: who has sent it a request and heard nothing need
+    /// not wait for a connection that may never say that it is dead.
+    ///
+    /// Cancel safety: nothing is lost when the future is dropped.
+    pub async fn lost(&self) {
+        // Counts from here on, so that nothing slips through between the look and the wait.
+        let told = self.lost.notified();
+        if !self.unreachable.load(Ordering::SeqCst) {
+            told.await;
+        }
+    }
+
     fn enter(&self, to: HealthState) -> Option<Transition> {
+        if to == HealthState::Ready {
+            self.unreachable.store(false, Ordering::SeqCst);
+        }
         let from = HealthState::from_u8(self.state.swap(to as u8, Ordering::Relaxed));
         (from != to).then_some(Transition { from, to })
     }
@@ -129,6 +156,8 @@ impl HealthCell {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -144,6 +173,17 @@ mod tests {
             startup_check_interval: Duration::from_secs(1),
             startup_delay: Duration::ZERO,
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_that_nothing_connects() {
+        let cell = HealthCell::new(HealthState::Ready);
+        let waiting = cell.lost();
+        let telling = async { cell.lose() };
+        tokio::join!(waiting, telling);
+        cell.lost().await;
+        cell.make_ready();
+        assert_eq!(cell.lost().now_or_never(), None);
     }
 
     #[test]

@@ -19,14 +19,13 @@ pub const X_SMG_ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("smg/", env!("CARGO_PKG_VERSION")));
 
-/// The headers of a client's request that every worker may see, all others left behind.
+/// The headers of a client's request that every worker may see, all others left behind, as are those
+/// that `connection` names. RFC 9110 §7.6.1.
 pub fn forwardable(client: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(8);
     for name in [
         CONTENT_TYPE,
-        ACCEPT,
         TRACEPARENT,
-        TRACESTATE,
         X_CORRELATION_ID,
         X_SMG_ROUTING_KEY,
     ] {
@@ -34,10 +33,18 @@ pub fn forwardable(client: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
             out.insert(name, value.clone());
         }
     }
+    for name in [ACCEPT, TRACESTATE] {
+        for value in client.get_all(&name) {
+            out.append(&name, value.clone());
+        }
+    }
     for (name, value) in client {
         if name.as_str().starts_with("x-request-id-") {
             out.append(name.clone(), value.clone());
         }
+    }
+    for name in hop_by_hop(client) {
+        out.remove(name);
     }
     out.insert(X_REQUEST_ID, request_id.clone());
     out.insert(USER_AGENT, AGENT);
@@ -65,15 +72,7 @@ pub fn own(worker: WorkerRef<'_>) -> HeaderMap {
 /// that `connection` names) and what a worker must not tell our clients. RFC 9110 §7.6.1.
 pub fn clean_answer(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .filter(|name| *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
-            .collect();
-        for name in named {
+        for name in hop_by_hop(headers) {
             headers.remove(name);
         }
     }
@@ -104,6 +103,19 @@ pub fn clean_answer(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+}
+
+/// What the `connection` headers name. The framing and the type of the body are not theirs to name
+/// away.
+fn hop_by_hop(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != CONTENT_LENGTH && *name != CONTENT_TYPE)
+        .collect()
 }
 
 #[cfg(test)]

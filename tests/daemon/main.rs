@@ -40,3 +40,31 @@ mod reload;
 mod removal;
 #[cfg(test)]
 mod watch;
+
+// The request path.
+#[cfg(test)]
+mod cors;
+#[cfg(test)]
+mod deadlines;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod headers;
+#[cfg(test)]
+mod health;
+#[cfg(test)]
+mod information;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod metrics;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod retries;
+#[cfg(test)]
+mod scene;
+#[cfg(test)]
+mod streams;

@@ -1,6 +1,7 @@
 //! A small HTTP client: one connection per question, or one that is kept.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,7 +94,16 @@ impl Answer {
 pub(crate) struct Connection {
     sender: Sender,
     host: String,
-    task: AbortHandle,
+    task: Arc<Task>,
+}
+
+/// Moves the bytes of a connection until dropped.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 enum Sender {
@@ -116,7 +126,7 @@ impl Connection {
         Self {
             sender: Sender::Http1(sender),
             host: host.to_owned(),
-            task,
+            task: Arc::new(Task(task)),
         }
     }
 
@@ -137,7 +147,19 @@ impl Connection {
         Self {
             sender: Sender::Http2(sender),
             host: host.to_owned(),
-            task,
+            task: Arc::new(Task(task)),
+        }
+    }
+
+    /// The same connection for one more stream. Only HTTP/2 has several.
+    pub(crate) fn again(&self) -> Self {
+        let Sender::Http2(sender) = &self.sender else {
+            panic!("an HTTP/1 connection carries one request at a time")
+        };
+        Self {
+            sender: Sender::Http2(sender.clone()),
+            host: self.host.clone(),
+            task: Arc::clone(&self.task),
         }
     }
 
@@ -195,12 +217,6 @@ impl Connection {
                 sender.send_request(request).await
             }
         }
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
