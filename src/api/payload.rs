@@ -66,6 +66,21 @@ impl Payload {
         Self::new(pieces)
     }
 
+    /// The JSON string at `span`, decoded; `None` where there is none.
+    pub fn text(&self, span: Span) -> Option<String> {
+        let mut raw = Vec::with_capacity(span.len());
+        let mut at = 0;
+        for piece in self.pieces.iter() {
+            let end = at + piece.len();
+            let (from, to) = (span.start.max(at), span.end.min(end));
+            if from < to {
+                raw.extend_from_slice(piece.get(from - at..to - at)?);
+            }
+            at = end;
+        }
+        serde_json::from_slice(&raw).ok()
+    }
+
     /// A body to send.
     pub fn send(&self) -> Sending {
         Sending {
@@ -133,6 +148,13 @@ mod tests {
 
     fn text(payload: &Payload) -> String {
         String::from_utf8(payload.pieces().concat()).unwrap()
+    }
+
+    #[test]
+    fn a_string_is_read_over_all_pieces() {
+        let payload = of(&["{\"a\":\"x", "\\", "ny", "\"}"]);
+        assert_eq!(payload.text(Span::new(5, 11)).as_deref(), Some("x\ny"));
+        assert_eq!(payload.text(Span::new(5, 10)), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The inference endpoints: one read, one scan, one splice at most, then the worker's own words.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::rerank;
 use crate::api::error::ErrorCode;
-use crate::api::scan::Fields;
+use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
 use crate::api::splice::{Edit, splice};
 use crate::api::{Endpoint, Payload, quoted, scan};
@@ -84,7 +85,19 @@ fn prepare(
         .or_else(|| payload.pieces().first().map(|piece| &**piece));
     let found = scan::scan(text.unwrap_or_default()).map_err(|error| cuts.error(error))?;
     let fields = cuts.fields(&found.fields);
-    let model = found.model.as_deref();
+    let model = match (found.fields.model, fields.model) {
+        // So long that it was cut; it will lead nowhere, but it is a name.
+        (Some(short), Some(whole)) if short.len() < whole.len() => Some(
+            payload
+                .text(whole)
+                .map(Cow::Owned)
+                .ok_or_else(|| ScanError::InvalidJson {
+                    offset: whole.start,
+                })?,
+        ),
+        _ => found.model,
+    };
+    let model = model.as_deref();
     let target = snapshot
         .plan
         .routes
