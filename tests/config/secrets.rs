@@ -123,7 +123,7 @@ mod damaged {
             failure_persistence: None,
             rng_seed: match ProptestConfig::default().rng_seed {
                 RngSeed::Random => RngSeed::Fixed(1),
-                fixed => fixed,
+                fixed @ RngSeed::Fixed(_) => fixed,
             },
             ..ProptestConfig::default()
         })]
