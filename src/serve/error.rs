@@ -6,13 +6,14 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RET
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use crate::api::error::{self, ErrorCode};
+use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
 use crate::dispatch::{Call, CallError};
 use crate::plan::Unroutable;
 use crate::upstream::headers::X_REQUEST_ID;
 
-const X_SMG_ERROR_CODE: HeaderName = HeaderName::from_static("x-smg-error-code");
+/// The stable code of an error.
+pub(crate) const X_SMG_ERROR_CODE: HeaderName = HeaderName::from_static("x-smg-error-code");
 
 /// Why the gateway itself answers instead of a worker.
 #[derive(Debug, Clone)]
@@ -112,6 +113,25 @@ impl Refusal {
         }
         response
     }
+}
+
+/// An error of `/workers*`, which has a form of its own.
+pub(crate) fn workers_error(
+    mut call: Box<Call>,
+    status: StatusCode,
+    code: WorkersCode,
+    message: &str,
+) -> Response<Body> {
+    let word = match code {
+        WorkersCode::BadRequest => "bad_request",
+        WorkersCode::WorkerNotFound => "worker_not_found",
+        WorkersCode::InternalServerError => "internal_error",
+    };
+    call.error_code = word;
+    let mut response = json(call, status, error::workers_body(code, message));
+    let headers = response.headers_mut();
+    headers.insert(X_SMG_ERROR_CODE, HeaderValue::from_static(word));
+    response
 }
 
 /// A response with a JSON body.

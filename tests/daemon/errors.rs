@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::json;
 
 use crate::scene::{
-    LISTENERS, Wire, ask, assert_error, config, gateway, plain_engine, post_bytes, with,
+    LISTENERS, Wire, ask, assert_error, config, gateway, in_chunks, plain_engine, post_bytes, with,
 };
 use crate::support::client::{json_request, request};
 use crate::support::{Connection, FakeEngine, Smg, Step, get, post};
@@ -170,6 +170,14 @@ async fn a_body_that_is_no_json_object_is_refused() {
             assert_error(&answer, 400, "invalid_json");
         }
     }
+    // It doesn't matter in how many pieces it comes.
+    for body in &bodies {
+        for size in [3, 64, 5_000] {
+            let mut wire = Wire::connect(smg.main()).await;
+            wire.write(in_chunks("/generate", body, size)).await;
+            assert_error(&wire.answer().await, 400, "invalid_json");
+        }
+    }
     assert!(engine.calls().is_empty());
     let answer = connection.send(post_bytes("/generate", deep(128))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -192,6 +200,9 @@ async fn a_model_given_twice_is_refused_however_it_is_spelled() {
             assert_error(&answer, 400, "duplicate_model");
             assert_eq!(answer.json()["error"]["param"], "model");
         }
+        let mut wire = Wire::connect(smg.main()).await;
+        wire.write(in_chunks("/generate", body.as_bytes(), 3)).await;
+        assert_error(&wire.answer().await, 400, "duplicate_model");
     }
     assert!(engine.calls().is_empty());
     // Only the top level is the gateway's affair.
@@ -238,12 +249,25 @@ async fn a_model_that_nobody_serves_is_404_and_one_without_workers_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_model_name_is_not_given_back_whole() {
-    let smg = Smg::start(LISTENERS).await;
-    let body = json!({ "model": "x".repeat(100_000) });
-    let answer = post(smg.main(), "/v1/completions", &body).await;
-    assert_error(&answer, 404, "model_not_found");
-    assert!(answer.body.len() < 1000, "{}", answer.body.len());
+async fn a_long_model_name_is_a_name_and_not_given_back_whole() {
+    let engine = plain_engine().await;
+    let smg = gateway(&[&engine], "").await;
+    for length in [255, 256, 257, 300, 5_000, 100_000] {
+        let body = json!({ "model": "x".repeat(length), "prompt": "hi" });
+        let answer = post(smg.main(), "/v1/completions", &body).await;
+        assert_error(&answer, 404, "model_not_found");
+        assert!(answer.body.len() < 1000, "{}", answer.body.len());
+        let mut wire = Wire::connect(smg.main()).await;
+        wire.write(in_chunks("/generate", body.to_string().as_bytes(), 100))
+            .await;
+        assert_error(&wire.answer().await, 404, "model_not_found");
+    }
+    let body = format!("{{\"model\":\"{}\\x\"}}", "x".repeat(1000));
+    let mut wire = Wire::connect(smg.main()).await;
+    wire.write(in_chunks("/generate", body.as_bytes(), 100))
+        .await;
+    assert_error(&wire.answer().await, 400, "invalid_json");
+    assert!(engine.calls().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,6 +167,7 @@ pool = "one"
         assert_eq!(answer.status, status);
         assert_eq!(answer.json()["code"], code);
         assert!(answer.json()["error"].is_string());
+        assert_eq!(answer.header("x-smg-error-code"), code.to_ascii_lowercase());
         assert!(!answer.header("x-request-id").is_empty());
     }
 }

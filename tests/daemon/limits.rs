@@ -252,6 +252,36 @@ async fn large_or_many_headers_are_431() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_a_head_can_be_wide() {
+    let engine = plain_engine().await;
+    let limits = "max_header_bytes = \"1MiB\"\nmax_uri_bytes = \"64KiB\"\nmax_headers = 1000";
+    let smg = limited(&engine, limits).await;
+    for h2 in [false, true] {
+        let mut connection = if h2 {
+            Connection::h2(smg.main()).await
+        } else {
+            Connection::h1(smg.main()).await
+        };
+        let path = format!("/liveness?{}", "x".repeat(60_000));
+        let mut asked = request(Method::GET, &path, Bytes::new());
+        for n in 0..900 {
+            let value = format!("{n}{}", "y".repeat(1_000));
+            asked = with(asked, "x-repeated", &value);
+        }
+        assert_eq!(connection.send(asked).await.status, 200, "HTTP/2: {h2}");
+        // Above the limit, but not above what is read: the answer is the gateway's own.
+        let large = "y".repeat(1_060_000);
+        let asked = with(
+            request(Method::GET, "/liveness", Bytes::new()),
+            "x-large",
+            &large,
+        );
+        let answer = connection.send(asked).await;
+        assert_error(&answer, 431, "request_headers_too_large");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stalls_is_408() {
     let engine = plain_engine().await;
     let smg = limited(&engine, "body_timeout = \"300ms\"").await;

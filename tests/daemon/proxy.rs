@@ -5,8 +5,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::scene::{
-    LISTENERS, PATIENCE, ask, assert_error, config, gateway, plain_engine, post_bytes, ready,
-    silent_engine,
+    LISTENERS, PATIENCE, Wire, ask, assert_error, config, gateway, in_chunks, plain_engine,
+    post_bytes, ready, silent_engine,
 };
 use crate::support::client::{json_request, request};
 use crate::support::{Connection, FakeEngine, Smg, Step, eventually, get, post};
@@ -89,6 +89,28 @@ async fn only_the_model_changes_where_an_alias_is_used() {
                 ODD,
                 "{path} {alias}"
             );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_pieces_is_the_same_body() {
+    let engine = odd_engine().await;
+    let smg = gateway(&[&engine], "").await;
+    let long = "\\\" say [\u{e9}] {to} \\\\".repeat(40);
+    let odd = ODD.replace("\"q\"", &format!("\"{long}\""));
+    let mut wire = Wire::connect(smg.main()).await;
+    for model in ["\"m\"", "\"also-m\"", "\"\\u0061lso-m\""] {
+        let sent = odd.replace("\"m\"", model);
+        for size in [1, 2, 7, 63, 64, 65, 300, 10_000] {
+            for (path, _) in PATHS {
+                wire.write(in_chunks(path, sent.as_bytes(), size)).await;
+                let answer = wire.answer().await;
+                assert_eq!(answer.status, 200, "{model} {size} {path}: {answer:?}");
+                let asked = engine.calls().pop().unwrap();
+                let body = String::from_utf8(asked.body).unwrap();
+                assert_eq!(body, odd, "{model} {size} {path}");
+            }
         }
     }
 }

@@ -153,6 +153,23 @@ pub(crate) fn post_bytes(path: &str, body: impl Into<Bytes>) -> Request<Full<Byt
     request
 }
 
+/// A `POST` of these bytes in chunks of this size, as it stands on the wire. The gateway gets them
+/// one by one.
+pub(crate) fn in_chunks(path: &str, body: &[u8], size: usize) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    )
+    .into_bytes();
+    for chunk in body.chunks(size) {
+        request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        request.extend_from_slice(chunk);
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    request
+}
+
 /// The same request with one more header.
 pub(crate) fn with(
     mut request: Request<Full<Bytes>>,

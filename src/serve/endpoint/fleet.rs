@@ -13,14 +13,14 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{to_json, value};
-use crate::api::error::{WorkersCode, workers_body};
+use crate::api::error::WorkersCode;
 use crate::api::load;
 use crate::base::clock;
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Admission, WorkerIx};
 use crate::serve::body::Body;
-use crate::serve::error::json as respond;
+use crate::serve::error::{json as respond, workers_error};
 use crate::upstream::fetch;
 
 const FLUSH_WAIT: Duration = Duration::from_secs(45);
@@ -93,12 +93,16 @@ pub(crate) fn workers(call: Box<Call>, query: &str) -> Response<Body> {
 }
 
 /// `GET /workers/{id}`
-pub(crate) fn worker(mut call: Box<Call>, id: &str) -> Response<Body> {
+pub(crate) fn worker(call: Box<Call>, id: &str) -> Response<Body> {
     let snapshot = Arc::clone(&call.snapshot);
     let Ok(id) = Uuid::parse_str(id) else {
-        call.error_code = "bad_request";
-        let body = workers_body(WorkersCode::BadRequest, "a worker id is a UUID");
-        return respond(call, StatusCode::BAD_REQUEST, body);
+        let message = "a worker id is a UUID";
+        return workers_error(
+            call,
+            StatusCode::BAD_REQUEST,
+            WorkersCode::BadRequest,
+            message,
+        );
     };
     match snapshot.workers().find(|worker| worker.plan.id == id) {
         Some(worker) => {
@@ -106,12 +110,13 @@ pub(crate) fn worker(mut call: Box<Call>, id: &str) -> Response<Body> {
             respond(call, StatusCode::OK, body)
         }
         None => {
-            call.error_code = "worker_not_found";
-            let body = workers_body(
+            let message = "there is no worker with this id";
+            workers_error(
+                call,
+                StatusCode::NOT_FOUND,
                 WorkersCode::WorkerNotFound,
-                "there is no worker with this id",
-            );
-            respond(call, StatusCode::NOT_FOUND, body)
+                message,
+            )
         }
     }
 }

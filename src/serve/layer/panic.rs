@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 use super::Arrival;
 use crate::api::error::{self, ErrorCode};
 use crate::serve::body::Body;
+use crate::serve::error::X_SMG_ERROR_CODE;
 use crate::upstream::headers::X_REQUEST_ID;
 
 /// Adds [`Panic`].
@@ -84,6 +85,8 @@ where
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                let code = ErrorCode::InternalError.as_str();
+                headers.insert(X_SMG_ERROR_CODE, HeaderValue::from_static(code));
                 headers.insert(X_REQUEST_ID, this.id.clone());
                 Poll::Ready(Ok(response))
             }

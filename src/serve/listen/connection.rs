@@ -19,8 +19,9 @@ use crate::serve::gate::{Gate, Standing};
 use crate::serve::guarded::{Deadlines, Guarded};
 use crate::serve::stack;
 
-/// Bytes of a head of HTTP/2.
-const H2_HEADER_LIST: u32 = 64 * 1024;
+/// Bytes of a head that are read in any case: below this the library refuses nothing, so that the
+/// answer to a head beyond the listener's own limits is ours.
+const HEAD: usize = 400 * 1024;
 
 /// Runs the streams of an HTTP/2 connection, each a task of its own.
 #[derive(Clone)]
@@ -55,6 +56,9 @@ where
         idle: limits.idle_timeout,
         write: limits.write_timeout,
     };
+    // Each header of HTTP/2 counts 32 bytes more than it has.
+    let head = limits.max_header_bytes + limits.max_uri_bytes + 32 * limits.max_headers;
+    let head = HEAD.max(head * 2);
     let (live, standing) = (Arc::clone(&gate.live), Arc::clone(&gate.standing));
     let guarded = Guarded::new(stream, deadlines, Arc::clone(&standing));
     let mut builder = auto::Builder::new(Streams(Arc::clone(&live)));
@@ -63,12 +67,13 @@ where
         .timer(TokioTimer::new())
         // Heads are timed by the guard, which also knows kept connections.
         .header_read_timeout(None)
+        .max_buf_size(head)
         .max_headers(limits.max_headers.saturating_add(1));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_streams)
-        .max_header_list_size(H2_HEADER_LIST);
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
     let service = stack::build(gate);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
     let outcome = tokio::select! {
