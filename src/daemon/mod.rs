@@ -172,7 +172,6 @@ async fn upkeep() {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        metrics::upkeep();
         sampler.sample();
     }
 }

@@ -42,8 +42,8 @@ pub enum Failure {
 
 /// Sends a request made by `request` to `worker` and waits for the response head.
 ///
-/// A pooled connection that turns out to be dead before the worker has answered a byte is replaced
-/// once by a fresh one. `connect` bounds the time until a connection is usable; the wait for the
+/// A pooled connection that turns out to be dead before anything of the request has been sent is
+/// replaced once by a fresh one; what may have reached the worker is never sent again from here. `connect` bounds the time until a connection is usable; the wait for the
 /// head is the caller's to bound.
 ///
 /// Cancel safety: dropping the future closes the connection, which tells the worker to stop.
@@ -60,8 +60,8 @@ pub async fn send(
     let mut unsent = None;
     if let Some(conn) = pool.take() {
         match exchange(conn, pool, limits.max_idle, request()).await {
-            Err((Failure::Broken(_), back)) => unsent = back,
-            Err((failure, _)) => return Err(failure),
+            Err((_, Some(back))) => unsent = Some(back),
+            Err((failure, None)) => return Err(failure),
             Ok(response) => return Ok(response),
         }
     }

@@ -59,19 +59,7 @@ impl Family<'_> {
         let name = self.metric.name();
         if !self.named {
             self.named = true;
-            for part in [
-                "# HELP ",
-                name,
-                " ",
-                self.metric.help(),
-                "\n# TYPE ",
-                name,
-                " ",
-            ] {
-                self.out.push_str(part);
-            }
-            self.out.push_str(self.metric.kind().as_str());
-            self.out.push('\n');
+            header(self.out, self.metric);
         }
         self.out.push_str(name);
         let mut open = '{';
@@ -95,7 +83,27 @@ impl Family<'_> {
     }
 }
 
-fn pair(out: &mut String, open: char, label: &str, value: &str) {
+/// Writes the `HELP` and `TYPE` of a family.
+pub(super) fn header(out: &mut String, metric: Metric) {
+    let name = metric.name();
+    let kind = metric.kind().as_str();
+    for part in [
+        "# HELP ",
+        name,
+        " ",
+        metric.help(),
+        "\n# TYPE ",
+        name,
+        " ",
+        kind,
+        "\n",
+    ] {
+        out.push_str(part);
+    }
+}
+
+/// Writes one label behind `open`.
+pub(super) fn pair(out: &mut String, open: char, label: &str, value: &str) {
     out.push(open);
     out.push_str(label);
     out.push_str("=\"");

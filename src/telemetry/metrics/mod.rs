@@ -5,17 +5,20 @@
 
 mod catalogue;
 mod exposition;
+mod histogram;
 
 use std::sync::OnceLock;
 
 use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 
 pub use catalogue::{Buckets, Kind, Metric, OVERHEAD_BUCKETS, Source, default_buckets, label};
 pub use exposition::{Families, Family};
+use histogram::Histograms;
 
 static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
+static HISTOGRAMS: OnceLock<Histograms> = OnceLock::new();
 static INSTALLING: Mutex<()> = Mutex::new(());
 static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
 
@@ -23,8 +26,8 @@ static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The list of bucket bounds is empty.
-    #[error("histogram buckets: {0}")]
-    Buckets(#[from] BuildError),
+    #[error("there are no histogram buckets")]
+    Buckets,
     /// Something else in this process has installed a recorder.
     #[error("another metrics recorder is installed already")]
     Taken,
@@ -42,36 +45,29 @@ pub fn install(buckets: &[f64]) -> Result<(), InstallError> {
     if EXPORTER.get().is_some() {
         return Ok(());
     }
-    let mut builder = PrometheusBuilder::new().set_buckets(buckets)?;
-    for metric in Metric::ALL {
-        if metric.buckets() == Some(Buckets::Overhead) {
-            let name = Matcher::Full(metric.name().to_owned());
-            builder = builder.set_buckets_for_metric(name, &OVERHEAD_BUCKETS)?;
-        }
+    if buckets.is_empty() {
+        return Err(InstallError::Buckets);
     }
-    let recorder = builder.build_recorder();
+    let recorder = PrometheusBuilder::new().build_recorder();
     let exporter = recorder.handle();
     ::metrics::set_global_recorder(recorder).map_err(|_| InstallError::Taken)?;
     describe();
+    HISTOGRAMS.get_or_init(|| Histograms::new(buckets));
     EXPORTER.get_or_init(|| exporter);
     Ok(())
-}
-
-/// Moves observed values into their buckets. To be called every second or so, else memory grows
-/// with the requests served between two scrapes.
-pub fn upkeep() {
-    if let Some(exporter) = EXPORTER.get() {
-        exporter.run_upkeep();
-    }
 }
 
 /// The exposition of every family of [`Source::Recorder`] that has a series; empty before
 /// [`install`]. The families of [`Source::Scrape`] are appended with [`Families`].
 pub fn render() -> String {
-    EXPORTER
+    let mut out = EXPORTER
         .get()
         .map(PrometheusHandle::render)
-        .unwrap_or_default()
+        .unwrap_or_default();
+    if let Some(histograms) = HISTOGRAMS.get() {
+        histograms.render(&mut out);
+    }
+    out
 }
 
 /// The counter of `metric` with `labels`, those of [`Metric::labels`] in that order.
@@ -89,7 +85,10 @@ pub fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
 /// The histogram of `metric` with `labels`, those of [`Metric::labels`] in that order.
 pub fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
     let key = key(metric, Kind::Histogram, labels);
-    ::metrics::with_recorder(|recorder| recorder.register_histogram(&key, &METADATA))
+    match HISTOGRAMS.get() {
+        Some(histograms) => Histogram::from_arc(histograms.get(metric, key)),
+        None => Histogram::noop(),
+    }
 }
 
 /// Creates the series whose labels all have closed sets, with 0, so that a rate over them has a
@@ -171,7 +170,7 @@ fn describe() {
             match metric.kind() {
                 Kind::Counter => recorder.describe_counter(name, None, help),
                 Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram => recorder.describe_histogram(name, None, help),
+                Kind::Histogram => {}
             }
         }
     });
@@ -280,7 +279,6 @@ mod tests {
         )
         .record(0.000_02);
         gauge(Metric::HttpConnectionsActive, &[("listener", "main")]).increment(2.0);
-        upkeep();
 
         let mut text = render();
         let mut families = Families::new(&mut text);

@@ -1,0 +1,167 @@
+//! Histograms with fixed bounds: recording is two additions, and nothing is kept per value.
+//!
+//! The recorder of the exporter keeps every value until somebody sorts them into buckets, which
+//! costs an allocation each few requests and memory between scrapes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::metrics::{HistogramFn, Key};
+use parking_lot::Mutex;
+
+use super::exposition::{header, pair};
+use super::{Buckets, Metric, OVERHEAD_BUCKETS};
+
+/// All histograms of the process, by family and labels.
+pub(super) struct Histograms {
+    durations: Arc<[f64]>,
+    overhead: Arc<[f64]>,
+    series: Mutex<BTreeMap<Metric, BTreeMap<Key, Arc<Histogram>>>>,
+}
+
+/// One histogram.
+pub(super) struct Histogram {
+    /// Upper bounds, ascending, in seconds.
+    bounds: Arc<[f64]>,
+    /// Values up to each bound and above the one before it; the last: above all of them.
+    counts: Box<[AtomicU64]>,
+    /// Sum of all values, in nanoseconds: whole numbers can be added without a loop.
+    nanos: AtomicU64,
+}
+
+impl Histograms {
+    /// None yet; `durations` are the bounds of [`Buckets::Duration`].
+    pub(super) fn new(durations: &[f64]) -> Self {
+        Self {
+            durations: durations.into(),
+            overhead: OVERHEAD_BUCKETS.as_slice().into(),
+            series: Mutex::default(),
+        }
+    }
+
+    /// The histogram of `metric` with the labels of `key`.
+    pub(super) fn get(&self, metric: Metric, key: Key) -> Arc<Histogram> {
+        let bounds = match metric.buckets() {
+            Some(Buckets::Overhead) => &self.overhead,
+            Some(Buckets::Duration) | None => &self.durations,
+        };
+        let mut series = self.series.lock();
+        let family = series.entry(metric).or_default();
+        Arc::clone(
+            family
+                .entry(key)
+                .or_insert_with(|| Arc::new(Histogram::new(bounds))),
+        )
+    }
+
+    /// Appends every family to an exposition.
+    pub(super) fn render(&self, out: &mut String) {
+        for (metric, family) in &*self.series.lock() {
+            header(out, *metric);
+            for (key, histogram) in family {
+                histogram.render(out, metric.name(), key);
+            }
+        }
+    }
+}
+
+impl Histogram {
+    fn new(bounds: &Arc<[f64]>) -> Self {
+        Self {
+            bounds: Arc::clone(bounds),
+            counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            nanos: AtomicU64::new(0),
+        }
+    }
+
+    fn render(&self, out: &mut String, name: &str, key: &Key) {
+        let mut total = 0;
+        let bounds = self
+            .bounds
+            .iter()
+            .map(|bound| bound.to_string())
+            .chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(&self.counts) {
+            total += count.load(Ordering::Relaxed);
+            out.push_str(name);
+            out.push_str("_bucket");
+            let open = labels(out, key);
+            pair(out, open, "le", &bound);
+            // Writing to a `String` cannot fail.
+            writeln!(out, "}} {total}").ok();
+        }
+        let nanos = self.nanos.load(Ordering::Relaxed);
+        let whole = nanos / 1_000_000_000;
+        let part = nanos % 1_000_000_000;
+        for (suffix, value) in [
+            ("_sum", format!("{whole}.{part:09}")),
+            ("_count", total.to_string()),
+        ] {
+            out.push_str(name);
+            out.push_str(suffix);
+            if labels(out, key) == ',' {
+                out.push('}');
+            }
+            out.push(' ');
+            out.push_str(&value);
+            out.push('\n');
+        }
+    }
+}
+
+/// Writes the labels and returns what comes before another one.
+fn labels(out: &mut String, key: &Key) -> char {
+    let mut open = '{';
+    for label in key.labels() {
+        pair(out, open, label.key(), label.value());
+        open = ',';
+    }
+    open
+}
+
+impl HistogramFn for Histogram {
+    fn record(&self, value: f64) {
+        let at = self.bounds.partition_point(|bound| *bound < value);
+        if let Some(count) = self.counts.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "durations: never negative, and whole nanoseconds are enough"
+        )]
+        self.nanos
+            .fetch_add((value * 1e9) as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_fall_into_their_buckets() {
+        let histograms = Histograms::new(&[0.1, 1.0]);
+        let key = Key::from_parts("x", vec![::metrics::Label::new("attempt", "1")]);
+        let histogram = histograms.get(Metric::WorkerRetryBackoff, key.clone());
+        for value in [0.05, 0.1, 0.5, 1.0, 7.25] {
+            histogram.record(value);
+        }
+        histograms.get(Metric::WorkerRetryBackoff, key).record(0.1);
+        let mut out = String::new();
+        histograms.render(&mut out);
+        let samples: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "smg_worker_retry_backoff_seconds_bucket{attempt=\"1\",le=\"0.1\"} 3",
+                "smg_worker_retry_backoff_seconds_bucket{attempt=\"1\",le=\"1\"} 5",
+                "smg_worker_retry_backoff_seconds_bucket{attempt=\"1\",le=\"+Inf\"} 6",
+                "smg_worker_retry_backoff_seconds_sum{attempt=\"1\"} 9.000000000",
+                "smg_worker_retry_backoff_seconds_count{attempt=\"1\"} 6",
+            ]
+        );
+    }
+}
