@@ -91,7 +91,7 @@ fn prepare(
             payload
                 .text(whole)
                 .map(Cow::Owned)
-                .ok_or_else(|| ScanError::InvalidJson {
+                .ok_or(ScanError::InvalidJson {
                     offset: whole.start,
                 })?,
         ),
