@@ -62,25 +62,49 @@ pub(super) async fn run(
     if !delay.is_zero() {
         sleep(delay).await;
     }
-    let mut troubles = Troubles::new();
     loop {
-        let asked = Arc::clone(&target.borrow_and_update());
-        let Err(error) = attempt(&asked, &office, Round::First).await else {
-            break;
-        };
-        let pause = troubles.add(&asked, &error);
-        if !wait(pause, &asked, &mut target).await {
+        let mut troubles = Troubles::new();
+        loop {
+            let asked = Arc::clone(&target.borrow_and_update());
+            let Err(error) = attempt(&asked, &office, Round::First).await else {
+                break;
+            };
+            let pause = troubles.add(&asked, &error);
+            if !wait(pause, &asked, &mut target).await {
+                return;
+            }
+        }
+        if !stay(&mut target, &again, &office).await {
             return;
         }
     }
+}
+
+/// Keeps what is known of a registered worker fresh. Ends with `true` when its registration has been
+/// forgotten, as happens when it left and came back between two looks, and with `false` once there
+/// is nobody to tell.
+async fn stay(target: &mut watch::Receiver<Arc<Target>>, again: &Notify, office: &Office) -> bool {
     loop {
-        again.notified().await;
-        let asked = Arc::clone(&target.borrow_and_update());
-        if let Err(error) = attempt(&asked, &office, Round::Later).await {
-            tracing::debug!(
-                target: "smg::worker", worker = asked.worker.key.as_str(), %error,
-                "worker could not be asked again"
-            );
+        tokio::select! {
+            () = again.notified() => {
+                let asked = Arc::clone(&target.borrow());
+                if let Err(error) = attempt(&asked, office, Round::Later).await {
+                    tracing::debug!(
+                        target: "smg::worker", worker = asked.worker.key.as_str(), %error,
+                        "worker could not be asked again"
+                    );
+                }
+            }
+            changed = target.changed() => {
+                if changed.is_err() {
+                    return false;
+                }
+                // A publish that has not seen the report yet looks the same; asking once more does
+                // no harm then.
+                if target.borrow_and_update().worker.admission != Admission::Registered {
+                    return true;
+                }
+            }
         }
     }
 }
@@ -133,7 +157,10 @@ impl Troubles {
         let late = now.duration_since(self.since) >= target.health.startup_timeout;
         if late && !self.given_up {
             self.given_up = true;
-            cell.make_failed();
+            // Without probes nothing would ever bring an admitted worker back.
+            if target.health.enabled || target.worker.admission == Admission::Pending {
+                cell.make_failed();
+            }
             let error = error.to_string();
             report::named(&target.worker, &target.pool, |worker| {
                 event::WorkerFailed {

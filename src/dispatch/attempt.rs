@@ -194,9 +194,10 @@ fn pick<'a>(
     if workers.is_empty() && !state.tried.is_empty() {
         workers = usable(&state.set_aside);
     }
-    let candidates: Vec<Candidate> = workers
+    let candidates: Vec<Candidate<'_>> = workers
         .iter()
         .map(|(_, worker)| Candidate {
+            key: &worker.plan.key,
             load: worker.parts.cell.load(),
             processed: worker.parts.cell.processed.load(Ordering::Relaxed),
         })
@@ -204,6 +205,7 @@ fn pick<'a>(
     let hint = Hint {
         body: job.original.pieces(),
         fields: &job.fields,
+        headers: &job.headers,
         routing_key: job.routing_key(),
         tokens: None,
     };

@@ -175,7 +175,9 @@ impl Call {
             series.tokens_out.increment(usage.output);
         }
         if let Some((route, parts)) = self.snapshot.route(routed.route) {
+            let worker = routed.worker.and_then(|ix| self.snapshot.worker(ix));
             let feedback = Feedback {
+                worker: worker.map(|worker| &worker.plan.key),
                 success: routed.complete && self.status < 400 && self.error_code.is_empty(),
                 prompt_tokens: routed.usage.map(|usage| usage.input),
                 cached_tokens: routed.usage.and_then(|usage| usage.cached),

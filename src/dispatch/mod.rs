@@ -77,7 +77,7 @@ struct State {
     tried: Vec<WorkerIx>,
     /// Workers that asked not to be called again before this call's time is over.
     set_aside: Vec<WorkerIx>,
-    /// The latest answer that was refused, given verbatim if nothing better comes.
+    /// The answer of the latest attempt, if it was refused: given verbatim if nothing better comes.
     kept: Option<(Parts, Bytes)>,
     /// An answer whose head has gone out and whose first event has not come.
     held: Option<Held>,
@@ -191,6 +191,10 @@ async fn attempts(
                     Some((parts, body)) => Progress::Verbatim(parts, body),
                     None => Progress::Failed(CallError::NoWorker),
                 };
+            }
+            Tried::Refused(held) if retry::is_last(call, job) => {
+                retry::count_last(job);
+                return Progress::Begun(held);
             }
             Tried::Refused(held) => retry::Failed::Refused(Box::new(held)),
             Tried::Failed { worker, error } => retry::Failed::Error(worker, error),

@@ -167,8 +167,12 @@ impl Relay {
                 self.boundary = seen.boundary;
                 if let Some(routed) = call.routed.as_mut() {
                     routed.usage = seen.usage.or(routed.usage);
-                    if seen.events > 0 {
-                        routed.last_event = Some(now);
+                    if seen.events > 0
+                        && let Some(before) = routed.last_event.replace(now)
+                    {
+                        let gap = now.saturating_duration_since(before).as_secs_f64();
+                        let series = routed.model.series(routed.endpoint);
+                        series.inter_token.record(gap);
                     }
                 }
                 if seen.error.is_some() {

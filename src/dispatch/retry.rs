@@ -14,8 +14,11 @@ use crate::live::Snapshot;
 use crate::plan::{Route, WorkerIx};
 use crate::telemetry::metrics::{self as names, Metric};
 
-/// Longest that the rest of a refused answer is waited for.
+/// Longest that the rest of a refused answer is waited for, while nobody else could answer.
 const KEEP: Duration = Duration::from_secs(2);
+
+/// The same, while another worker could.
+const KEEP_BRIEFLY: Duration = Duration::from_millis(100);
 
 /// How an attempt failed.
 pub(super) enum Failed {
@@ -37,6 +40,20 @@ pub(super) enum Next {
     Final(Progress),
 }
 
+/// Whether no attempt may follow, so that a refusal is the answer and goes to the client as it comes.
+pub(super) fn is_last(call: &Call, job: &Job) -> bool {
+    let attempts = call.routed.as_ref().map_or(0, |routed| routed.attempts);
+    call.snapshot
+        .route(job.route)
+        .is_none_or(|(route, _)| attempts >= route.retry.attempts)
+}
+
+/// Accounts for a refusal that is the answer.
+pub(super) fn count_last(job: &Job) {
+    count_error(CallError::Stream);
+    count_exhausted(job, "attempts");
+}
+
 /// Judges a failed attempt, waits where waiting is due, and accounts for both.
 pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: Failed) -> Next {
     let snapshot = std::sync::Arc::clone(&call.snapshot);
@@ -49,7 +66,12 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             let worker = held.worker;
             let asked = retry_after(&held.parts.headers, clock::wall());
             let status = held.parts.status.as_u16();
-            state.kept = keep(*held, KEEP).await;
+            let patience = if others(&snapshot, route, state) {
+                KEEP_BRIEFLY
+            } else {
+                KEEP
+            };
+            state.kept = keep(*held, patience).await;
             (worker, CallError::Status(status), asked)
         }
         Failed::Error(worker, error) => {
@@ -59,9 +81,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     };
     count_error(error);
     let end = |state: &mut State, reason: &'static str| {
-        if attempts > 1 || reason != "attempts" {
-            count_exhausted(job, reason);
-        }
+        count_exhausted(job, reason);
         Next::Final(match state.kept.take() {
             Some((parts, body)) => Progress::Verbatim(parts, body),
             None => Progress::Failed(error),

@@ -129,13 +129,10 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
 
     let mut family = families.family(Metric::WorkerRequests);
     for (worker, id, member) in &named {
-        let processed = member.first.parts.cell.processed.load(Ordering::Relaxed);
-        let labels = [
-            ("worker", *worker),
-            ("worker_id", id),
-            ("model", model(member.first)),
-        ];
-        family.sample(&labels, count(processed));
+        for (model, attempts) in member.first.parts.cell.attempts() {
+            let labels = [("worker", *worker), ("worker_id", id), ("model", &*model)];
+            family.sample(&labels, count(attempts));
+        }
     }
 
     let mut family = families.family(Metric::WorkerHealthChecks);
@@ -207,14 +204,6 @@ fn configuration(live: &Live, snapshot: &Snapshot, now: Instant, families: &mut 
         .sample(&[], count(snapshot.id));
 }
 
-/// The model of a worker that serves one.
-fn model(worker: WorkerRef<'_>) -> &str {
-    match &worker.plan.models[..] {
-        [model] => model,
-        _ => UNKNOWN,
-    }
-}
-
 /// Exact up to 2^53, which no counter reaches.
 fn count(value: u64) -> f64 {
     value as f64
@@ -279,6 +268,11 @@ mod tests {
         let snapshot = live.load();
         let worker = snapshot.workers().next().unwrap();
         let _busy = InFlight::start(&worker.parts.cell);
+        worker
+            .parts
+            .cell
+            .attempts_of(&"m".into())
+            .fetch_add(1, Ordering::Relaxed);
         worker.parts.cell.probes_failed.store(2, Ordering::Relaxed);
         let text = render(&live, snapshot.born + Duration::from_secs(4));
         let id = worker.parts.id_str();

@@ -50,6 +50,8 @@ pub struct Plan {
 /// What holds for every request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Server {
+    /// From the head of a request to the last byte of its body.
+    pub request_timeout: Duration,
     /// Time that requests in flight have at shutdown.
     pub shutdown_grace_period: Duration,
     /// Largest request body in bytes.
@@ -66,6 +68,7 @@ pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
     let routes = table::routes(spec, facts, &pools, &workers);
     Plan {
         server: Server {
+            request_timeout: spec.server.request_timeout.get(),
             shutdown_grace_period: spec.server.shutdown_grace_period.get(),
             max_payload: usize::try_from(spec.server.max_payload_size.get()).unwrap_or(usize::MAX),
             request_id_headers: spec

@@ -3,7 +3,7 @@
 
 use super::Candidate;
 
-pub(super) fn pick(candidates: &[Candidate], rng: &mut fastrand::Rng) -> usize {
+pub(super) fn pick(candidates: &[Candidate<'_>], rng: &mut fastrand::Rng) -> usize {
     let mut best = (usize::MAX, u64::MAX);
     let mut chosen = 0;
     let mut ties = 0;
@@ -24,14 +24,15 @@ pub(super) fn pick(candidates: &[Candidate], rng: &mut fastrand::Rng) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::tests::candidate;
 
     #[test]
     fn the_least_loaded_wins_and_ties_go_to_the_least_used() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let of = |pairs: &[(usize, u64)]| -> Vec<Candidate> {
+        let of = |pairs: &[(usize, u64)]| -> Vec<Candidate<'static>> {
             pairs
                 .iter()
-                .map(|&(load, processed)| Candidate { load, processed })
+                .map(|&(load, processed)| candidate(load, processed))
                 .collect()
         };
         assert_eq!(pick(&of(&[(2, 0), (1, 9), (3, 0)]), &mut rng), 1);
@@ -41,10 +42,7 @@ mod tests {
     #[test]
     fn full_ties_spread_over_all() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let candidates = [Candidate {
-            load: 0,
-            processed: 0,
-        }; 3];
+        let candidates = [candidate(0, 0); 3];
         let mut seen = [0; 3];
         for _ in 0..3000 {
             seen[pick(&candidates, &mut rng)] += 1;

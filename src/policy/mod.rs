@@ -7,14 +7,18 @@ mod random;
 mod round_robin;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::api::scan::Fields;
 use crate::config::spec::Policy;
+use crate::plan::WorkerKey;
 use crate::state::RouteCell;
 
 /// One candidate of a pick: ready, serving the model, and not yet tried for this call.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate {
+pub struct Candidate<'a> {
+    /// Identity of the worker, for policies that remember where something went.
+    pub key: &'a WorkerKey,
     /// Requests in flight at the worker.
     pub load: usize,
     /// Picks of the worker so far; spreads ties.
@@ -28,6 +32,8 @@ pub struct Hint<'a> {
     pub body: &'a [Bytes],
     /// Where the prompt stands in it, as if it were one.
     pub fields: &'a Fields,
+    /// The client's headers; to be hashed or compared, never kept or logged.
+    pub headers: &'a HeaderMap,
     /// The routing key that the client gave.
     pub routing_key: Option<&'a str>,
     /// Token ids of the prompt where they are known.
@@ -35,8 +41,10 @@ pub struct Hint<'a> {
 }
 
 /// What a finished request tells the policy that placed it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Feedback {
+#[derive(Debug, Clone, Copy)]
+pub struct Feedback<'a> {
+    /// The worker that answered last.
+    pub worker: Option<&'a WorkerKey>,
     /// Whether the worker answered with success.
     pub success: bool,
     /// Prompt tokens as the worker counted them.
@@ -51,7 +59,7 @@ pub struct Feedback {
 /// every gateway with the same file.
 pub fn pick(
     policy: Policy,
-    candidates: &[Candidate],
+    candidates: &[Candidate<'_>],
     _hint: Hint<'_>,
     cell: &RouteCell,
     rng: &mut fastrand::Rng,
@@ -69,8 +77,25 @@ pub fn pick(
 }
 
 /// Tells the policy how a request that it placed ended.
-pub fn learn(policy: Policy, _cell: &RouteCell, _feedback: Feedback) {
+pub fn learn(policy: Policy, _cell: &RouteCell, _feedback: Feedback<'_>) {
     match policy {
         Policy::Random | Policy::RoundRobin | Policy::PowerOfTwo | Policy::LeastLoad => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    static KEY: LazyLock<WorkerKey> = LazyLock::new(|| WorkerKey::new("http://worker:1"));
+
+    pub(super) fn candidate(load: usize, processed: u64) -> Candidate<'static> {
+        Candidate {
+            key: &KEY,
+            load,
+            processed,
+        }
     }
 }

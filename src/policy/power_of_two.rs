@@ -2,7 +2,7 @@
 
 use super::Candidate;
 
-pub(super) fn pick(candidates: &[Candidate], rng: &mut fastrand::Rng) -> usize {
+pub(super) fn pick(candidates: &[Candidate<'_>], rng: &mut fastrand::Rng) -> usize {
     let n = candidates.len();
     let first = rng.usize(..n);
     let second = (first + 1 + rng.usize(..n - 1)) % n;
@@ -15,10 +15,11 @@ pub(super) fn pick(candidates: &[Candidate], rng: &mut fastrand::Rng) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::tests::candidate;
 
     #[test]
     fn the_most_loaded_of_three_is_never_picked() {
-        let candidates = [3, 1, 2].map(|load| Candidate { load, processed: 0 });
+        let candidates = [3, 1, 2].map(|load| candidate(load, 0));
         let mut rng = fastrand::Rng::with_seed(7);
         let mut seen = [0; 3];
         for _ in 0..3000 {
@@ -30,10 +31,7 @@ mod tests {
 
     #[test]
     fn ties_spread_over_all() {
-        let candidates = [Candidate {
-            load: 0,
-            processed: 0,
-        }; 4];
+        let candidates = [candidate(0, 0); 4];
         let mut rng = fastrand::Rng::with_seed(7);
         let mut seen = [0; 4];
         for _ in 0..4000 {

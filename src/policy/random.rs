@@ -2,6 +2,6 @@
 
 use super::Candidate;
 
-pub(super) fn pick(candidates: &[Candidate], rng: &mut fastrand::Rng) -> usize {
+pub(super) fn pick(candidates: &[Candidate<'_>], rng: &mut fastrand::Rng) -> usize {
     rng.usize(..candidates.len())
 }

@@ -1,5 +1,6 @@
 //! The body of a response.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,6 +68,29 @@ impl Body {
     }
 }
 
+/// What the last poll of a task did to a body, for whoever watches over an HTTP/2 stream: a body that
+/// has handed out data and is not asked for more belongs to a client that does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nobody asked.
+    No,
+    /// Somebody asked, and there was nothing.
+    InVain,
+    /// Data was handed out.
+    Handed,
+}
+
+thread_local! {
+    static ASKED: Cell<Asked> = const { Cell::new(Asked::No) };
+}
+
+impl Asked {
+    /// What has happened on this thread since the last call.
+    pub(crate) fn take() -> Self {
+        ASKED.replace(Self::No)
+    }
+}
+
 /// A request under way on a connection.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Standing>);
@@ -74,6 +98,7 @@ pub(crate) struct Busy(Arc<Standing>);
 impl Busy {
     /// Counts a request on the connection that stands so.
     pub(crate) fn start(standing: &Arc<Standing>) -> Self {
+        standing.served.fetch_add(1, Ordering::Relaxed);
         standing.busy.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(standing))
     }
@@ -93,10 +118,13 @@ impl HttpBody for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
-        match &mut self.get_mut().kind {
+        let polled = match &mut self.get_mut().kind {
             Kind::Full(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Kind::Worker(answered) => Pin::new(answered).poll_frame(cx),
-        }
+        };
+        let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
+        ASKED.set(if handed { Asked::Handed } else { Asked::InVain });
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

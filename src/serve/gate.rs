@@ -33,6 +33,8 @@ impl Peer {
 pub(crate) struct Standing {
     /// Requests under way.
     pub(crate) busy: AtomicUsize,
+    /// Requests begun so far.
+    pub(crate) served: AtomicUsize,
     /// It speaks HTTP/2.
     pub(crate) multiplexed: AtomicBool,
     /// Its listener is gone: the next answer is the last.

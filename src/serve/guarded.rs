@@ -48,6 +48,8 @@ pub(crate) struct Guarded<S> {
     standing: Arc<Standing>,
     waiting: Option<Waiting>,
     fresh: bool,
+    /// Requests begun when `waiting` was set: once there are more, it is about the past.
+    served: usize,
     stalled: Option<Instant>,
     read_timer: Timer,
     write_timer: Timer,
@@ -55,11 +57,11 @@ pub(crate) struct Guarded<S> {
 
 /// A timer that is moved only when it fires: a request costs no trip to the timer wheel.
 #[derive(Default)]
-struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Ready once `by` is past.
-    fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if clock::now() >= by {
                 return Poll::Ready(());
@@ -92,9 +94,19 @@ impl<S> Guarded<S> {
             standing,
             waiting: None,
             fresh: true,
+            served: 0,
             stalled: None,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
+        }
+    }
+
+    /// Forgets what was waited for before the latest request began.
+    fn refresh(&mut self) {
+        let served = self.standing.served.load(Ordering::Relaxed);
+        if self.served != served {
+            self.served = served;
+            self.waiting = None;
         }
     }
 
@@ -115,6 +127,7 @@ impl<S> Guarded<S> {
         if self.is_busy() {
             return;
         }
+        self.refresh();
         let now = clock::now();
         self.waiting = Some(match self.waiting {
             Some(Waiting::Head(since)) => Waiting::Head(since),
@@ -134,6 +147,7 @@ impl<S> Guarded<S> {
             }
             return Poll::Pending;
         }
+        self.refresh();
         let waiting = *self
             .waiting
             .get_or_insert_with(|| Waiting::Idle(clock::now()));

@@ -1,14 +1,14 @@
 //! Reading a request body: once, whole, within its limits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_fn;
 use http::StatusCode;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use std::pin::Pin;
-use tokio::time::timeout;
+use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::error::Refusal;
 use crate::api::Payload;
@@ -41,29 +41,31 @@ pub(crate) struct Taken {
     pub(crate) skimmed: Option<Skimmer>,
 }
 
-/// Reads `body` to its end. Nothing is copied: it stays in the pieces in which it came.
+/// Reads `body` to its end, until `by`. It stays in the pieces in which it came; only small ones are
+/// put together, since each piece has a price in memory and on its way to the worker.
 ///
 /// # Errors
 /// 413 above `max` bytes; 408 when it stalls or creeps; 400 when it breaks off.
 pub(crate) async fn read(
     mut body: Incoming,
     max: usize,
+    by: Instant,
     limits: &Limits,
 ) -> Result<Taken, Refusal> {
     let declared = body.size_hint().exact();
     let started = clock::now();
-    let mut pieces: Vec<Bytes> = Vec::new();
-    let mut skimmed: Option<Skimmer> = None;
+    let mut pieces = Pieces::default();
     let mut length = 0_usize;
     while !body.is_end_stream() {
         let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        let frame = if limits.body_timeout.is_zero() {
-            next.await
-        } else {
-            timeout(limits.body_timeout, next)
-                .await
-                .map_err(|_| stalled())?
-        };
+        let now = clock::now();
+        let mut until = by;
+        if !limits.body_timeout.is_zero() {
+            until = until.min(now + limits.body_timeout);
+        }
+        let frame = timeout_at(TokioInstant::from_std(until), next)
+            .await
+            .map_err(|_| stalled())?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| {
             Refusal::bad_request(ErrorCode::InvalidJson, "the request body broke off").and_close()
@@ -76,7 +78,7 @@ pub(crate) async fn read(
             return Err(too_large(max));
         }
         if limits.min_body_rate > 0 {
-            let elapsed = clock::now().saturating_duration_since(started);
+            let elapsed = now.saturating_duration_since(started);
             if elapsed > GRACE && (length as u64) < limits.min_body_rate * elapsed.as_secs() {
                 return Err(stalled());
             }
@@ -87,14 +89,61 @@ pub(crate) async fn read(
                 skimmed: None,
             });
         }
-        // Each piece is looked at while it is fresh.
-        skimmed.get_or_insert_default().feed(&data);
         pieces.push(data);
     }
-    Ok(Taken {
-        payload: Payload::new(pieces),
-        skimmed,
-    })
+    Ok(pieces.take())
+}
+
+/// Below this a piece is copied together with its neighbours.
+const SMALL: usize = 4 * 1024;
+
+/// What is copied together until it has this size.
+const FULL: usize = 64 * 1024;
+
+/// The pieces so far.
+#[derive(Default)]
+struct Pieces {
+    whole: Vec<Bytes>,
+    small: BytesMut,
+    skimmer: Skimmer,
+}
+
+impl Pieces {
+    fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.small.is_empty()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.len() < SMALL {
+            self.small.extend_from_slice(&data);
+            if self.small.len() < FULL {
+                return;
+            }
+        }
+        self.flush();
+        if data.len() >= SMALL {
+            // Looked at while it is fresh.
+            self.skimmer.feed(&data);
+            self.whole.push(data);
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.small.is_empty() {
+            let together = self.small.split().freeze();
+            self.skimmer.feed(&together);
+            self.whole.push(together);
+        }
+    }
+
+    fn take(mut self) -> Taken {
+        self.flush();
+        let skimmed = (self.whole.len() > 1).then_some(self.skimmer);
+        Taken {
+            payload: Payload::new(self.whole),
+            skimmed,
+        }
+    }
 }
 
 fn too_large(max: usize) -> Refusal {

@@ -54,6 +54,8 @@ pub struct Series {
     pub tpot: Histogram,
     /// First event to last; streams.
     pub generation: Histogram,
+    /// Time between two events; streams.
+    pub inter_token: Histogram,
     /// Prompt tokens.
     pub tokens_in: Counter,
     /// Generated tokens.
@@ -115,6 +117,7 @@ impl Series {
             ttft: names::histogram(Metric::RouterTtft, &stream),
             tpot: names::histogram(Metric::RouterTpot, &stream),
             generation: names::histogram(Metric::RouterGenerationDuration, &stream),
+            inter_token: names::histogram(Metric::RouterInterToken, &stream),
             tokens_in: tokens("input"),
             tokens_out: tokens("output"),
             selections: names::counter(

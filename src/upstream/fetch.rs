@@ -70,7 +70,7 @@ pub async fn fetch(
         request
     };
     let whole = async {
-        let response = wire::send(worker, limits, timeout, request).await?;
+        let response = wire::send(worker, limits, timeout / 10 * 9, request).await?;
         let (mut head, mut body) = response.into_parts();
         headers::clean_answer(&mut head.headers);
         let mut all = Vec::new();

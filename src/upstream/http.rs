@@ -1,7 +1,7 @@
 //! One request to one HTTP/1.1 worker.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -104,7 +104,7 @@ async fn exchange(
 
 async fn open(worker: WorkerRef<'_>, limit: Duration) -> Result<Conn, Failure> {
     let shake = async {
-        let stream = dial(&worker.plan.host, worker.plan.port)
+        let stream = dial(&worker.plan.host, worker.plan.port, limit)
             .await
             .map_err(Failure::Connect)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
@@ -117,23 +117,27 @@ async fn open(worker: WorkerRef<'_>, limit: Duration) -> Result<Conn, Failure> {
         .unwrap_or(Err(Failure::ConnectTimeout(limit)))
 }
 
-/// Connects to the first address of `host` that accepts.
+/// Connects to the first address of `host` that accepts. Each of several has its share of `limit`, so
+/// that a silent one does not keep the others from being tried.
 ///
 /// # Errors
 /// That of the last address tried, or of the look-up.
-pub async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let stream = if let Ok(address) = host.parse::<IpAddr>() {
         TcpStream::connect((address, port)).await?
     } else {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let mut connected = None;
-        for address in lookup_host((host, port)).await? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
+        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        for address in addresses {
+            match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
                     connected = Some(stream);
                     break;
                 }
-                Err(error) => last = error,
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
             }
         }
         connected.ok_or(last)?

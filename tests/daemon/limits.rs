@@ -435,6 +435,30 @@ async fn a_client_that_does_not_read_is_cut_off_and_the_worker_released() {
     assert!(!read.ends_with("0\r\n\r\n"), "it looks like a clean end");
 }
 
+/// The same over HTTP/2, where the connection itself is never stalled: its frames still pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_nobody_reads_is_reset_and_the_worker_released() {
+    let engine = FakeEngine::serving("m", |_| {
+        let event = format!("data: {}\n\n", "x".repeat(64 * 1024));
+        let mut steps = vec![Step::sse_head()];
+        steps.extend((0..2_000).map(|_| Step::write(&event)));
+        steps
+    })
+    .await;
+    let more = "[listeners.limits]\nwrite_timeout = \"500ms\"\n\
+                [pools.connections]\nmax_idle_per_host = 0\n";
+    let smg = gateway(&[&engine], more).await;
+    let mut connection = Connection::h2(smg.main()).await;
+    let stream = connection
+        .open(json_request("/v1/completions", &ask_stream()))
+        .await;
+    eventually(PATIENCE, async || engine.connections() == 0).await;
+    settled(&smg).await;
+    drop(stream);
+    let alive = request(Method::GET, "/liveness", Bytes::new());
+    assert_eq!(connection.send(alive).await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_above_the_limit_wait_for_room() {
     let engine = plain_engine().await;

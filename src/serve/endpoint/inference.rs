@@ -36,8 +36,9 @@ pub(crate) async fn inference(
     if let Err(refusal) = check_type(&headers) {
         return refusal.into_response(call);
     }
-    let max = call.snapshot.plan.server.max_payload;
-    let taken = match intake::read(body, max, &gate.listener.limits).await {
+    let server = &call.snapshot.plan.server;
+    let (max, by) = (server.max_payload, call.started + server.request_timeout);
+    let taken = match intake::read(body, max, by, &gate.listener.limits).await {
         Ok(taken) => taken,
         Err(refusal) => return refusal.into_response(call),
     };

@@ -13,19 +13,26 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::base::task;
+use crate::base::{clock, task};
 use crate::live::{Live, Phase};
+use crate::serve::body::Asked;
 use crate::serve::gate::{Gate, Standing};
-use crate::serve::guarded::{Deadlines, Guarded};
+use crate::serve::guarded::{Deadlines, Guarded, Timer};
 use crate::serve::stack;
 
 /// Bytes of a head that are read in any case: below this the library refuses nothing, so that the
 /// answer to a head beyond the listener's own limits is ours.
 const HEAD: usize = 400 * 1024;
 
-/// Runs the streams of an HTTP/2 connection, each a task of its own.
+/// Runs the streams of an HTTP/2 connection, each a task of its own. A client that does not take
+/// what its stream has to give stalls no write, since the frames of others may pass, so each stream
+/// is watched by itself.
 #[derive(Clone)]
-struct Streams(Arc<Live>);
+struct Streams {
+    live: Arc<Live>,
+    /// How long a stream may be stalled; zero: for ever.
+    write_timeout: Duration,
+}
 
 impl<F> Executor<F> for Streams
 where
@@ -33,9 +40,29 @@ where
     F::Output: Send,
 {
     fn execute(&self, stream: F) {
-        let live = Arc::clone(&self.0);
+        let Self {
+            live,
+            write_timeout,
+        } = self.clone();
         task::spawn("stream", async move {
-            woken_at_the_end(pin!(stream), live).await;
+            let mut stream = pin!(stream);
+            let mut handed = None;
+            let mut timer = Timer::default();
+            let watched = poll_fn(|cx| {
+                Asked::take();
+                let polled = stream.as_mut().poll(cx);
+                match Asked::take() {
+                    Asked::Handed => handed = Some(clock::now()),
+                    Asked::InVain => handed = None,
+                    Asked::No => {}
+                }
+                match handed.filter(|_| polled.is_pending() && !write_timeout.is_zero()) {
+                    // Ended here, the stream is reset and its worker released.
+                    Some(since) => timer.poll(since + write_timeout, cx),
+                    None => polled.map(drop),
+                }
+            });
+            woken_at_the_end(pin!(watched), live).await;
         });
     }
 }
@@ -61,7 +88,10 @@ where
     let head = HEAD.max(head * 2);
     let (live, standing) = (Arc::clone(&gate.live), Arc::clone(&gate.standing));
     let guarded = Guarded::new(stream, deadlines, Arc::clone(&standing));
-    let mut builder = auto::Builder::new(Streams(Arc::clone(&live)));
+    let mut builder = auto::Builder::new(Streams {
+        live: Arc::clone(&live),
+        write_timeout: limits.write_timeout,
+    });
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -20,7 +20,7 @@ use self::bind::{Bound, SocketFile};
 pub use self::control_socket::ControlSocket;
 use super::gate::{Gate, Peer};
 use crate::base::task;
-use crate::live::{Admin, BindError, BoxFuture, Live, PreparedSockets, Sockets};
+use crate::live::{Admin, BindError, BoxFuture, Live, Phase, PreparedSockets, Sockets};
 use crate::plan::{Address, Listener};
 use crate::telemetry::metrics::{self as names, Metric};
 
@@ -53,6 +53,7 @@ impl SocketKey {
 struct Open {
     socket: Arc<Bound>,
     listener: watch::Sender<Arc<Listener>>,
+    counts: Arc<Counts>,
     _alive: watch::Sender<()>,
     _file: Option<SocketFile>,
 }
@@ -180,6 +181,10 @@ impl PreparedSockets for Prepared {
             house,
         } = *self;
         let mut open = open.lock();
+        if house.live.phase() >= Phase::Draining {
+            // Closed for good; what has been bound since is dropped again.
+            return;
+        }
         let mut kept = AHashMap::new();
         for listener in wanted {
             let key = SocketKey::of(&listener);
@@ -188,6 +193,8 @@ impl PreparedSockets for Prepared {
                     bind::set_mode(path, *mode);
                 }
                 socket.listener.send_replace(listener);
+                // A raised limit lets in who waits for room.
+                socket.counts.room.notify_one();
                 kept.insert(key, socket);
             } else if let Some(fresh) = bound.remove(&key) {
                 kept.insert(key, start(fresh, listener, &house));
@@ -209,15 +216,17 @@ fn start((socket, file): Fresh, listener: Arc<Listener>, house: &House) -> Open 
     let (listener, current) = watch::channel(listener);
     let (alive, closing) = watch::channel(());
     let socket = Arc::new(socket);
+    let counts = Arc::<Counts>::default();
     let acceptor = Acceptor {
         socket: Arc::clone(&socket),
         current,
         closing,
         house: house.clone(),
-        counts: Arc::default(),
+        counts: Arc::clone(&counts),
     };
     task::spawn("accept", acceptor.run());
     Open {
+        counts,
         socket,
         listener,
         _alive: alive,

@@ -129,6 +129,9 @@ catalogue! {
     RouterGenerationDuration "smg_router_generation_duration_seconds" Histogram Recorder
         ["router_type" "backend_type" "model" "endpoint"]
         "Time from sending a call to a worker to its last byte, in seconds.";
+    RouterInterToken "smg_router_inter_token_seconds" Histogram Recorder
+        ["router_type" "backend_type" "model" "endpoint"]
+        "Time between two events of a stream, in seconds.";
     RouterTokens "smg_router_tokens_total" Counter Recorder
         ["router_type" "backend_type" "model" "endpoint" "token_type"]
         "Tokens that workers reported in their usage figures.";
