@@ -47,11 +47,11 @@ pub(super) struct Held {
 /// How an attempt ended.
 pub(super) enum Tried {
     /// The answer has begun; nothing can be tried again.
-    Begun(Held),
+    Begun(Box<Held>),
     /// A 2xx head has come, the first event has not, and the time to hold the head back is over.
-    Waiting(Held),
+    Waiting(Box<Held>),
     /// The worker answered with a status that may be retried.
-    Refused(Held),
+    Refused(Box<Held>),
     /// There is no answer.
     Failed { worker: WorkerIx, error: CallError },
     /// Nobody could be picked.
@@ -124,7 +124,8 @@ pub(super) async fn attempt(
         // Comments and terminal frames may be added, so the length is no longer the worker's.
         parts.headers.remove(CONTENT_LENGTH);
     }
-    let held = Held {
+    // Boxed, since it goes through many hands.
+    let held = Box::new(Held {
         sse: (streams && parts.status.is_success())
             .then(|| sse::Reader::new(dialect(job.endpoint))),
         parts,
@@ -139,7 +140,7 @@ pub(super) async fn attempt(
         } else {
             total_by
         },
-    };
+    });
     let status = held.parts.status;
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         return Tried::Failed {
@@ -160,7 +161,7 @@ pub(super) async fn attempt(
 }
 
 /// Goes on waiting for the first event of an answer whose head has gone out.
-pub(super) async fn resume(call: &mut Call, job: &Job, held: Held) -> Tried {
+pub(super) async fn resume(call: &mut Call, job: &Job, held: Box<Held>) -> Tried {
     let snapshot = Arc::clone(&call.snapshot);
     let Some((route, _)) = snapshot.route(job.route) else {
         return Tried::Nobody;
@@ -304,7 +305,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 /// Waits for the first event of a stream, or for the first bytes of any other answer.
 async fn first_event(
     routed: &mut Routed,
-    mut held: Held,
+    mut held: Box<Held>,
     total_by: Instant,
     release: Option<Instant>,
 ) -> Tried {

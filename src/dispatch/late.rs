@@ -39,7 +39,7 @@ impl Late {
         let rest = async move {
             match advance(&mut call, &job, &mut state, None).await {
                 Progress::Begun(held) if held.sse.is_some() => {
-                    let (_, relay) = Relay::new(call, &job, held);
+                    let (_, relay) = Relay::new(call, &job, *held);
                     relay
                 }
                 Progress::Begun(held) => {

@@ -80,17 +80,13 @@ struct State {
     /// The answer of the latest attempt, if it was refused: given verbatim if nothing better comes.
     kept: Option<(Parts, Bytes)>,
     /// An answer whose head has gone out and whose first event has not come.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
 }
 
 /// How far a call has come.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once per call; a box would cost an allocation"
-)]
 enum Progress {
     /// A worker's answer has begun.
-    Begun(Held),
+    Begun(Box<Held>),
     /// Attempts are used up; this is what the last worker said.
     Verbatim(Parts, Bytes),
     /// There is no answer.
@@ -125,7 +121,7 @@ pub async fn run(
     let mut state = State::default();
     match advance(&mut call, &job, &mut state, release).await {
         Progress::Begun(held) => {
-            let (parts, relay) = Relay::new(call, &job, held);
+            let (parts, relay) = Relay::new(call, &job, *held);
             Ok(Response::from_parts(
                 parts,
                 Answered::Relay(Box::new(relay)),
@@ -196,7 +192,7 @@ async fn attempts(
                 retry::count_last(job);
                 return Progress::Begun(held);
             }
-            Tried::Refused(held) => retry::Failed::Refused(Box::new(held)),
+            Tried::Refused(held) => retry::Failed::Refused(held),
             Tried::Failed { worker, error } => retry::Failed::Error(worker, error),
         };
         match Box::pin(retry::next(call, job, state, failure)).await {

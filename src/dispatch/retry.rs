@@ -29,10 +29,6 @@ pub(super) enum Failed {
 }
 
 /// What happens now.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "made once per failed attempt and taken apart at once"
-)]
 pub(super) enum Next {
     /// Another attempt; the wait before it is over.
     Again,

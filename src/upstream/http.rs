@@ -65,7 +65,8 @@ pub async fn send(
             Ok(response) => return Ok(response),
         }
     }
-    let conn = open(worker, connect).await?;
+    // Boxed: a request on a kept connection, as most are, carries no room for making one.
+    let conn = Box::pin(open(worker, connect)).await?;
     let again = unsent.unwrap_or_else(request);
     exchange(conn, pool, limits.max_idle, again)
         .await

@@ -54,7 +54,9 @@ pub(crate) async fn inference(
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::from(error).into_response(call),
         Ok(answer) => match ranking {
-            Some(ranking) if answer.status().is_success() => rerank::answer(ranking, answer).await,
+            Some(ranking) if answer.status().is_success() => {
+                Box::pin(rerank::answer(ranking, answer)).await
+            }
             _ => finish(gate, answer, id),
         },
     }
