@@ -62,11 +62,6 @@ impl Millis {
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
-
-    /// The duration, or `None` where zero means off.
-    pub const fn nonzero(self) -> Option<Duration> {
-        if self.0 == 0 { None } else { Some(self.get()) }
-    }
 }
 
 /// A number of bytes; in text a whole number with `B`, `KiB` … `TiB` or `KB` … `TB`.

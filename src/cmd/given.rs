@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use toml::Value;
 
+use super::{exit, out};
 use crate::config::cli::overlay::overlay;
 use crate::config::cli::setting::{self, Setting, VariableError, Variables};
 use crate::config::cli::table::FLAGS;
-use crate::config::{Diagnostic, Environment, Given, Overlay};
+use crate::config::{Diagnostic, Environment, Format, Given, Input, Loaded, Overlay, load, render};
 
 /// Everything that is said outside of the file.
 #[derive(Debug)]
@@ -21,6 +22,42 @@ pub(super) struct Invocation {
     pub(super) filter: Option<String>,
     /// Remarks about variables that are not used.
     pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// The effective configuration of an invocation.
+pub(super) struct Opened {
+    /// What it was read from.
+    pub(super) input: Input,
+    /// What was read.
+    pub(super) loaded: Loaded,
+    /// As in [`Invocation::filter`].
+    pub(super) filter: Option<String>,
+}
+
+/// Reads the configuration that `matches` and `environment` ask for and prints every finding.
+///
+/// # Errors
+/// The exit status for a bad flag or variable, which has been reported.
+pub(super) fn open(matches: &[&ArgMatches], environment: Environment) -> Result<Opened, u8> {
+    let invocation = Invocation::new(matches, &environment).map_err(|error| {
+        out::error(error);
+        exit::USAGE
+    })?;
+    let input = Input {
+        file: invocation.file,
+        overlay: invocation.overlay,
+        environment,
+        ..Input::default()
+    };
+    let loaded = load(&input);
+    let mut diagnostics = invocation.warnings;
+    diagnostics.extend(loaded.diagnostics.iter().cloned());
+    out::complain_diagnostics(render(&diagnostics, Format::Human), &input.environment);
+    Ok(Opened {
+        input,
+        loaded,
+        filter: invocation.filter,
+    })
 }
 
 impl Invocation {
