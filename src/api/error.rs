@@ -49,6 +49,8 @@ codes! {
     ModelNotFound = "model_not_found",
     /// The model is known, but no worker can take the request.
     NoAvailableWorkers = "no_available_workers",
+    /// The request names a worker that cannot be used now.
+    TargetWorkerUnavailable = "target_worker_unavailable",
     /// There is no model to list.
     NoModelsAvailable = "no_models_available",
     /// No healthy worker is there to ask.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod load;
 pub mod models;
 pub mod payload;
+pub mod prompt;
 pub mod rerank;
 pub mod scan;
 pub mod skim;

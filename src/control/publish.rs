@@ -377,6 +377,7 @@ impl Publisher {
         let next = Snapshot::bind(plan, &self.cells, Some(old), stamp, clock::now());
         admit(old, &next);
         self.live.publish(prepared(next));
+        self.live.load().forget_others();
         self.cells.sweep();
     }
 

@@ -1,7 +1,6 @@
 //! One try: pick a worker, send, wait until its answer is certain.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -14,16 +13,17 @@ use http_body::Body;
 use metrics::Counter;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
-use super::call::{Call, Routed};
+use super::call::{Call, Placed, Routed};
+use super::choose::{self, Chosen};
 use super::error::{CallError, Deadline};
 use super::{Job, State};
 use crate::api::payload::Sending;
 use crate::api::{Endpoint, sse};
 use crate::base::clock;
-use crate::live::{RouteParts, Snapshot, WorkerRef};
-use crate::plan::{Route, Timeouts, WorkerIx};
-use crate::policy::{self, Candidate, Hint};
-use crate::state::{HealthCell, InFlight, Series};
+use crate::live::{Snapshot, WorkerRef};
+use crate::plan::{Role, Route, Timeouts, WorkerIx};
+use crate::policy::{Mode, Refused};
+use crate::state::{HealthCell, InFlight};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Answer, Failure, headers};
 
@@ -55,7 +55,7 @@ pub(super) enum Tried {
     /// There is no answer.
     Failed { worker: WorkerIx, error: CallError },
     /// Nobody could be picked.
-    Nobody,
+    Nobody(Refused),
 }
 
 /// Picks a worker and sends the request to it. `release` is how long a 2xx head is held back.
@@ -67,16 +67,26 @@ pub(super) async fn attempt(
 ) -> Tried {
     let snapshot = Arc::clone(&call.snapshot);
     let Some(routed) = call.routed.as_mut() else {
-        return Tried::Nobody;
+        return Tried::Nobody(Refused::Nobody);
     };
     let Some((route, parts)) = snapshot.route(job.route) else {
-        return Tried::Nobody;
+        return Tried::Nobody(Refused::Nobody);
     };
     let series = parts.model.series(job.endpoint);
-    let Some(worker) = pick(&snapshot, route, parts, job, state, series) else {
-        return Tried::Nobody;
+    let chosen = match pick(&snapshot, route, job, state) {
+        Ok(chosen) => chosen,
+        Err(refused) => return Tried::Nobody(refused),
     };
-    let guard = InFlight::start(&worker.parts.cell);
+    series.selections.increment(1);
+    let worker = chosen.worker;
+    let guard = InFlight::start(&worker.parts.cell, chosen.expected.prefill_tokens);
+    routed.placed = Some(Placed {
+        role: Role::Regular,
+        policy: chosen.policy,
+        reason: chosen.reason,
+        lane: chosen.lane,
+        expected: chosen.expected,
+    });
     state.tried.push(worker.ix);
     routed.worker = Some(worker.ix);
     routed.attempts += 1;
@@ -164,11 +174,11 @@ pub(super) async fn attempt(
 pub(super) async fn resume(call: &mut Call, job: &Job, held: Box<Held>) -> Tried {
     let snapshot = Arc::clone(&call.snapshot);
     let Some((route, _)) = snapshot.route(job.route) else {
-        return Tried::Nobody;
+        return Tried::Nobody(Refused::Nobody);
     };
     let total_by = call.started + route.timeouts.total;
     let Some(routed) = call.routed.as_mut() else {
-        return Tried::Nobody;
+        return Tried::Nobody(Refused::Nobody);
     };
     first_event(routed, held, total_by, None).await
 }
@@ -176,48 +186,15 @@ pub(super) async fn resume(call: &mut Call, job: &Job, held: Box<Held>) -> Tried
 fn pick<'a>(
     snapshot: &'a Snapshot,
     route: &Route,
-    parts: &RouteParts,
     job: &Job,
     state: &State,
-    series: &Series,
-) -> Option<WorkerRef<'a>> {
-    let usable = |skip: &[WorkerIx]| -> Vec<(usize, WorkerRef<'a>)> {
-        route
-            .candidates
-            .iter()
-            .enumerate()
-            .filter(|(_, ix)| !skip.contains(ix))
-            .filter_map(|(position, ix)| Some((position, snapshot.worker(*ix)?)))
-            .filter(|(_, worker)| snapshot.is_usable(*worker))
-            .collect()
-    };
-    let mut workers = usable(&state.tried);
-    if workers.is_empty() && !state.tried.is_empty() {
-        workers = usable(&state.set_aside);
+) -> Result<Chosen<'a>, Refused> {
+    let leg = route.legs.answering();
+    let mut usable = choose::usable(snapshot, leg, &state.tried);
+    if usable.is_empty() && !state.tried.is_empty() {
+        usable = choose::usable(snapshot, leg, &state.set_aside);
     }
-    let candidates: Vec<Candidate<'_>> = workers
-        .iter()
-        .map(|(_, worker)| Candidate {
-            key: &worker.plan.key,
-            load: worker.parts.cell.load(),
-            processed: worker.parts.cell.processed.load(Ordering::Relaxed),
-        })
-        .collect();
-    let hint = Hint {
-        body: job.original.pieces(),
-        fields: &job.fields,
-        headers: &job.headers,
-        routing_key: job.routing_key(),
-        tokens: None,
-    };
-    let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
-    let chosen = policy::pick(route.policy, &candidates, hint, &parts.cell, &mut rng)?;
-    let (position, worker) = workers.get(chosen).copied()?;
-    series.selections.increment(1);
-    if let Some(count) = parts.attempts.get(position) {
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-    Some(worker)
+    choose::choose(snapshot, &job.request(Mode::Take), leg.role, &usable, None)
 }
 
 /// What `awaited` brings, or nothing once nothing connects to the worker any more.
@@ -375,6 +352,7 @@ async fn first_event(
                     return Tried::Refused(held);
                 }
                 if seen.content || seen.ended || seen.error.is_some() || size > HELD_BYTES {
+                    held.guard.prefilled();
                     routed.first_event = Some(clock::now());
                     routed.last_event = routed.first_event;
                     return Tried::Begun(held);

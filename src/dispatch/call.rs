@@ -9,8 +9,8 @@ use http::HeaderValue;
 use crate::api::{Endpoint, Usage};
 use crate::base::clock;
 use crate::live::{CallGuard, Live, Phase, Snapshot};
-use crate::plan::{RouteIx, WorkerIx};
-use crate::policy::{self, Feedback};
+use crate::plan::{Role, RouteIx, WorkerIx};
+use crate::policy::{self, Expected, Feedback, Lane};
 use crate::state::{ModelCell, Series};
 use crate::telemetry::access::{self, Access};
 
@@ -55,6 +55,8 @@ pub struct Routed {
     pub streaming: bool,
     /// The worker of the latest attempt.
     pub worker: Option<WorkerIx>,
+    /// How it was chosen.
+    pub placed: Option<Placed>,
     /// Attempts so far.
     pub attempts: u32,
     /// When the whole request body had been read.
@@ -73,6 +75,21 @@ pub struct Routed {
     pub usage: Option<Usage>,
     /// Whether the answer reached its end.
     pub complete: bool,
+}
+
+/// How the worker of an attempt was chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed {
+    /// The leg.
+    pub role: Role,
+    /// Name of the policy.
+    pub policy: &'static str,
+    /// The policy's reason.
+    pub reason: &'static str,
+    /// The worker's place in the memory of the leg.
+    pub lane: Lane,
+    /// What the policy expected.
+    pub expected: Expected,
 }
 
 impl std::fmt::Debug for Call {
@@ -174,15 +191,18 @@ impl Call {
             series.tokens_in.increment(usage.input);
             series.tokens_out.increment(usage.output);
         }
-        if let Some((route, parts)) = self.snapshot.route(routed.route) {
-            let worker = routed.worker.and_then(|ix| self.snapshot.worker(ix));
+        if let Some(placed) = &routed.placed
+            && let Some((route, parts)) = self.snapshot.route(routed.route)
+            && let (Some(leg), Some(parts)) = (route.legs.get(placed.role), parts.leg(placed.role))
+        {
             let feedback = Feedback {
-                worker: worker.map(|worker| &worker.plan.key),
+                lane: placed.lane,
+                expected: placed.expected,
                 success: routed.complete && self.status < 400 && self.error_code.is_empty(),
                 prompt_tokens: routed.usage.map(|usage| usage.input),
                 cached_tokens: routed.usage.and_then(|usage| usage.cached),
             };
-            policy::learn(route.policy, &parts.cell, feedback);
+            policy::learn(&leg.policy, &parts.memory, feedback);
         }
         if let Some(error_type) = error_type(self.status, self.error_code) {
             series.error(error_type);

@@ -1,6 +1,7 @@
 //! Why a call has no answer from a worker.
 
 use crate::api::error::ErrorCode;
+use crate::policy::Refused;
 
 /// The deadline that ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Deadline {
 pub enum CallError {
     /// No worker that serves the model can be used now.
     NoWorker,
+    /// The request names a worker that cannot be used now.
+    Target,
     /// No connection to a worker.
     Connect,
     /// A deadline towards a worker ran out.
@@ -47,6 +50,7 @@ impl CallError {
     pub fn code(self) -> ErrorCode {
         match self {
             Self::NoWorker => ErrorCode::NoAvailableWorkers,
+            Self::Target => ErrorCode::TargetWorkerUnavailable,
             Self::Connect | Self::Broken => ErrorCode::CallUpstreamConnectionFailed,
             Self::Timeout(_) => ErrorCode::CallUpstreamTimeout,
             Self::BrokeOff | Self::Stream => ErrorCode::ReadResponseBodyFailed,
@@ -60,6 +64,9 @@ impl CallError {
     pub fn message(self) -> &'static str {
         match self {
             Self::NoWorker => "no worker that serves this model is available",
+            Self::Target => {
+                "`x-smg-target-worker` names no worker that is available for this model"
+            }
             Self::Connect => "no connection to a worker",
             Self::Timeout(Deadline::Connect) => "no connection to a worker in time",
             Self::Timeout(Deadline::Headers) => "the worker did not begin to answer in time",
@@ -82,12 +89,22 @@ impl CallError {
             Self::Connect | Self::Broken => "connection_error",
             Self::Timeout(_) => "timeout",
             Self::NoWorker
+            | Self::Target
             | Self::BrokeOff
             | Self::Stream
             | Self::Malformed
             | Self::Redirect
             | Self::Status(_)
             | Self::Ending => "backend_error",
+        }
+    }
+}
+
+impl From<Refused> for CallError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Nobody => Self::NoWorker,
+            Refused::Target => Self::Target,
         }
     }
 }

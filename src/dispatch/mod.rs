@@ -5,6 +5,7 @@
 
 mod attempt;
 mod call;
+pub mod choose;
 mod error;
 mod late;
 mod relay;
@@ -23,15 +24,17 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
-pub use self::call::{Call, Routed};
+pub use self::call::{Call, Placed, Routed};
 pub use self::error::{CallError, Deadline};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
+use crate::api::prompt::Prompt;
 use crate::api::scan::Fields;
 use crate::api::{Endpoint, Payload};
+use crate::base::clock;
 use crate::live::Phase;
 use crate::plan::{RouteIx, WorkerIx};
-use crate::upstream::headers::X_SMG_ROUTING_KEY;
+use crate::policy::Mode;
 
 /// What a worker is to be asked.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub struct Job {
     pub endpoint: Endpoint,
     /// The route that the model name led to.
     pub route: RouteIx,
+    /// The model that the worker is asked for.
+    pub model: Arc<str>,
     /// Headers as the client sent them; only those of the allow-list go on.
     pub headers: HeaderMap,
     /// The body that the worker gets.
@@ -53,11 +58,16 @@ pub struct Job {
 }
 
 impl Job {
-    /// The routing key that the client gave: 1 to 256 visible characters.
-    fn routing_key(&self) -> Option<&str> {
-        let key = self.headers.get(X_SMG_ROUTING_KEY)?.to_str().ok()?;
-        ((1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
-            .then_some(key)
+    /// What choosing a worker needs of it.
+    fn request(&self, mode: Mode) -> choose::Request<'_> {
+        choose::Request {
+            route: self.route,
+            prompt: Prompt::new(self.endpoint, self.original.pieces(), &self.fields),
+            model: &self.model,
+            headers: &self.headers,
+            mode,
+            now: clock::now(),
+        }
     }
 
     /// The client's credential, where the pool of `worker` asks for it.
@@ -182,10 +192,10 @@ async fn attempts(
                 state.held = Some(held);
                 return Progress::Head(head);
             }
-            Tried::Nobody => {
+            Tried::Nobody(refused) => {
                 return match state.kept.take() {
                     Some((parts, body)) => Progress::Verbatim(parts, body),
-                    None => Progress::Failed(CallError::NoWorker),
+                    None => Progress::Failed(refused.into()),
                 };
             }
             Tried::Refused(held) if retry::is_last(call, job) => {

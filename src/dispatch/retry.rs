@@ -146,7 +146,7 @@ fn all_set_aside(snapshot: &Snapshot, route: &Route, state: &State) -> bool {
 }
 
 fn usable<'a>(snapshot: &'a Snapshot, route: &'a Route) -> impl Iterator<Item = WorkerIx> + 'a {
-    route.candidates.iter().copied().filter(|ix| {
+    route.legs.candidates().filter(|ix| {
         snapshot
             .worker(*ix)
             .is_some_and(|worker| snapshot.is_usable(worker))

@@ -8,4 +8,4 @@ mod snapshot;
 
 pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
 pub use handle::{CallGuard, Live, Phase, Prepared};
-pub use snapshot::{RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};
+pub use snapshot::{LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};

@@ -63,11 +63,7 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
         }
     };
     for route in &snapshot.plan.routes.all {
-        for worker in route
-            .candidates
-            .iter()
-            .filter_map(|ix| snapshot.worker(*ix))
-        {
+        for worker in route.legs.candidates().filter_map(|ix| snapshot.worker(ix)) {
             add(&*route.label, worker, &worker.plan.key);
             routed.insert(&worker.plan.key);
         }
@@ -267,7 +263,7 @@ mod tests {
         let live = live(&cells, TWO_POOLS, &learned());
         let snapshot = live.load();
         let worker = snapshot.workers().next().unwrap();
-        let _busy = InFlight::start(&worker.parts.cell);
+        let _busy = InFlight::start(&worker.parts.cell, 0);
         worker
             .parts
             .cell

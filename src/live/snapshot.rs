@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use ahash::{AHashMap, AHashSet};
 use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use crate::api::Endpoint;
-use crate::plan::{Plan, Route, RouteIx, Worker, WorkerIx};
+use crate::plan::{Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
+use crate::policy::{Lane, Memory};
 use crate::state::{
-    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, ModelCell, ModelKey, RouteCell,
-    RouteKey, WorkerCell,
+    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, ModelCell, ModelKey, RouteKey,
+    WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -61,11 +63,27 @@ impl WorkerParts {
 /// Cells of one route.
 #[derive(Debug)]
 pub struct RouteParts {
-    /// Policy state.
-    pub cell: Arc<RouteCell>,
     /// Metric series.
     pub model: Arc<ModelCell>,
-    /// Attempts per candidate, in the order of the route's candidates.
+    legs: Box<[LegParts]>,
+}
+
+impl RouteParts {
+    /// The cells of the leg of `role`.
+    pub fn leg(&self, role: Role) -> Option<&LegParts> {
+        self.legs.iter().find(|leg| leg.role == role)
+    }
+}
+
+/// Cells of one leg of a route.
+#[derive(Debug)]
+pub struct LegParts {
+    role: Role,
+    /// What the policy remembers.
+    pub memory: Arc<Memory>,
+    /// Places in that memory, in the order of the leg's candidates.
+    pub lanes: Box<[Lane]>,
+    /// Attempts per candidate, in the order of the leg's candidates.
     pub attempts: Box<[Arc<AtomicU64>]>,
 }
 
@@ -110,30 +128,7 @@ impl Snapshot {
             .routes
             .all
             .iter()
-            .map(|route| {
-                let pool = Arc::clone(&plan.pool(route.pool).name);
-                let key = RouteKey {
-                    pool,
-                    entry: Arc::clone(&route.entry),
-                };
-                let series = ModelKey {
-                    model: Arc::clone(&route.label),
-                    policy: route.policy.as_str(),
-                };
-                let attempts = route
-                    .candidates
-                    .iter()
-                    .filter_map(|ix| workers.get(ix.0 as usize))
-                    .map(|worker| worker.cell.attempts_of(&route.label))
-                    .collect();
-                RouteParts {
-                    attempts,
-                    cell: cells.routes.get_or_insert(&key, RouteCell::default),
-                    model: cells
-                        .models
-                        .get_or_insert(&series.clone(), || ModelCell::new(series)),
-                }
-            })
+            .map(|route| RouteParts::bind(route, &plan, &workers, cells))
             .collect();
         Self {
             id: stamp.id,
@@ -173,9 +168,73 @@ impl Snapshot {
         Some((self.plan.routes.all.get(index)?, self.routes.get(index)?))
     }
 
+    /// Has the policies forget workers that this snapshot does not name. For the snapshot that has
+    /// just been published.
+    pub fn forget_others(&self) {
+        let mut members: AHashMap<*const Memory, (&Memory, AHashSet<&WorkerKey>)> = AHashMap::new();
+        for (route, parts) in self.plan.routes.all.iter().zip(&self.routes) {
+            for (leg, parts) in route.legs.iter().zip(&parts.legs) {
+                let (_, known) = members
+                    .entry(Arc::as_ptr(&parts.memory))
+                    .or_insert_with(|| (&parts.memory, AHashSet::new()));
+                let workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
+                known.extend(workers.map(|worker| &worker.plan.key));
+            }
+        }
+        for (memory, known) in members.values() {
+            memory.retain(|worker| known.contains(worker));
+        }
+    }
+
     /// Whether requests may go to `worker` now.
     pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
         worker.plan.is_admitted() && worker.parts.health.is_ready()
+    }
+}
+
+impl RouteParts {
+    fn bind(route: &Route, plan: &Plan, workers: &[WorkerParts], cells: &Cells) -> Self {
+        let legs = route
+            .legs
+            .iter()
+            .map(|leg| {
+                let key = RouteKey {
+                    pool: Arc::clone(&plan.pool(route.pool).name),
+                    role: leg.role,
+                    entry: Arc::clone(&route.entry),
+                };
+                let memory = cells.routes.get_or_insert(&key, Memory::default);
+                let parts = || {
+                    let known = leg.candidates.iter();
+                    known.filter_map(|ix| workers.get(ix.0 as usize))
+                };
+                LegParts {
+                    role: leg.role,
+                    lanes: parts()
+                        .map(|worker| memory.enrol(worker.cell.key()))
+                        .collect(),
+                    attempts: parts()
+                        .map(|worker| worker.cell.attempts_of(&route.label))
+                        .collect(),
+                    memory,
+                }
+            })
+            .collect();
+        let series = ModelKey {
+            model: Arc::clone(&route.label),
+            policy: route.legs.answering().policy.as_str(),
+            backend: if route.legs.is_pair() {
+                "pd"
+            } else {
+                "regular"
+            },
+        };
+        Self {
+            model: cells
+                .models
+                .get_or_insert(&series.clone(), || ModelCell::new(series)),
+            legs,
+        }
     }
 }
 

@@ -114,17 +114,22 @@ fn routes(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
     let meaning = |ix: super::RouteIx, canonical: &str| {
         plan.routes.all.get(ix.0 as usize).map(|route| {
             let candidates: Vec<&str> = route
-                .candidates
-                .iter()
+                .legs
+                .candidates()
                 .filter_map(|ix| plan.workers.get(ix.0 as usize))
                 .map(|worker| worker.key.as_str())
+                .collect();
+            let choices: Vec<_> = route
+                .legs
+                .iter()
+                .map(|leg| (leg.role, &leg.policy, leg.sticky))
                 .collect();
             let pool = &plan.pool(route.pool).name;
             value((
                 canonical,
                 pool,
                 candidates,
-                route.policy,
+                choices,
                 &route.retry,
                 route.timeouts,
             ))

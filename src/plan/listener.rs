@@ -19,6 +19,8 @@ pub struct Listener {
     pub serve: Groups,
     /// Whether answers name the worker that gave them, by its opaque id.
     pub expose_worker_id: bool,
+    /// Whether answers say how their worker was found.
+    pub expose_decision: bool,
     /// Origins that may read answers in a browser; `None`: no CORS.
     pub cors: Option<Cors>,
     /// Limits of its connections and requests.
@@ -138,6 +140,7 @@ pub(super) fn compile(spec: &spec::Listener) -> Listener {
         address,
         serve,
         expose_worker_id: spec.expose_worker_id,
+        expose_decision: spec.expose_decision,
         cors,
         limits: Limits {
             max_connections: limits.max_connections as usize,

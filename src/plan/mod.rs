@@ -7,6 +7,7 @@ mod diff;
 mod facts;
 mod listener;
 mod pool;
+mod ring;
 mod route;
 mod table;
 mod worker;
@@ -23,10 +24,11 @@ pub use diff::{Change, diff};
 pub use facts::{Facts, Learned};
 pub use listener::{Address, Cors, Groups, Limits, Listener};
 pub use pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
+pub use ring::Ring;
 pub use route::{
-    Glob, Listed, Named, Route, RouteIx, Routes, Target, Unroutable, is_glob, matches,
+    Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Target, Unroutable, is_glob, matches,
 };
-pub use worker::{Admission, Worker, WorkerIx, WorkerKey};
+pub use worker::{Admission, Role, Worker, WorkerIx, WorkerKey};
 
 use crate::config::spec::Spec;
 
@@ -45,6 +47,15 @@ pub struct Plan {
     pub routes: Routes,
     /// Probes in flight at once.
     pub max_in_flight_probes: usize,
+    /// How engines are asked for their load.
+    pub load_monitor: LoadMonitor,
+}
+
+/// How engines are asked for their load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LoadMonitor {
+    /// Time between two questions. A report is forgotten after three of them.
+    pub interval: Duration,
 }
 
 /// What holds for every request.
@@ -88,6 +99,9 @@ pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
         workers,
         routes,
         max_in_flight_probes: spec.reliability.health.max_in_flight_probes as usize,
+        load_monitor: LoadMonitor {
+            interval: spec.routing.load_monitor_interval.get(),
+        },
     }
 }
 

@@ -32,6 +32,17 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// Its workers, sorted by key.
     pub workers: Vec<WorkerIx>,
+    /// Those of them that read prompts and those that generate, where it is split in legs.
+    pub pair: Option<[Vec<WorkerIx>; 2]>,
+}
+
+impl Pool {
+    /// The sets of workers of each of which a request needs one.
+    pub fn legs(&self) -> impl Iterator<Item = &[WorkerIx]> {
+        let whole = self.pair.is_none().then_some(&self.workers);
+        let pair = self.pair.iter().flatten();
+        whole.into_iter().chain(pair).map(Vec::as_slice)
+    }
 }
 
 /// Limits of the connection pool of each worker.

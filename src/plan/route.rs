@@ -6,7 +6,8 @@ use ahash::AHashMap;
 use serde::{Serialize, Serializer};
 
 use super::pool::{PoolIx, Retry, Timeouts};
-use super::worker::WorkerIx;
+use super::ring::Ring;
+use super::worker::{Role, WorkerIx};
 use crate::config::spec::Policy;
 
 /// Index of a route in the plan it came from.
@@ -24,14 +25,88 @@ pub struct Route {
     pub entry: Arc<str>,
     /// Pool whose settings are in force.
     pub pool: PoolIx,
-    /// Workers that serve the model, by URL.
-    pub candidates: Vec<WorkerIx>,
-    /// Chooses among them.
-    pub policy: Policy,
+    /// Whom a request needs: one worker, or one for each leg.
+    pub legs: Legs,
     /// Attempts.
     pub retry: Retry,
     /// Deadlines.
     pub timeouts: Timeouts,
+}
+
+/// Whom a request needs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Legs {
+    /// One worker.
+    One(Leg),
+    /// A worker that reads the prompt, and one that generates.
+    Pair {
+        /// Reads the prompt.
+        prefill: Leg,
+        /// Generates.
+        decode: Leg,
+    },
+}
+
+impl Legs {
+    /// The legs: the only one, or prefill and then decode.
+    pub fn iter(&self) -> impl Iterator<Item = &Leg> {
+        let (first, second) = match self {
+            Self::One(leg) => (leg, None),
+            Self::Pair { prefill, decode } => (prefill, Some(decode)),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    /// Every worker that may be chosen, leg by leg.
+    pub fn candidates(&self) -> impl Iterator<Item = WorkerIx> {
+        self.iter().flat_map(|leg| leg.candidates.iter().copied())
+    }
+
+    /// Keeps the candidates that `wanted` picks.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&WorkerIx) -> bool) {
+        match self {
+            Self::One(leg) => leg.candidates.retain(wanted),
+            Self::Pair { prefill, decode } => {
+                prefill.candidates.retain(&wanted);
+                decode.candidates.retain(&wanted);
+            }
+        }
+    }
+
+    /// The leg of `role`.
+    pub fn get(&self, role: Role) -> Option<&Leg> {
+        self.iter().find(|leg| leg.role == role)
+    }
+
+    /// The leg whose answer the client gets.
+    pub fn answering(&self) -> &Leg {
+        match self {
+            Self::One(leg) | Self::Pair { decode: leg, .. } => leg,
+        }
+    }
+
+    /// Whether a request needs two workers.
+    pub const fn is_pair(&self) -> bool {
+        matches!(self, Self::Pair { .. })
+    }
+}
+
+/// Workers among which one is chosen, and how.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Leg {
+    /// What they do.
+    pub role: Role,
+    /// Workers that serve the model, by URL.
+    pub candidates: Vec<WorkerIx>,
+    /// Chooses among them.
+    pub policy: Policy,
+    /// Where keys belong among all workers of the leg, whether they serve the model or not; made
+    /// only for policies that look at it.
+    #[serde(skip)]
+    pub ring: Option<Arc<Ring>>,
+    /// Whether a routing key stays with its worker, whatever the policy.
+    pub sticky: bool,
 }
 
 /// Every route, and the ways to find one.

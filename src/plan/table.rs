@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use super::pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
-use super::route::{Glob, Listed, Named, Route, RouteIx, Routes, is_glob, matches};
-use super::worker::{Admission, Worker, WorkerIx, WorkerKey};
-use crate::config::spec::{self, RetryOverride, Spec, TimeoutsOverride, Undeclared};
+use super::ring::Ring;
+use super::route::{Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, is_glob, matches};
+use super::worker::{Admission, Role, Worker, WorkerIx, WorkerKey};
+use crate::config::spec::{self, Policy, RetryOverride, Spec, TimeoutsOverride, Undeclared};
 
 /// Index of `position`. Counts beyond `u32` cannot come out of a file that fits in memory.
 fn index(position: usize) -> u32 {
@@ -24,13 +25,23 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
             .models
             .iter()
             .any(|model| pool_of(spec, model) == Some(ix));
-        let mut members: Vec<Worker> = declared
-            .workers
-            .iter()
-            .map(|worker| member(ix, declared, worker, has_model, facts))
+        let mut members: Vec<Worker> = in_roles(declared)
+            .map(|(role, worker)| Worker {
+                role,
+                ..member(ix, declared, worker, has_model, facts)
+            })
             .collect();
         members.sort_by(|a, b| a.key.cmp(&b.key));
         let first = workers.len();
+        let of = |role: Role| -> Vec<WorkerIx> {
+            let members = members.iter().enumerate();
+            members
+                .filter(|(_, worker)| worker.role == role)
+                .map(|(at, _)| WorkerIx(index(first + at)))
+                .collect()
+        };
+        let pair = (declared.prefill.is_some() && declared.decode.is_some())
+            .then(|| [of(Role::Prefill), of(Role::Decode)]);
         workers.extend(members);
         let short = declared.health.as_ref();
         let health = short
@@ -48,9 +59,25 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
             retry: retry(spec, declared, None),
             timeouts: timeouts(spec, declared, None),
             workers: (first..workers.len()).map(|w| WorkerIx(index(w))).collect(),
+            pair,
         });
     }
     (pools, workers)
+}
+
+/// Every declared worker of `pool` and what it does there.
+fn in_roles(pool: &spec::Pool) -> impl Iterator<Item = (Role, &spec::Worker)> {
+    [
+        (Role::Regular, pool.workers.as_slice()),
+        (Role::Prefill, leg_workers(pool.prefill.as_ref())),
+        (Role::Decode, leg_workers(pool.decode.as_ref())),
+    ]
+    .into_iter()
+    .flat_map(|(role, workers)| workers.iter().map(move |worker| (role, worker)))
+}
+
+fn leg_workers(leg: Option<&spec::Leg>) -> &[spec::Worker] {
+    leg.map_or(&[], |leg| &leg.workers)
 }
 
 /// The pool that a model entry leads to: the one it names, or the only one there is.
@@ -98,6 +125,10 @@ fn member(
     Worker {
         id: key.id(),
         pool,
+        role: Role::Regular,
+        priority: worker.priority,
+        cost: worker.cost,
+        bootstrap_port: worker.bootstrap_port,
         host: host.into(),
         port,
         authority: format!("{written}:{port}").into(),
@@ -238,7 +269,7 @@ impl Builder<'_> {
                 let ix = route.0 as usize;
                 let workers = self.workers;
                 if let Some(open) = self.routes.all.get_mut(ix) {
-                    open.candidates.retain(|w| {
+                    open.legs.retain(|w| {
                         workers
                             .get(w.0 as usize)
                             .is_some_and(|w| w.models.is_empty())
@@ -278,8 +309,7 @@ impl Builder<'_> {
             label: Arc::clone(label),
             entry: Arc::clone(entry),
             pool,
-            candidates,
-            policy: model.policy.unwrap_or(self.spec.routing.policy),
+            legs: self.legs(pool, candidates, model.policy.as_ref()),
             retry: retry(self.spec, declared, Some(&model.reliability.retry)),
             timeouts: timeouts(self.spec, declared, Some(&model.reliability.timeouts)),
         }))
@@ -345,11 +375,56 @@ impl Builder<'_> {
             label: Arc::clone(label),
             entry: Arc::clone(entry),
             pool,
-            candidates,
-            policy: self.spec.routing.policy,
+            legs: self.legs(pool, candidates, None),
             retry: declared.retry.clone(),
             timeouts: declared.timeouts,
         }))
+    }
+
+    /// The legs of a route to `pool`, whose workers that serve the model are `candidates`.
+    fn legs(&self, pool: PoolIx, candidates: Vec<WorkerIx>, own: Option<&Policy>) -> Legs {
+        let declared = self.spec.pools.get(pool.0 as usize);
+        let pair = declared.and_then(|pool| pool.prefill.as_ref().zip(pool.decode.as_ref()));
+        let leg = |role, candidates, declared: Option<&spec::Leg>| {
+            let policy = own
+                .or_else(|| declared.and_then(|leg| leg.policy.as_ref()))
+                .unwrap_or(&self.spec.routing.policy)
+                .clone();
+            Leg {
+                role,
+                ring: self.ring(pool, role, &policy),
+                candidates,
+                sticky: self.spec.routing.sticky_sessions,
+                policy,
+            }
+        };
+        let Some((prefill, decode)) = pair else {
+            return Legs::One(leg(Role::Regular, candidates, None));
+        };
+        let is_prefill = |ix: &WorkerIx| {
+            self.workers
+                .get(ix.0 as usize)
+                .is_some_and(|worker| worker.role == Role::Prefill)
+        };
+        let (first, second) = candidates.iter().partition(|ix| is_prefill(ix));
+        Legs::Pair {
+            prefill: leg(Role::Prefill, first, Some(prefill)),
+            decode: leg(Role::Decode, second, Some(decode)),
+        }
+    }
+
+    /// The ring of a leg, where `policy` looks at one.
+    fn ring(&self, pool: PoolIx, role: Role, policy: &Policy) -> Option<Arc<Ring>> {
+        if !matches!(policy, Policy::ConsistentHashing | Policy::PrefixHash(_)) {
+            return None;
+        }
+        let members = &self.pools.get(pool.0 as usize)?.workers;
+        let members = members
+            .iter()
+            .filter_map(|ix| Some((*ix, self.workers.get(ix.0 as usize)?)))
+            .filter(|(_, worker)| worker.role == role)
+            .map(|(ix, worker)| (ix, &worker.key));
+        Some(Arc::new(Ring::new(members)))
     }
 
     fn push(&mut self, route: Route) -> RouteIx {
@@ -361,8 +436,8 @@ impl Builder<'_> {
     fn claim(&mut self, name: &Arc<str>, canonical: &Arc<str>, route: RouteIx) {
         let max_model_len = self.routes.all.get(route.0 as usize).and_then(|route| {
             route
-                .candidates
-                .iter()
+                .legs
+                .candidates()
                 .find_map(|ix| self.workers.get(ix.0 as usize)?.max_model_len)
         });
         self.routes.names.insert(
@@ -398,7 +473,7 @@ impl Builder<'_> {
                     self.routes
                         .all
                         .get(ix.0 as usize)
-                        .is_some_and(|route| !route.candidates.is_empty())
+                        .is_some_and(|route| route.legs.candidates().next().is_some())
                 }),
         );
         if served.len() == 1 {

@@ -44,8 +44,8 @@ fn candidates(plan: &Plan, model: Option<&str>) -> Result<Vec<String>, Unroutabl
     let Target { route, .. } = plan.routes.resolve(model)?;
     let route = &plan.routes.all[route.0 as usize];
     Ok(route
-        .candidates
-        .iter()
+        .legs
+        .candidates()
         .map(|ix| plan.workers[ix.0 as usize].key.to_string())
         .collect())
 }
@@ -121,7 +121,7 @@ fn names_under_a_glob_share_its_entry_and_its_policy() {
         let route = plan.routes.resolve(Some(name)).unwrap().route;
         let route = &plan.routes.all[route.0 as usize];
         assert_eq!(&*route.entry, "qwen-*", "{name}");
-        assert_eq!(route.policy.as_str(), "round_robin");
+        assert_eq!(route.legs.answering().policy.as_str(), "round_robin");
     }
 }
 

@@ -67,6 +67,14 @@ pub struct Worker {
     pub id: Uuid,
     /// The pool of this membership.
     pub pool: PoolIx,
+    /// What it does there.
+    pub role: Role,
+    /// Only candidates of the highest priority present are used.
+    pub priority: u8,
+    /// Its load counts this many times.
+    pub cost: f64,
+    /// Where decode workers meet it.
+    pub bootstrap_port: Option<u16>,
     /// Host name or address, without brackets.
     pub host: Arc<str>,
     /// TCP port.
@@ -87,6 +95,29 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// How far it may be used before its registration has finished.
     pub admission: Admission,
+}
+
+/// What a worker does for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Regular,
+    /// Reads the prompt.
+    Prefill,
+    /// Generates.
+    Decode,
+}
+
+impl Role {
+    /// The metric label and the word in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Regular => "regular",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
 }
 
 /// When a worker may first be picked.

@@ -1,14 +1,20 @@
 //! `least_load`: the fewest requests in flight. Ties go to the worker picked least often, and at
 //! random among those, so that an idle pool is used evenly.
 
-use super::Candidate;
+use super::{Ask, Pick};
+use crate::config::spec::LeastLoad;
 
-pub(super) fn pick(candidates: &[Candidate<'_>], rng: &mut fastrand::Rng) -> usize {
-    let mut best = (usize::MAX, u64::MAX);
+pub(super) fn pick(ask: &Ask<'_>, _options: &LeastLoad, rng: &mut fastrand::Rng) -> Pick {
+    Pick::of(lightest(ask, rng), "lightest")
+}
+
+/// The candidate with the least load times cost; ties by picks so far, then at random.
+pub(super) fn lightest(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> usize {
+    let mut best = (f64::INFINITY, f64::INFINITY, u64::MAX);
     let mut chosen = 0;
     let mut ties = 0;
-    for (index, candidate) in candidates.iter().enumerate() {
-        let rank = (candidate.load, candidate.processed);
+    for (index, candidate) in ask.candidates.iter().enumerate() {
+        let rank = (candidate.weight(), candidate.cost, candidate.processed);
         if rank < best {
             (best, chosen, ties) = (rank, index, 1);
         } else if rank == best {
@@ -23,30 +29,26 @@ pub(super) fn pick(candidates: &[Candidate<'_>], rng: &mut fastrand::Rng) -> usi
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::policy::tests::candidate;
+    use crate::config::spec::{LeastLoad, Policy};
+    use crate::policy::scene::Scene;
+
+    fn scene(loads: &[usize]) -> Scene {
+        Scene::of(Policy::LeastLoad(LeastLoad::default()), loads)
+    }
 
     #[test]
     fn the_least_loaded_wins_and_ties_go_to_the_least_used() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let of = |pairs: &[(usize, u64)]| -> Vec<Candidate<'static>> {
-            pairs
-                .iter()
-                .map(|&(load, processed)| candidate(load, processed))
-                .collect()
-        };
-        assert_eq!(pick(&of(&[(2, 0), (1, 9), (3, 0)]), &mut rng), 1);
-        assert_eq!(pick(&of(&[(1, 5), (1, 4), (1, 6)]), &mut rng), 1);
+        assert_eq!(scene(&[2, 1, 3]).pick().index, 1);
+        let mut tied = scene(&[1, 1, 1]);
+        for (worker, processed) in tied.workers.iter_mut().zip([5, 4, 6]) {
+            worker.processed = processed;
+        }
+        assert_eq!(tied.pick().index, 1);
     }
 
     #[test]
     fn full_ties_spread_over_all() {
-        let mut rng = fastrand::Rng::with_seed(1);
-        let candidates = [candidate(0, 0); 3];
-        let mut seen = [0; 3];
-        for _ in 0..3000 {
-            seen[pick(&candidates, &mut rng)] += 1;
-        }
+        let seen = scene(&[0; 3]).spread(3000);
         assert!(seen.iter().all(|n| *n > 800), "{seen:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! `random`: uniform over the candidates.
 
-use super::Candidate;
+use super::{Ask, Pick};
 
-pub(super) fn pick(candidates: &[Candidate<'_>], rng: &mut fastrand::Rng) -> usize {
-    rng.usize(..candidates.len())
+pub(super) fn pick(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Pick {
+    Pick::of(rng.usize(..ask.candidates.len()), "random")
 }

@@ -1,22 +1,42 @@
 //! `round_robin`: a cursor shared by all calls of the route, modulo the number of candidates.
 
-use super::Candidate;
-use crate::state::RouteCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub(super) fn pick(candidates: &[Candidate<'_>], cell: &RouteCell) -> usize {
-    cell.advance() % candidates.len()
+use super::{Ask, Pick};
+
+/// The cursor.
+#[derive(Debug, Default)]
+pub(super) struct Memory(AtomicUsize);
+
+pub(super) fn pick(ask: &Ask<'_>) -> Pick {
+    let cursor = &ask.memory.round_robin.0;
+    let at = if ask.takes() {
+        cursor.fetch_add(1, Ordering::Relaxed)
+    } else {
+        cursor.load(Ordering::Relaxed)
+    };
+    Pick::of(at % ask.candidates.len(), "turn")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::policy::tests::candidate;
+    use crate::config::spec::Policy;
+    use crate::policy::Mode;
+    use crate::policy::scene::Scene;
 
     #[test]
-    fn every_candidate_gets_its_turn() {
-        let candidates = [candidate(9, 0); 3];
-        let cell = RouteCell::default();
-        let picks: Vec<usize> = (0..6).map(|_| pick(&candidates, &cell)).collect();
+    fn every_candidate_gets_its_turn_and_looking_moves_nothing() {
+        let mut scene = Scene::of(Policy::RoundRobin, &[9, 0, 0]);
+        let picks: Vec<usize> = (0..6)
+            .map(|_| {
+                scene.mode = Mode::Peek;
+                let seen = scene.pick().index;
+                scene.mode = Mode::Take;
+                let taken = scene.pick().index;
+                assert_eq!(seen, taken);
+                taken
+            })
+            .collect();
         assert_eq!(picks, [0, 1, 2, 0, 1, 2]);
     }
 }

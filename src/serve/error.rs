@@ -164,7 +164,9 @@ pub(crate) fn respond(
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
         let status = match error {
-            CallError::NoWorker | CallError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            CallError::NoWorker | CallError::Target | CallError::Ending => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             CallError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             CallError::Connect
             | CallError::Broken

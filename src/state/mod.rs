@@ -5,6 +5,7 @@ mod conn;
 mod health;
 mod keyed;
 mod model;
+mod report;
 mod route;
 mod worker;
 
@@ -12,12 +13,14 @@ pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
 pub use model::{ModelCell, ModelKey, Series};
-pub use route::{RouteCell, RouteKey};
+pub use report::ReportCell;
+pub use route::RouteKey;
 pub use worker::{InFlight, WorkerCell};
 
 use std::sync::Arc;
 
 use crate::plan::WorkerKey;
+use crate::policy::Memory;
 
 /// Identity of a health cell: the worker and the fingerprint of the probe. Two pools that probe
 /// one worker in different ways judge it separately.
@@ -41,7 +44,7 @@ pub struct Cells {
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
     /// Policy state.
-    pub routes: Keyed<RouteKey, RouteCell>,
+    pub routes: Keyed<RouteKey, Memory>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
 }

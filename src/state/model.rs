@@ -14,6 +14,8 @@ pub struct ModelKey {
     pub model: Arc<str>,
     /// Name of the policy.
     pub policy: &'static str,
+    /// What serves it: `regular` or `pd`.
+    pub backend: &'static str,
 }
 
 /// The series of one model, per endpoint, made when first used.
@@ -83,14 +85,14 @@ impl Series {
         let endpoint = endpoint.label();
         let base = [
             ("router_type", "http"),
-            ("backend_type", "regular"),
+            ("backend_type", key.backend),
             ("connection_mode", "http"),
             ("model", model),
             ("endpoint", endpoint),
         ];
         let stream = [
             ("router_type", "http"),
-            ("backend_type", "regular"),
+            ("backend_type", key.backend),
             ("model", model),
             ("endpoint", endpoint),
         ];

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
+use super::report::ReportCell;
 use crate::api::Endpoint;
 use crate::plan::WorkerKey;
 
@@ -14,6 +15,9 @@ use crate::plan::WorkerKey;
 pub struct WorkerCell {
     key: WorkerKey,
     in_flight: AtomicUsize,
+    pending_prefill: AtomicU64,
+    /// What its engine said of its load.
+    pub report: ReportCell,
     /// Picks so far.
     pub processed: AtomicU64,
     by_model: Mutex<AHashMap<Arc<str>, Arc<AtomicU64>>>,
@@ -31,6 +35,8 @@ impl WorkerCell {
         Self {
             key,
             in_flight: AtomicUsize::new(0),
+            pending_prefill: AtomicU64::new(0),
+            report: ReportCell::default(),
             processed: AtomicU64::new(0),
             by_model: Mutex::default(),
             retries: [const { AtomicU64::new(0) }; Endpoint::ALL.len()],
@@ -63,30 +69,58 @@ impl WorkerCell {
     pub fn load(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
+
+    /// Prompt tokens that were sent there and are not computed yet, as policies estimated them.
+    pub fn pending_prefill(&self) -> u64 {
+        self.pending_prefill.load(Ordering::Relaxed)
+    }
 }
 
 /// One request in flight. Taken when a worker is picked, dropped when the response body ends,
 /// fails, or the client goes away: the only way the count changes, so it returns to 0.
 #[derive(Debug)]
-pub struct InFlight(Arc<WorkerCell>);
+pub struct InFlight {
+    cell: Arc<WorkerCell>,
+    prefill: u64,
+}
 
 impl InFlight {
-    /// Counts a request at `cell`.
-    pub fn start(cell: &Arc<WorkerCell>) -> Self {
+    /// Counts a request at `cell`, whose prompt is expected to cost `prefill` tokens there.
+    pub fn start(cell: &Arc<WorkerCell>, prefill: u32) -> Self {
+        let prefill_tokens = u64::from(prefill);
         cell.in_flight.fetch_add(1, Ordering::Relaxed);
         cell.processed.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(cell))
+        if prefill > 0 {
+            cell.pending_prefill
+                .fetch_add(prefill_tokens, Ordering::Relaxed);
+            cell.report.sent(prefill);
+        }
+        Self {
+            cell: Arc::clone(cell),
+            prefill: prefill_tokens,
+        }
+    }
+
+    /// The prompt has been computed: the answer has begun.
+    pub fn prefilled(&mut self) {
+        let prefill = std::mem::take(&mut self.prefill);
+        if prefill > 0 {
+            self.cell
+                .pending_prefill
+                .fetch_sub(prefill, Ordering::Relaxed);
+        }
     }
 
     /// The worker's cell.
     pub fn cell(&self) -> &Arc<WorkerCell> {
-        &self.0
+        &self.cell
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let before = self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.prefilled();
+        let before = self.cell.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "an in-flight guard is dropped once");
     }
 }
@@ -98,12 +132,14 @@ mod tests {
     #[test]
     fn the_guard_returns_the_count_to_zero() {
         let cell = Arc::new(WorkerCell::new(WorkerKey::new("http://a:1")));
-        let one = InFlight::start(&cell);
-        let two = InFlight::start(&cell);
-        assert_eq!(cell.load(), 2);
+        let mut one = InFlight::start(&cell, 100);
+        let two = InFlight::start(&cell, 20);
+        assert_eq!((cell.load(), cell.pending_prefill()), (2, 120));
+        one.prefilled();
+        assert_eq!((cell.load(), cell.pending_prefill()), (2, 20));
         drop(one);
         drop(two);
-        assert_eq!(cell.load(), 0);
+        assert_eq!((cell.load(), cell.pending_prefill()), (0, 0));
         assert_eq!(cell.processed.load(Ordering::Relaxed), 2);
     }
 }

@@ -1,7 +1,7 @@
 //! What a flag is: its names, the form of its value and the key it sets.
 
 use super::table::{DEFAULT_POOL, MAIN, PROBES};
-use crate::config::spec::{LogLevel, Policy, Runtime};
+use crate::config::spec::{LogLevel, PolicyName, Runtime};
 
 /// A flag of the command line, and the variables that mean the same.
 #[derive(Debug, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Kind {
     /// The words that the flag takes, where there are only some.
     pub const fn words(self) -> Option<&'static [&'static str]> {
         Some(match self {
-            Self::Policy => Policy::WORDS,
+            Self::Policy => PolicyName::WORDS,
             Self::Runtime => Runtime::WORDS,
             Self::LogLevel => LogLevel::WORDS,
             Self::Switch

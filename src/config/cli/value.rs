@@ -7,7 +7,7 @@ use toml::Value;
 use super::flag::Kind;
 use crate::base::units::{ByteSize, Millis, UnitError};
 use crate::config::spec::pool::WorkerUrlError;
-use crate::config::spec::{LogLevel, Policy, Runtime, WordError, WorkerUrl};
+use crate::config::spec::{LogLevel, PolicyName, Runtime, WordError, WorkerUrl};
 
 /// Why a text is no value of a flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +84,7 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
         Kind::Threads => threads(text),
         Kind::UrlPath if text.starts_with('/') => Ok(Value::from(text)),
         Kind::UrlPath => Err(ValueError::UrlPath),
-        Kind::Policy => Ok(Value::from(text.parse::<Policy>()?.as_str())),
+        Kind::Policy => Ok(Value::from(text.parse::<PolicyName>()?.as_str())),
         Kind::Runtime => Ok(Value::from(text.parse::<Runtime>()?.as_str())),
         Kind::LogLevel => {
             let level: LogLevel = text.to_ascii_lowercase().parse()?;

@@ -52,6 +52,13 @@ pub struct Listener {
     #[serde(default)]
     pub expose_worker_id: bool,
 
+    /// Whether answers say how their worker was found.
+    ///
+    /// Unit: boolean. Default: false. Range: any. Reload: drain.
+    /// The header is `x-smg-decision`: model, pool, policy, reason, worker id and attempts.
+    #[serde(default)]
+    pub expose_decision: bool,
+
     /// What browsers of other origins may do.
     ///
     /// Unit: table. Default: off. Range: any. Reload: live.
@@ -90,6 +97,7 @@ impl Listener {
             mode: None,
             serve,
             expose_worker_id: false,
+            expose_decision: false,
             cors: Cors::default(),
             limits: Limits::default(),
         }
@@ -98,7 +106,7 @@ impl Listener {
 
 words! {
     /// A group of routes.
-    pub enum Serve ("group of routes", through deserialize_str, compare str::to_owned) {
+    pub enum Serve ("group of routes", compare str::to_owned) {
         /// The model APIs and the information routes.
         Inference = "inference",
         /// `/workers` and `/admin`.

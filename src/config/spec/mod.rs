@@ -6,25 +6,32 @@
 
 pub mod listener;
 pub mod model;
+pub mod policy;
 pub mod pool;
 pub mod reliability;
 pub mod routing;
 pub mod server;
 pub mod telemetry;
+pub mod test;
 pub(crate) mod word;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use listener::{Cors, Limits, ListenAddress, Listener, Serve, UnixMode};
-pub use model::{Model, ModelReliability};
-pub use pool::{Connections, Pool, PoolReliability, Runtime, Worker, WorkerUrl};
+pub use model::{Mirror, Model, ModelReliability, Share};
+pub use policy::{
+    Algorithm, AssignmentMode, Bucket, CacheAware, LeastLoad, Manual, Policy, PolicyName,
+    PrefixHash,
+};
+pub use pool::{Connections, Leg, Pool, PoolReliability, Runtime, Worker, WorkerUrl};
 pub use reliability::{
     Health, HealthOverride, Reliability, Retry, RetryOverride, Timeouts, TimeoutsOverride,
 };
-pub use routing::{Policy, Routing, Undeclared};
+pub use routing::{Routing, Undeclared};
 pub use server::{Server, WorkerThreads};
 pub use telemetry::{LogFormat, LogLevel, Logging, Metrics, Rotate};
+pub use test::{Expect, Request, Test};
 pub use word::WordError;
 
 /// The configuration of a gateway: the content of `smg.toml` and the files it includes, with the
@@ -104,6 +111,13 @@ pub struct Spec {
     /// See the keys of the table.
     #[serde(default)]
     pub logging: Logging,
+
+    /// What must stay true of routing.
+    ///
+    /// Unit: list of tables. Default: []. Range: distinct names. Reload: live.
+    /// Run by `smg check-config --test`; a running gateway does not look at them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<Test>,
 }
 
 /// What a gateway without file, flags and variables does.
@@ -120,6 +134,7 @@ impl Default for Spec {
             reliability: Reliability::default(),
             metrics: Metrics::default(),
             logging: Logging::default(),
+            tests: Vec::new(),
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::is_default;
+use super::policy::Policy;
 use super::reliability::{HealthOverride, RetryOverride, TimeoutsOverride};
 use super::word::{NOT_AVAILABLE, words};
 use crate::base::secret::Secret;
@@ -40,6 +41,36 @@ pub struct Pool {
     /// A worker that leaves the list finishes its requests; one URL may stand in two pools.
     #[serde(default)]
     pub workers: Vec<Worker>,
+
+    /// The workers that read prompts, where the pool is split in two legs.
+    ///
+    /// Unit: table. Default: none. Range: together with `decode`, not beside `workers`.
+    /// Reload: live.
+    /// See the keys of the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<Leg>,
+
+    /// The workers that generate, where the pool is split in two legs.
+    ///
+    /// Unit: table. Default: none. Range: together with `prefill`, not beside `workers`.
+    /// Reload: live.
+    /// See the keys of the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<Leg>,
+
+    /// Whether each rank of a worker with data parallelism counts as a worker.
+    ///
+    /// Unit: boolean. Default: false. Range: any. Reload: live.
+    /// The gateway then chooses the rank and tells the engine, which must be SGLang.
+    #[serde(default)]
+    pub dp_aware: bool,
+
+    /// Whether the rank with the fewest tokens is chosen within the worker that the policy chose.
+    ///
+    /// Unit: boolean. Default: false. Range: any, needs `dp_aware`. Reload: live.
+    /// Tokens are those of the latest load report and of the requests sent since.
+    #[serde(default)]
+    pub dp_minimum_tokens: bool,
 
     /// Key sent to workers that have none of their own.
     ///
@@ -84,6 +115,10 @@ impl Pool {
             name: name.to_owned(),
             runtime: None,
             workers: Vec::new(),
+            prefill: None,
+            decode: None,
+            dp_aware: false,
+            dp_minimum_tokens: false,
             api_key: None,
             forward_authorization: false,
             connections: Connections::default(),
@@ -91,6 +126,25 @@ impl Pool {
             reliability: PoolReliability::default(),
         }
     }
+}
+
+/// `[pools.prefill]` or `[pools.decode]`: one leg of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Leg {
+    /// The workers of this leg.
+    ///
+    /// Unit: list of URLs or tables. Default: []. Range: no URL twice in one leg. Reload: live.
+    /// As `pools[].workers`.
+    pub workers: Vec<Worker>,
+
+    /// How a worker of this leg is chosen.
+    ///
+    /// Unit: word, or a table with one word as its key. Default: `routing.policy`. Range: as
+    /// `routing.policy`; for decode not bucket. Reload: live.
+    /// A model's own `policy` comes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// `[pools.reliability]`: what differs from `[reliability]` for one pool.
@@ -147,7 +201,7 @@ impl Default for Connections {
 
 words! {
     /// The engine of a worker.
-    pub enum Runtime ("runtime", through deserialize_str, compare str::to_owned) {
+    pub enum Runtime ("runtime", compare str::to_owned) {
         /// SGLang.
         Sglang = "sglang",
         /// vLLM.
@@ -173,7 +227,19 @@ pub struct Worker {
     pub api_key: Option<Secret>,
     /// Free labels, shown by `GET /workers`.
     pub labels: BTreeMap<String, String>,
+    /// Only candidates of the highest priority present are used.
+    pub priority: u8,
+    /// Its load counts this many times.
+    pub cost: f64,
+    /// Where decode workers meet this prefill worker.
+    pub bootstrap_port: Option<u16>,
 }
+
+/// Priority of a worker that has none of its own.
+pub const DEFAULT_PRIORITY: u8 = 50;
+
+/// Cost of a worker that has none of its own.
+pub const DEFAULT_COST: f64 = 1.0;
 
 /// A worker as a table.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -206,9 +272,105 @@ struct WorkerTable {
     /// `GET /workers` shows them; they come before what the worker says of itself.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+
+    /// Which workers are used first.
+    ///
+    /// Unit: number. Default: 50. Range: 0 to 100. Reload: live.
+    /// Only the candidates of the highest priority are used; others when none of those is left.
+    #[serde(
+        default = "default_priority",
+        skip_serializing_if = "is_default_priority"
+    )]
+    #[schemars(range(max = 100))]
+    priority: u8,
+
+    /// How much more than others a request at this worker counts.
+    ///
+    /// Unit: ratio. Default: 1. Range: > 0. Reload: live.
+    /// Policies compare load times cost.
+    #[serde(default = "default_cost", skip_serializing_if = "is_default_cost")]
+    cost: f64,
+
+    /// The port where decode workers fetch what this prefill worker has computed.
+    ///
+    /// Unit: number. Default: none. Range: 1 to 65535; only in `prefill`. Reload: live.
+    /// SGLang's `--disaggregation-bootstrap-port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bootstrap_port: Option<u16>,
 }
 
-const WORKER_FIELDS: &[&str] = &["url", "model", "api_key", "labels"];
+const fn default_priority() -> u8 {
+    DEFAULT_PRIORITY
+}
+
+const fn default_cost() -> f64 {
+    DEFAULT_COST
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+const fn is_default_priority(priority: &u8) -> bool {
+    *priority == DEFAULT_PRIORITY
+}
+
+fn is_default_cost(cost: &f64) -> bool {
+    (*cost - DEFAULT_COST).abs() < f64::EPSILON
+}
+
+impl From<Worker> for WorkerTable {
+    fn from(worker: Worker) -> Self {
+        let Worker {
+            url,
+            model,
+            api_key,
+            labels,
+            priority,
+            cost,
+            bootstrap_port,
+        } = worker;
+        Self {
+            url,
+            model,
+            api_key,
+            labels,
+            priority,
+            cost,
+            bootstrap_port,
+        }
+    }
+}
+
+impl From<WorkerTable> for Worker {
+    fn from(table: WorkerTable) -> Self {
+        let WorkerTable {
+            url,
+            model,
+            api_key,
+            labels,
+            priority,
+            cost,
+            bootstrap_port,
+        } = table;
+        Self {
+            url,
+            model,
+            api_key,
+            labels,
+            priority,
+            cost,
+            bootstrap_port,
+        }
+    }
+}
+
+const WORKER_FIELDS: &[&str] = &[
+    "url",
+    "model",
+    "api_key",
+    "labels",
+    "priority",
+    "cost",
+    "bootstrap_port",
+];
 
 impl From<WorkerUrl> for Worker {
     fn from(url: WorkerUrl) -> Self {
@@ -217,28 +379,19 @@ impl From<WorkerUrl> for Worker {
             model: None,
             api_key: None,
             labels: BTreeMap::new(),
+            priority: DEFAULT_PRIORITY,
+            cost: DEFAULT_COST,
+            bootstrap_port: None,
         }
     }
 }
 
 impl Serialize for Worker {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        if self.model.is_none() && self.api_key.is_none() && self.labels.is_empty() {
+        if *self == Self::from(self.url.clone()) {
             return self.url.serialize(to);
         }
-        let Self {
-            url,
-            model,
-            api_key,
-            labels,
-        } = self.clone();
-        WorkerTable {
-            url,
-            model,
-            api_key,
-            labels,
-        }
-        .serialize(to)
+        WorkerTable::from(self.clone()).serialize(to)
     }
 }
 
@@ -260,18 +413,7 @@ impl<'de> Deserialize<'de> for Worker {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Worker, A::Error> {
-                let WorkerTable {
-                    url,
-                    model,
-                    api_key,
-                    labels,
-                } = WorkerTable::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Worker {
-                    url,
-                    model,
-                    api_key,
-                    labels,
-                })
+                WorkerTable::deserialize(MapAccessDeserializer::new(map)).map(Worker::from)
             }
         }
 

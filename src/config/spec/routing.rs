@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{fold, words};
+use super::policy::Policy;
+use super::word::words;
+use crate::base::units::Millis;
 
 /// `[routing]`: how a worker is chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,9 +13,11 @@ use super::word::{fold, words};
 pub struct Routing {
     /// The policy of every model that names none of its own.
     ///
-    /// Unit: word. Default: least_load. Range: random, round_robin, power_of_two, least_load.
-    /// Reload: live.
-    /// Spellings without `_`, or with `-` in its place, mean the same.
+    /// Unit: word, or a table with one word as its key. Default: cache_aware. Range: cache_aware,
+    /// random, round_robin, power_of_two, least_load, prefix_hash, consistent_hashing, bucket,
+    /// manual, passthrough. Reload: live.
+    /// Spellings without `_`, or with `-` in its place, mean the same. `policy.NAME = { … }` sets
+    /// the options of the policy, too.
     pub policy: Policy,
 
     /// What becomes of a model name that no `[[models]]` entry covers.
@@ -21,83 +25,46 @@ pub struct Routing {
     /// Unit: word. Default: discover. Range: discover, reject. Reload: live.
     /// `discover` serves what the workers advertise, `reject` answers 404.
     pub undeclared_models: Undeclared,
+
+    /// Whether the gateway expects workers of several models, some of which may come later.
+    ///
+    /// Unit: boolean. Default: false. Range: any. Reload: live.
+    /// Many models are always served. On, a gateway without any worker yet is no cause for a warning.
+    pub multi_model: bool,
+
+    /// How often engines are asked for their load.
+    ///
+    /// Unit: duration ("10s"). Default: 10s. Range: > 0. Reload: live.
+    /// Only workers are asked whose policy uses the answer.
+    pub load_monitor_interval: Millis,
+
+    /// Whether requests with a routing key stay with one worker under every policy.
+    ///
+    /// Unit: boolean. Default: false. Range: any. Reload: live.
+    /// The key is the header `x-smg-routing-key`. `manual` and `consistent_hashing` do so by
+    /// themselves.
+    pub sticky_sessions: bool,
 }
 
 impl Default for Routing {
     fn default() -> Self {
         Self {
-            policy: Policy::LeastLoad,
+            policy: Policy::default(),
             undeclared_models: Undeclared::Discover,
+            multi_model: false,
+            load_monitor_interval: Millis::secs(10),
+            sticky_sessions: false,
         }
     }
 }
 
 words! {
-    /// How a worker is chosen among those that can serve.
-    pub enum Policy ("policy", through deserialize_any, compare fold) {
-        /// Any, with equal chance.
-        Random = "random",
-        /// One after the other.
-        RoundRobin = "round_robin",
-        /// The less loaded of two drawn at random.
-        PowerOfTwo = "power_of_two",
-        /// The least loaded.
-        LeastLoad = "least_load",
-    }
-    later ["cache_aware", "prefix_hash", "consistent_hashing", "bucket", "manual", "passthrough"]
-}
-
-words! {
     /// What becomes of a model name that is not declared.
-    pub enum Undeclared ("word", through deserialize_str, compare str::to_owned) {
+    pub enum Undeclared ("word", compare str::to_owned) {
         /// It is served if a worker advertises it.
         Discover = "discover",
         /// It is refused.
         Reject = "reject",
     }
     later []
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::spec::WordError;
-
-    #[test]
-    fn policy_spellings() {
-        for text in ["power_of_two", "power-of-two", "poweroftwo"] {
-            assert_eq!(text.parse(), Ok(Policy::PowerOfTwo));
-        }
-        for text in ["cache_aware", "cache-aware", "prefixhash", "manual"] {
-            assert!(
-                matches!(text.parse::<Policy>(), Err(WordError::Later { .. })),
-                "{text}"
-            );
-        }
-        for text in ["", "Random", "best"] {
-            assert!(
-                matches!(text.parse::<Policy>(), Err(WordError::Unknown { .. })),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn policy_as_a_table() {
-        let read = |text: &str| toml::from_str::<Routing>(text);
-        assert_eq!(read("policy.random = {}").unwrap().policy, Policy::Random);
-        for (text, part) in [
-            (
-                "policy.cache_aware = { cache_threshold = 0.5 }",
-                "not available in this version",
-            ),
-            ("policy.random = { x = 1 }", "unknown field `x`"),
-            ("policy = { random = {}, least_load = {} }", "one word"),
-            ("policy = {}", "one of the words"),
-            ("policy.best = {}", "unknown variant `best`"),
-        ] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-    }
 }

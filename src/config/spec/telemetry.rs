@@ -80,7 +80,7 @@ impl Default for Logging {
 
 words! {
     /// Importance of a log message.
-    pub enum LogLevel ("log level", through deserialize_str, compare str::to_owned) {
+    pub enum LogLevel ("log level", compare str::to_owned) {
         /// Everything.
         Trace = "trace",
         /// What helps to find a mistake.
@@ -97,7 +97,7 @@ words! {
 
 words! {
     /// Form of a log line.
-    pub enum LogFormat ("log format", through deserialize_str, compare str::to_owned) {
+    pub enum LogFormat ("log format", compare str::to_owned) {
         /// For reading.
         Text = "text",
         /// One JSON object per line.
@@ -108,7 +108,7 @@ words! {
 
 words! {
     /// When a new log file is begun.
-    pub enum Rotate ("word", through deserialize_str, compare str::to_owned) {
+    pub enum Rotate ("word", compare str::to_owned) {
         /// At midnight, UTC.
         Daily = "daily",
         /// Never.

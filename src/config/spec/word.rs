@@ -1,7 +1,6 @@
 //! Keys whose value is one word of a closed list.
 
 use schemars::{Schema, json_schema};
-use serde::Deserialize;
 
 /// What a message adds when a word or scheme is known but belongs to a later version.
 pub(crate) const NOT_AVAILABLE: &str = "not available in this version";
@@ -37,51 +36,23 @@ fn quoted(words: &[&str]) -> String {
         .join(", ")
 }
 
-/// The options of a word that has none.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoOptions {}
-
 /// Brings a word to the form in which spellings are compared.
 pub(crate) fn fold(word: &str) -> String {
     word.chars().filter(|c| !matches!(c, '_' | '-')).collect()
 }
 
 /// The schema of a key that takes a word.
-pub(crate) fn deserialize_str(words: &[&str]) -> Schema {
+pub(crate) fn schema(words: &[&str]) -> Schema {
     json_schema!({ "type": "string", "enum": words })
-}
-
-/// The schema of a key that takes a word in any spelling, or a table with the word as its key.
-pub(crate) fn deserialize_any(words: &[&str]) -> Schema {
-    let spellings = words
-        .iter()
-        .map(|word| word.replace('_', "[-_]?"))
-        .collect::<Vec<_>>();
-    json_schema!({
-        "anyOf": [
-            { "type": "string", "enum": words },
-            { "type": "string", "pattern": format!("^({})$", spellings.join("|")) },
-            {
-                "type": "object",
-                "minProperties": 1,
-                "maxProperties": 1,
-                "propertyNames": { "enum": words },
-                "additionalProperties": { "type": "object", "maxProperties": 0 },
-            },
-        ],
-    })
 }
 
 /// Defines an enum of words with its text form, serde and schema.
 ///
-/// `later` lists words that are known but refused. `compare` says how spellings are compared,
-/// `through` which method of a deserializer is asked (`deserialize_any` lets a table with the word
-/// as its key through).
+/// `later` lists words that are known but refused, `compare` says how spellings are compared.
 macro_rules! words {
     (
         $(#[$meta:meta])*
-        pub enum $name:ident ($what:literal, through $through:ident, compare $compare:expr) {
+        pub enum $name:ident ($what:literal, compare $compare:expr) {
             $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+
         }
         later [$($later:literal),* $(,)?]
@@ -151,26 +122,9 @@ macro_rules! words {
                             WordError::Later { .. } => E::custom(error),
                         })
                     }
-
-                    fn visit_map<A: serde::de::MapAccess<'de>>(
-                        self,
-                        mut map: A,
-                    ) -> Result<$name, A::Error> {
-                        use $crate::config::spec::word::NoOptions;
-                        let Some((word, NoOptions {})) = map.next_entry::<$name, NoOptions>()?
-                        else {
-                            return Err(serde::de::Error::invalid_length(0, &self));
-                        };
-                        match map.next_key::<String>()? {
-                            None => Ok(word),
-                            Some(_) => Err(serde::de::Error::custom(concat!(
-                                "a ", $what, " is one word, or a table with one word as its key"
-                            ))),
-                        }
-                    }
                 }
 
-                from.$through(Visitor)
+                from.deserialize_str(Visitor)
             }
         }
 
@@ -180,7 +134,7 @@ macro_rules! words {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $crate::config::spec::word::$through($name::WORDS)
+                $crate::config::spec::word::schema($name::WORDS)
             }
         }
     };

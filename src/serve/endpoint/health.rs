@@ -54,15 +54,17 @@ fn judge(snapshot: &Snapshot, draining: bool) -> (StatusCode, Readiness<'_>) {
         .plan
         .pools
         .iter()
-        .filter(|pool| !pool.workers.iter().any(|ix| usable.contains(ix)))
+        .filter(|pool| {
+            !pool
+                .legs()
+                .all(|leg| leg.iter().any(|ix| usable.contains(ix)))
+        })
         .map(|pool| &*pool.name)
         .collect();
-    let served = snapshot
-        .plan
-        .routes
-        .all
-        .iter()
-        .any(|route| route.candidates.iter().any(|ix| usable.contains(ix)));
+    let served = snapshot.plan.routes.all.iter().any(|route| {
+        let mut legs = route.legs.iter();
+        legs.all(|leg| leg.candidates.iter().any(|ix| usable.contains(ix)))
+    });
     let reason = match (draining, served) {
         (true, _) => Some("draining"),
         (false, false) => Some("insufficient healthy workers"),

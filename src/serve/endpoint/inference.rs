@@ -117,6 +117,11 @@ fn prepare(
         _ => None,
     };
     let streaming = fields.streaming();
+    let asked = match (target.rename, model) {
+        (Some(name), _) => Arc::clone(name),
+        (None, Some(name)) if *name != *route.label => name.into(),
+        (None, _) => Arc::clone(&route.label),
+    };
     let body = match target.rename {
         Some(name) => renamed(&payload, &fields, name),
         None => payload.clone(),
@@ -128,6 +133,7 @@ fn prepare(
         label: Arc::clone(&route.label),
         streaming,
         worker: None,
+        placed: None,
         attempts: 0,
         body_read,
         sent: None,
@@ -142,6 +148,7 @@ fn prepare(
         job: Job {
             endpoint,
             route: target.route,
+            model: asked,
             headers,
             body,
             original: payload,

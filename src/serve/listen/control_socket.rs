@@ -73,6 +73,7 @@ fn listener(path: &Path) -> Listener {
             ..Groups::default()
         },
         expose_worker_id: false,
+        expose_decision: false,
         cors: None,
         limits: Limits {
             max_connections: 64,

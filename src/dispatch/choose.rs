@@ -1,0 +1,160 @@
+//! Who answers: the candidates of a leg as they stand now, and the policy's choice among them.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use crate::api::prompt::Prompt;
+use crate::live::{LegParts, Snapshot, WorkerRef};
+use crate::plan::{Leg, Role, RouteIx, WorkerIx};
+use crate::policy::{self, Ask, Candidate, Expected, Hint, Lane, Mode, Notes, Refused};
+use crate::upstream::headers::X_SMG_ROUTING_KEY;
+
+/// A request, as far as choosing a worker needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The route that the model name led to.
+    pub route: RouteIx,
+    /// The prompt.
+    pub prompt: Prompt<'a>,
+    /// The model that the worker is asked for.
+    pub model: &'a str,
+    /// Headers as the client sent them.
+    pub headers: &'a HeaderMap,
+    /// Whether the choice counts.
+    pub mode: Mode,
+    /// Now.
+    pub now: Instant,
+}
+
+/// A worker that was chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// The worker.
+    pub worker: WorkerRef<'a>,
+    /// Name of the policy.
+    pub policy: &'static str,
+    /// The policy's reason.
+    pub reason: &'static str,
+    /// The worker's place in the memory of the leg.
+    pub lane: Lane,
+    /// What the policy expects.
+    pub expected: Expected,
+}
+
+/// A worker that could be chosen, and its position among the candidates of the route's leg.
+#[derive(Debug, Clone, Copy)]
+pub struct Usable<'a> {
+    /// Position in the plan's list.
+    pub position: usize,
+    /// The worker.
+    pub worker: WorkerRef<'a>,
+}
+
+/// The workers of `leg` that can be used now, but for those in `skip`; of those only the ones with
+/// the highest priority.
+pub fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, skip: &[WorkerIx]) -> Vec<Usable<'a>> {
+    let mut highest = 0;
+    let mut found: Vec<Usable<'a>> = Vec::with_capacity(leg.candidates.len());
+    for (position, ix) in leg.candidates.iter().enumerate() {
+        if skip.contains(ix) {
+            continue;
+        }
+        let Some(worker) = snapshot.worker(*ix) else {
+            continue;
+        };
+        if worker.plan.priority < highest || !snapshot.is_usable(worker) {
+            continue;
+        }
+        if worker.plan.priority > highest {
+            highest = worker.plan.priority;
+            found.clear();
+        }
+        found.push(Usable { position, worker });
+    }
+    found
+}
+
+/// Chooses among `usable` for the leg of `role`, as the route's policy has it. Where the choice
+/// counts, so do its metrics' figures.
+///
+/// # Errors
+/// [`Refused`] when nobody can be chosen.
+pub fn choose<'a>(
+    snapshot: &'a Snapshot,
+    request: &Request<'_>,
+    role: Role,
+    usable: &[Usable<'a>],
+    notes: Option<&Notes>,
+) -> Result<Chosen<'a>, Refused> {
+    let (route, parts) = snapshot.route(request.route).ok_or(Refused::Nobody)?;
+    let leg = route.legs.get(role).ok_or(Refused::Nobody)?;
+    let parts = parts.leg(role).ok_or(Refused::Nobody)?;
+    let candidates = candidates(snapshot, leg, parts, usable, request.now);
+    let ask = Ask {
+        leg,
+        memory: &parts.memory,
+        candidates: &candidates,
+        hint: Hint {
+            prompt: request.prompt,
+            model: request.model,
+            headers: request.headers,
+            routing_key: routing_key(request.headers),
+            tokens: None,
+        },
+        mode: request.mode,
+        now: request.now,
+        notes,
+    };
+    let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
+    let pick = policy::pick(&ask, &mut rng)?;
+    let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
+    let lane = candidates.get(pick.index).map(|candidate| candidate.lane);
+    if request.mode == Mode::Take
+        && let Some(count) = parts.attempts.get(chosen.position)
+    {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(Chosen {
+        worker: chosen.worker,
+        policy: leg.policy.as_str(),
+        reason: pick.reason,
+        lane: lane.unwrap_or_default(),
+        expected: pick.expected,
+    })
+}
+
+fn candidates<'a>(
+    snapshot: &Snapshot,
+    leg: &Leg,
+    parts: &LegParts,
+    usable: &[Usable<'a>],
+    now: Instant,
+) -> Vec<Candidate<'a>> {
+    let age = snapshot.plan.load_monitor.interval * 3;
+    let wanted = policy::wants_engine_load(&leg.policy);
+    usable
+        .iter()
+        .map(|Usable { position, worker }| {
+            let cell = &worker.parts.cell;
+            Candidate {
+                ix: worker.ix,
+                key: &worker.plan.key,
+                lane: parts.lanes.get(*position).copied().unwrap_or_default(),
+                load: cell.load(),
+                processed: cell.processed.load(Ordering::Relaxed),
+                pending_prefill: cell.pending_prefill(),
+                cost: worker.plan.cost,
+                engine: wanted.then(|| cell.report.fresh(now, age)).flatten(),
+            }
+        })
+        .collect()
+}
+
+/// The routing key that the client gave: 1 to 256 visible characters.
+pub fn routing_key(headers: &HeaderMap) -> Option<&str> {
+    let key = headers.get(X_SMG_ROUTING_KEY)?.to_str().ok()?;
+    ((1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
+        .then_some(key)
+}

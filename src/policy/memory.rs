@@ -1,0 +1,33 @@
+//! What the policies of one leg and model entry remember.
+
+use super::lane::{Lane, Lanes};
+use super::{bucket, cache_aware, manual, round_robin};
+use crate::plan::WorkerKey;
+
+/// What is remembered for one leg of one model entry of one pool. Each policy has a part of its own,
+/// which stays empty while the policy is not used; it outlives snapshots, so a policy that is switched
+/// back to finds what it left.
+#[derive(Debug, Default)]
+pub struct Memory {
+    lanes: Lanes,
+    pub(super) round_robin: round_robin::Memory,
+    pub(super) manual: manual::Memory,
+    pub(super) bucket: bucket::Memory,
+    pub(super) cache_aware: cache_aware::Memory,
+}
+
+impl Memory {
+    /// The place of `worker`, given to it now if it has none.
+    pub fn enrol(&self, worker: &WorkerKey) -> Lane {
+        self.lanes.enrol(worker)
+    }
+
+    /// Forgets all workers but those that `stays` picks, and everything about them.
+    pub fn retain(&self, stays: impl Fn(&WorkerKey) -> bool) {
+        for lane in self.lanes.retain(stays) {
+            self.manual.leave(lane);
+            self.bucket.leave(lane);
+            self.cache_aware.leave(lane);
+        }
+    }
+}
