@@ -82,7 +82,7 @@ fn summary(file: &Path, diagnostics: &[Diagnostic], spec: Option<&Spec>) -> Stri
     let parts = [
         counted(spec.pools.len(), "pool"),
         counted(
-            spec.pools.iter().map(|pool| pool.workers.len()).sum(),
+            spec.pools.iter().map(|pool| pool.members().count()).sum(),
             "worker",
         ),
         counted(spec.models.len(), "model"),

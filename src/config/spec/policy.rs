@@ -95,6 +95,23 @@ impl Policy {
         }
     }
 
+    /// Its options in the form of the file, defaults included; an empty table where it has none.
+    pub fn options(&self) -> serde_json::Value {
+        let options = match self {
+            Self::Random
+            | Self::RoundRobin
+            | Self::Passthrough
+            | Self::PowerOfTwo
+            | Self::ConsistentHashing => Ok(serde_json::Value::Object(serde_json::Map::new())),
+            Self::LeastLoad(options) => serde_json::to_value(options),
+            Self::PrefixHash(options) => serde_json::to_value(options),
+            Self::Manual(options) => serde_json::to_value(options),
+            Self::Bucket(options) => serde_json::to_value(options),
+            Self::CacheAware(options) => serde_json::to_value(options),
+        };
+        options.unwrap_or_default()
+    }
+
     /// Its name as it stands in a file.
     pub const fn as_str(&self) -> &'static str {
         self.name().as_str()
@@ -269,8 +286,8 @@ words! {
 pub struct CacheAware {
     /// How cached prompts are weighed against load.
     ///
-    /// Unit: word. Default: score; tree where a key is set that only it has. Range: score, tree.
-    /// Reload: live.
+    /// Unit: word. Default: score; tree where `cache_threshold` or a `balance_` key is set.
+    /// Range: score, tree. Reload: live.
     /// `smg explain` says which one runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
@@ -357,6 +374,22 @@ impl Default for CacheAware {
 }
 
 impl CacheAware {
+    /// The options with a value for each key: what `tree` takes where one is not written.
+    pub fn in_full(&self) -> Self {
+        Self {
+            algorithm: Some(self.runs()),
+            cache_threshold: self.cache_threshold.or(Some(0.3)),
+            balance_abs_threshold: self.balance_abs_threshold.or(Some(64)),
+            balance_rel_threshold: self.balance_rel_threshold.or(Some(1.5)),
+            balance_token_usage_threshold: self.balance_token_usage_threshold.or(Some(1.0)),
+            overload_token_usage_threshold: self.overload_token_usage_threshold.or(Some(1.0)),
+            eviction_interval: self.eviction_interval.or(Some(Millis::secs(120))),
+            max_tree_size: self.max_tree_size.or(Some(1 << 26)),
+            block_size: self.block_size,
+            memory: self.memory,
+        }
+    }
+
     /// The algorithm that runs: the one written, else the one that the other keys imply.
     pub fn runs(&self) -> Algorithm {
         self.algorithm.unwrap_or_else(|| {
@@ -415,13 +448,25 @@ impl<'de> Deserialize<'de> for Policy {
         #[serde(deny_unknown_fields)]
         struct NoOptions {}
 
+        /// A name that stands as a key, so that an unknown one is an unknown key.
+        struct Key(PolicyName);
+
+        impl<'de> Deserialize<'de> for Key {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(from)?;
+                text.parse()
+                    .map(Key)
+                    .map_err(|_| de::Error::unknown_field(&text, PolicyName::WORDS))
+            }
+        }
+
         struct Visitor;
 
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Policy;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(out, "one of the words {}", PolicyName::WORDS.join(", "))
+                out.write_str("the name of a policy, or a table with one as its key")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Policy, E> {
@@ -431,7 +476,7 @@ impl<'de> Deserialize<'de> for Policy {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Policy, A::Error> {
-                let Some(name) = map.next_key::<PolicyName>()? else {
+                let Some(Key(name)) = map.next_key()? else {
                     return Err(de::Error::invalid_length(0, &self));
                 };
                 let policy = match name {
@@ -468,40 +513,100 @@ impl JsonSchema for Policy {
     }
 
     fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
-        let spellings = PolicyName::WORDS
-            .iter()
-            .map(|word| word.replace('_', "[-_]?"))
-            .collect::<Vec<_>>();
-        let least_load = schemas.subschema_for::<LeastLoad>();
-        let prefix_hash = schemas.subschema_for::<PrefixHash>();
-        let manual = schemas.subschema_for::<Manual>();
-        let bucket = schemas.subschema_for::<Bucket>();
-        let cache_aware = schemas.subschema_for::<CacheAware>();
+        let mut tables = serde_json::Map::new();
+        let mut spellings = serde_json::Map::new();
+        let mut patterns = Vec::new();
+        for word in PolicyName::WORDS {
+            let Ok(name) = word.parse::<PolicyName>() else {
+                continue;
+            };
+            let mut table = match name {
+                PolicyName::Random
+                | PolicyName::RoundRobin
+                | PolicyName::PowerOfTwo
+                | PolicyName::ConsistentHashing
+                | PolicyName::Passthrough => json_schema!({ "type": "object", "maxProperties": 0 }),
+                PolicyName::LeastLoad => schemas.subschema_for::<LeastLoad>(),
+                PolicyName::PrefixHash => schemas.subschema_for::<PrefixHash>(),
+                PolicyName::Manual => schemas.subschema_for::<Manual>(),
+                PolicyName::Bucket => schemas.subschema_for::<Bucket>(),
+                PolicyName::CacheAware => schemas.subschema_for::<CacheAware>(),
+            };
+            let pattern = word.replace('_', "[-_]?");
+            if word.contains('_') {
+                spellings.insert(format!("^{pattern}$"), table.clone().to_value());
+            }
+            patterns.push(pattern);
+            table.insert("description".to_owned(), page(name).into());
+            tables.insert((*word).to_owned(), table.to_value());
+        }
         json_schema!({
             "anyOf": [
                 { "type": "string", "enum": PolicyName::WORDS },
-                { "type": "string", "pattern": format!("^({})$", spellings.join("|")) },
+                { "type": "string", "pattern": format!("^({})$", patterns.join("|")) },
                 {
                     "type": "object",
                     "minProperties": 1,
                     "maxProperties": 1,
+                    "properties": tables,
+                    "patternProperties": spellings,
                     "additionalProperties": false,
-                    "properties": {
-                        "random": { "type": "object", "maxProperties": 0 },
-                        "round_robin": { "type": "object", "maxProperties": 0 },
-                        "power_of_two": { "type": "object", "maxProperties": 0 },
-                        "consistent_hashing": { "type": "object", "maxProperties": 0 },
-                        "passthrough": { "type": "object", "maxProperties": 0 },
-                        "least_load": least_load,
-                        "prefix_hash": prefix_hash,
-                        "manual": manual,
-                        "bucket": bucket,
-                        "cache_aware": cache_aware,
-                    },
                 },
             ],
         })
     }
+}
+
+/// The reference page of a policy's table.
+fn page(name: PolicyName) -> String {
+    let (what, unit, more) = match name {
+        PolicyName::CacheAware => (
+            "The worker that has most of the prompt in its cache and least to do.",
+            "table",
+            "What was sent where is remembered, for each entry of `[[models]]` and each leg.",
+        ),
+        PolicyName::Random => ("Any worker, with equal chance.", "empty table", ""),
+        PolicyName::RoundRobin => ("One worker after the other.", "empty table", ""),
+        PolicyName::PowerOfTwo => (
+            "The less loaded of two workers drawn at random.",
+            "empty table",
+            "By the share of its cache in use where both engines report it, else by requests in \
+             flight.",
+        ),
+        PolicyName::LeastLoad => (
+            "The worker that will be free first, as its engine reports.",
+            "table",
+            "Where no engine reports, the one with the fewest requests in flight.",
+        ),
+        PolicyName::PrefixHash => (
+            "The place on a ring of workers that the start of the prompt hashes to.",
+            "table",
+            "A worker that has too much to do is passed over.",
+        ),
+        PolicyName::ConsistentHashing => (
+            "The place on a ring of workers that a key of the request hashes to.",
+            "empty table",
+            "The key is the header `x-smg-routing-key`, else what tells the client from others: \
+             `authorization`, `x-forwarded-for` or `cookie`. `x-smg-target-worker` names the \
+             worker itself.",
+        ),
+        PolicyName::Bucket => (
+            "By length of the prompt: short ones go to some workers, long ones to others.",
+            "table",
+            "Not for the decode leg of a pool.",
+        ),
+        PolicyName::Manual => (
+            "The worker that the routing key was assigned to.",
+            "table",
+            "The key is the header `x-smg-routing-key`. What is assigned survives a reload.",
+        ),
+        PolicyName::Passthrough => ("The first worker, by URL.", "empty table", ""),
+    };
+    format!(
+        "{what}\n\nUnit: {unit}. Default: its keys' defaults. Range: any. Reload: live.\n{more}"
+    )
+    .trim_end()
+    .to_owned()
 }
 
 #[cfg(test)]
@@ -543,8 +648,8 @@ mod tests {
         for (text, part) in [
             ("policy.random = { x = 1 }", "unknown field `x`"),
             ("policy = { random = {}, least_load = {} }", "one word"),
-            ("policy = {}", "one of the words"),
-            ("policy.best = {}", "unknown variant `best`"),
+            ("policy = {}", "the name of a policy"),
+            ("policy.best = {}", "unknown field `best`"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -126,6 +126,17 @@ impl Pool {
             reliability: PoolReliability::default(),
         }
     }
+
+    /// Every worker of the pool, those of its legs included.
+    pub fn members(&self) -> impl Iterator<Item = &Worker> {
+        let legs = self.prefill.iter().chain(&self.decode);
+        self.workers.iter().chain(legs.flat_map(|leg| &leg.workers))
+    }
+
+    /// Whether the pool is split in legs.
+    pub const fn has_legs(&self) -> bool {
+        self.prefill.is_some() || self.decode.is_some()
+    }
 }
 
 /// `[pools.prefill]` or `[pools.decode]`: one leg of a pool.
