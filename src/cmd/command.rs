@@ -309,8 +309,8 @@ fn arg(flag: &'static Flag) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Number | Kind::Float => arg.allow_negative_numbers(true),
-        kind if kind.is_list() => arg.num_args(1..),
+        Kind::Number | Kind::Long | Kind::Float => arg.allow_negative_numbers(true),
+        kind if kind.is_many() => arg.num_args(1..),
         _ => arg,
     }
     .value_parser(Text(flag.kind))

@@ -61,7 +61,7 @@ fn every_flag_is_documented_everywhere() {
             );
             assert!(help.contains(&format!("--{alias}")), "help: --{alias}");
         }
-        if flag.target.reference().is_some() {
+        if !flag.target.references().is_empty() {
             let line = format!("- Flag: `{dashed}`, variable `{variable}`");
             assert!(markdown.contains(&line), "CONFIG.md: {dashed}");
             assert!(keys.contains(&variable), "smg.toml.5: {variable}");

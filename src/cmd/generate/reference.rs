@@ -226,7 +226,7 @@ fn text(node: &Value) -> &str {
 fn key(path: &str, name: &str, page: Page) -> Key {
     let flags = FLAGS
         .iter()
-        .filter(|flag| flag.target.reference().as_deref() == Some(path));
+        .filter(|flag| flag.target.references().iter().any(|key| key == path));
     Key {
         path: path.to_owned(),
         name: name.to_owned(),
