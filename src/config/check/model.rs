@@ -261,7 +261,8 @@ impl Check<'_> {
         }
     }
 
-    /// What may have been meant by a name that is not among the `defined` ones, each with its key.
+    /// What may have been meant by a name that is not among the `defined` ones, each with its key,
+    /// which may be empty.
     pub(super) fn suggestion<'n>(
         &self,
         name: &str,
@@ -277,6 +278,7 @@ impl Check<'_> {
             };
         };
         let key = defined.iter().find(|(_, name)| *name == near);
+        let key = key.filter(|(key, _)| !key.is_empty());
         match key.and_then(|(key, _)| self.origins.place(key)) {
             Some(Place::File(Spot {
                 file, line, column, ..

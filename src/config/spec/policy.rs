@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::word::{fold, words};
+use super::word::{fold, spellings, words};
 use crate::base::units::{ByteSize, Millis};
 
 words! {
@@ -514,7 +514,7 @@ impl JsonSchema for Policy {
 
     fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
         let mut tables = serde_json::Map::new();
-        let mut spellings = serde_json::Map::new();
+        let mut spelled = serde_json::Map::new();
         let mut patterns = Vec::new();
         for word in PolicyName::WORDS {
             let Ok(name) = word.parse::<PolicyName>() else {
@@ -532,9 +532,9 @@ impl JsonSchema for Policy {
                 PolicyName::Bucket => schemas.subschema_for::<Bucket>(),
                 PolicyName::CacheAware => schemas.subschema_for::<CacheAware>(),
             };
-            let pattern = word.replace('_', "[-_]?");
+            let pattern = spellings(word);
             if word.contains('_') {
-                spellings.insert(format!("^{pattern}$"), table.clone().to_value());
+                spelled.insert(format!("^{pattern}$"), table.clone().to_value());
             }
             patterns.push(pattern);
             table.insert("description".to_owned(), page(name).into());
@@ -549,7 +549,7 @@ impl JsonSchema for Policy {
                     "minProperties": 1,
                     "maxProperties": 1,
                     "properties": tables,
-                    "patternProperties": spellings,
+                    "patternProperties": spelled,
                     "additionalProperties": false,
                 },
             ],
