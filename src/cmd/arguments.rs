@@ -47,16 +47,25 @@ mod tests {
     #[test]
     fn a_port_belongs_to_the_url_before_it() {
         for (typed, joined_up) in [
-            ("smg --prefill u 9001 --decode d", "smg|--prefill=u 9001|--decode|d"),
+            (
+                "smg --prefill u 9001 --decode d",
+                "smg|--prefill=u 9001|--decode|d",
+            ),
             ("smg --prefill=u 9001 launch", "smg|--prefill=u 9001|launch"),
             ("smg --prefill u NONE x", "smg|--prefill=u NONE|x"),
             ("smg --prefill u launch", "smg|--prefill=u|launch"),
             ("smg --prefill u 70000", "smg|--prefill=u|70000"),
             ("smg --prefill u -1", "smg|--prefill=u|-1"),
-            ("smg --prefill u --prefill v 0", "smg|--prefill=u|--prefill=v 0"),
+            (
+                "smg --prefill u --prefill v 0",
+                "smg|--prefill=u|--prefill=v 0",
+            ),
             ("smg --prefill --decode d", "smg|--prefill|--decode|d"),
             ("smg --prefill", "smg|--prefill"),
-            ("smg --prefill-policy random 1", "smg|--prefill-policy|random|1"),
+            (
+                "smg --prefill-policy random 1",
+                "smg|--prefill-policy|random|1",
+            ),
             ("smg -- --prefill u 1", "smg|--|--prefill|u|1"),
         ] {
             let args = joined(typed.split(' ').map(OsString::from));

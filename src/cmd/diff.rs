@@ -121,8 +121,16 @@ fn between(old: &Spec, new: &Spec) -> Vec<Change> {
         ));
         for (list, old, new) in [
             ("workers", &old.workers[..], &new.workers[..]),
-            ("prefill.workers", of(old.prefill.as_ref()), of(new.prefill.as_ref())),
-            ("decode.workers", of(old.decode.as_ref()), of(new.decode.as_ref())),
+            (
+                "prefill.workers",
+                of(old.prefill.as_ref()),
+                of(new.prefill.as_ref()),
+            ),
+            (
+                "decode.workers",
+                of(old.decode.as_ref()),
+                of(new.decode.as_ref()),
+            ),
         ] {
             for new in new {
                 let Some(old) = old.iter().find(|old| old.url == new.url) else {
@@ -173,16 +181,19 @@ fn walk(old: &Value, new: &Value, key: &str, pattern: &str, out: &mut Vec<Change
     if old == new || pattern == "include" {
         return;
     }
-    if let (true, Some((was, old)), Some((is, new))) = (
-        pattern.ends_with(".policy"),
-        policy(old),
-        policy(new),
-    ) {
+    if let (true, Some((was, old)), Some((is, new))) =
+        (pattern.ends_with(".policy"), policy(old), policy(new))
+    {
         let below = |path: &str| join(path, is.as_str());
         if was == is {
             return walk(&old, &new, &below(key), &below(pattern), out);
         }
-        push(out, key, pattern, What::Changed(was.to_string(), is.to_string()));
+        push(
+            out,
+            key,
+            pattern,
+            What::Changed(was.to_string(), is.to_string()),
+        );
         let default = Policy::named(is).options();
         return walk(&default, &new, &below(key), &below(pattern), out);
     }
@@ -447,7 +458,9 @@ mod tests {
     fn legs_splits_and_tests() {
         let legs = "[[pools]]\nname = 'p'\n[pools.decode]\nworkers = ['http://d:1']\n\
                     [pools.prefill]\n";
-        let old = spec(&format!("{legs}workers = [{{ url = 'http://a:1', api_key = 'x' }}]\n"));
+        let old = spec(&format!(
+            "{legs}workers = [{{ url = 'http://a:1', api_key = 'x' }}]\n"
+        ));
         let new = spec(&format!(
             "{legs}workers = [{{ url = 'http://a:1', api_key = 'y' }}, 'http://b:1']\n\
              [[pools]]\nname = 'q'\nprefill.workers = ['http://c:1']\n\

@@ -136,12 +136,22 @@ mod tests {
             ("policy.bucket = { a = 1 }", "policy.bucket.memory"),
         ] {
             let mut root = tree(text);
-            assert!(set_option(&mut root, "policy", default, &kinds, value()), "{text}");
-            assert_eq!(root.find(&KeyPath::parse(path)).unwrap().mark, flag(), "{text}");
+            assert!(
+                set_option(&mut root, "policy", default, &kinds, value()),
+                "{text}"
+            );
+            assert_eq!(
+                root.find(&KeyPath::parse(path)).unwrap().mark,
+                flag(),
+                "{text}"
+            );
         }
         for text in ["policy = 'random'", "policy = 5", "policy = 'best'"] {
             let mut root = tree(text);
-            assert!(!set_option(&mut root, "policy", default, &kinds, value()), "{text}");
+            assert!(
+                !set_option(&mut root, "policy", default, &kinds, value()),
+                "{text}"
+            );
         }
     }
 

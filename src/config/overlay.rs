@@ -105,7 +105,10 @@ impl Overlay {
                     with_element(root, "pools", pool, &mark, |pool| {
                         for leg in LEGS {
                             if pool.get(leg).is_none() {
-                                pool.set(leg, Node::table(mark.clone()));
+                                let nobody = Node::new(Value::Array(Vec::new()), mark.clone());
+                                let mut table = Node::table(mark.clone());
+                                table.set("workers", nobody);
+                                pool.set(leg, table);
                             }
                         }
                     });

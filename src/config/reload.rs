@@ -167,7 +167,10 @@ mod tests {
             ("pools[].connections.idle_timeout", Some(Class::Drain)),
             ("metrics.duration_buckets", Some(Class::Restart)),
             ("listeners[0].expose_decision", Some(Class::Drain)),
-            ("pools[0].prefill.workers[0].bootstrap_port", Some(Class::Live)),
+            (
+                "pools[0].prefill.workers[0].bootstrap_port",
+                Some(Class::Live),
+            ),
             ("routing.policy.cache_aware.memory", Some(Class::Live)),
             ("tests[1].expect.pool", Some(Class::Live)),
             ("serverx", None),

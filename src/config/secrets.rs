@@ -37,8 +37,14 @@ impl<'a> Resolver<'a> {
             }
             let lists = [
                 ("workers", Some(&mut pool.workers)),
-                ("prefill.workers", pool.prefill.as_mut().map(|leg| &mut leg.workers)),
-                ("decode.workers", pool.decode.as_mut().map(|leg| &mut leg.workers)),
+                (
+                    "prefill.workers",
+                    pool.prefill.as_mut().map(|leg| &mut leg.workers),
+                ),
+                (
+                    "decode.workers",
+                    pool.decode.as_mut().map(|leg| &mut leg.workers),
+                ),
             ];
             for (list, workers) in lists {
                 for (w, worker) in workers.into_iter().flatten().enumerate() {

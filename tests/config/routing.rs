@@ -40,12 +40,17 @@ fn with(text: &str, flags: &[(&str, &[&str])], environ: &[(&str, &str)]) -> Load
 }
 
 fn spec(loaded: &Loaded) -> &Spec {
-    loaded.spec.as_ref().unwrap_or_else(|| panic!("{}", show(loaded)))
+    loaded
+        .spec
+        .as_ref()
+        .unwrap_or_else(|| panic!("{}", show(loaded)))
 }
 
 fn slugs(loaded: &Loaded) -> Vec<&str> {
     let slugs = loaded.diagnostics.iter().map(|d| d.slug);
-    slugs.filter(|slug| *slug != "public-without-auth").collect()
+    slugs
+        .filter(|slug| *slug != "public-without-auth")
+        .collect()
 }
 
 const LEGS: &str = "version = 1\n[[pools]]\nname = 'default'\n\
@@ -58,7 +63,9 @@ fn an_option_fits_a_policy_however_it_is_written() {
     let tree = |text: &str| {
         let loaded = with(&format!("{FLAT}{text}"), threshold, &[]);
         assert!(slugs(&loaded).is_empty(), "{}", show(&loaded));
-        let origin = loaded.origins.of("routing.policy.cache_aware.cache_threshold");
+        let origin = loaded
+            .origins
+            .of("routing.policy.cache_aware.cache_threshold");
         assert_eq!(origin, Origin::Flag("--cache-threshold".into()));
         match &spec(&loaded).routing.policy {
             Policy::CacheAware(options) => options.clone(),
@@ -86,15 +93,34 @@ fn an_option_of_a_policy_that_is_not_in_force_is_a_warning() {
         &[("SMG_MAX_IDLE_SECS", "60")],
     );
     assert_eq!(spec(&loaded).routing.policy, Policy::Random);
-    assert_eq!(slugs(&loaded), ["no-effect", "no-effect"], "{}", show(&loaded));
-    let places: Vec<_> = loaded.diagnostics.iter().filter_map(|d| d.primary.clone()).collect();
-    assert!(places.contains(&Place::Flag("--cache-threshold".into())), "{places:?}");
-    assert!(places.contains(&Place::Environment("SMG_MAX_IDLE_SECS".into())), "{places:?}");
+    assert_eq!(
+        slugs(&loaded),
+        ["no-effect", "no-effect"],
+        "{}",
+        show(&loaded)
+    );
+    let places: Vec<_> = loaded
+        .diagnostics
+        .iter()
+        .filter_map(|d| d.primary.clone())
+        .collect();
+    assert!(
+        places.contains(&Place::Flag("--cache-threshold".into())),
+        "{places:?}"
+    );
+    assert!(
+        places.contains(&Place::Environment("SMG_MAX_IDLE_SECS".into())),
+        "{places:?}"
+    );
     assert!(show(&loaded).contains("no policy in force is `cache_aware`"));
     // What only `tree` reads does not turn it on.
     let loaded = with(FLAT, &[("max-tree-size", &["5"])], &[]);
     assert_eq!(slugs(&loaded), ["no-effect"], "{}", show(&loaded));
-    let loaded = with(FLAT, &[("max-tree-size", &["5"]), ("cache-threshold", &["1"])], &[]);
+    let loaded = with(
+        FLAT,
+        &[("max-tree-size", &["5"]), ("cache-threshold", &["1"])],
+        &[],
+    );
     assert!(slugs(&loaded).is_empty(), "{}", show(&loaded));
 }
 
@@ -108,7 +134,10 @@ fn an_option_reaches_every_policy_of_its_kind() {
             ("eviction-interval", &["5"]),
             ("policy", &["manual"]),
         ],
-        &[("SMG_BALANCE_ABS_THRESHOLD", "9"), ("SMG_ASSIGNMENT_MODE", "min-load")],
+        &[
+            ("SMG_BALANCE_ABS_THRESHOLD", "9"),
+            ("SMG_ASSIGNMENT_MODE", "min-load"),
+        ],
     );
     let spec = spec(&loaded);
     let pool = &spec.pools[0];
@@ -154,13 +183,23 @@ fn a_policy_over_a_table_of_its_own_keeps_the_options() {
     let origin = |key: &str| loaded.origins.of(key);
     assert_eq!(origin("routing.policy"), Origin::Flag("--policy".into()));
     let of_option = origin("routing.policy.prefix_hash.load_factor");
-    assert!(matches!(of_option, Origin::File { line: 6, .. }), "{of_option}");
+    assert!(
+        matches!(of_option, Origin::File { line: 6, .. }),
+        "{of_option}"
+    );
     let dump = render_effective(&loaded, true).unwrap();
     assert!(dump.contains("[routing.policy.prefix_hash]\n"), "{dump}");
-    assert!(dump.contains("prefix_token_count = 256  # default\n"), "{dump}");
+    assert!(
+        dump.contains("prefix_token_count = 256  # default\n"),
+        "{dump}"
+    );
     assert!(dump.contains("load_factor = 2.0  # /"), "{dump}");
 
-    let loaded = with(&text, &[("policy", &["random"])], &[("SMG_POLICY", "manual")]);
+    let loaded = with(
+        &text,
+        &[("policy", &["random"])],
+        &[("SMG_POLICY", "manual")],
+    );
     assert_eq!(spec(&loaded).routing.policy, Policy::Random);
     let legs = format!("{LEGS}prefill.policy.prefix_hash = {{ load_factor = 2 }}\n");
     let loaded = with(&legs, &[("prefill-policy", &["prefix_hash"])], &[]);
@@ -178,7 +217,10 @@ fn legs_from_flags() {
     ];
     let loaded = with("version = 1\n", flags, &[]);
     let pool = &spec(&loaded).pools[0];
-    let (prefill, decode) = (pool.prefill.as_ref().unwrap(), pool.decode.as_ref().unwrap());
+    let (prefill, decode) = (
+        pool.prefill.as_ref().unwrap(),
+        pool.decode.as_ref().unwrap(),
+    );
     assert_eq!(pool.name, "default");
     assert_eq!(prefill.workers[0].bootstrap_port, Some(9001));
     assert_eq!(prefill.workers[1].bootstrap_port, None);
@@ -186,7 +228,9 @@ fn legs_from_flags() {
     assert_eq!(decode.workers[1].url.as_str(), "http://e:1");
     assert_eq!(decode.policy, Some(Policy::PowerOfTwo));
     assert!(slugs(&loaded).is_empty(), "{}", show(&loaded));
-    let port = loaded.origins.of("pools[0].prefill.workers[0].bootstrap_port");
+    let port = loaded
+        .origins
+        .of("pools[0].prefill.workers[0].bootstrap_port");
     assert_eq!(port, Origin::Flag("--prefill".into()));
 
     let environ = [
@@ -207,10 +251,26 @@ fn legs_from_flags() {
 #[test]
 fn legs_that_cannot_be() {
     for (text, flags, found) in [
-        ("version = 1\n", &[("prefill", &["http://p"][..])][..], "lone-leg"),
-        ("version = 1\n", &[("decode", &["http://d"][..])], "lone-leg"),
-        (FLAT, &[("pd-disaggregation", &["true"][..])], "workers-beside-legs"),
-        (LEGS, &[("worker-urls", &["http://w"][..])], "workers-beside-legs"),
+        (
+            "version = 1\n",
+            &[("prefill", &["http://p"][..])][..],
+            "lone-leg",
+        ),
+        (
+            "version = 1\n",
+            &[("decode", &["http://d"][..])],
+            "lone-leg",
+        ),
+        (
+            FLAT,
+            &[("pd-disaggregation", &["true"][..])],
+            "workers-beside-legs",
+        ),
+        (
+            LEGS,
+            &[("worker-urls", &["http://w"][..])],
+            "workers-beside-legs",
+        ),
         (LEGS, &[("policy", &["bucket"][..])], "decode-by-length"),
         (LEGS, &[("backend", &["trtllm"][..])], "legs-of-runtime"),
     ] {
@@ -230,7 +290,12 @@ fn legs_without_workers_are_there_and_empty() {
     let loaded = with("version = 1\n", &[("pd-disaggregation", &["true"])], &[]);
     let pool = &spec(&loaded).pools[0];
     assert!(pool.prefill.is_some() && pool.decode.is_some());
-    assert_eq!(slugs(&loaded), ["no-workers", "no-workers"], "{}", show(&loaded));
+    assert_eq!(
+        slugs(&loaded),
+        ["no-workers", "no-workers"],
+        "{}",
+        show(&loaded)
+    );
     assert!(show(&loaded).contains("the `decode` leg of pool `default` has no workers"));
     let flags: &[(&str, &[&str])] = &[("pd-disaggregation", &["true"]), ("enable-igw", &["true"])];
     assert!(slugs(&with("version = 1\n", flags, &[])).is_empty());
@@ -247,14 +312,23 @@ fn two_choices_need_two_workers_in_each_leg() {
     let one_choice = |text: &str, flags: &[(&str, &[&str])]| {
         let loaded = with(text, flags, &[]);
         spec(&loaded);
-        slugs(&loaded).iter().filter(|slug| **slug == "one-choice").count()
+        slugs(&loaded)
+            .iter()
+            .filter(|slug| **slug == "one-choice")
+            .count()
     };
     let two: &[(&str, &[&str])] = &[("policy", &["power_of_two"])];
     assert_eq!(one_choice(LEGS, two), 1);
     assert_eq!(one_choice(FLAT, two), 0);
     assert_eq!(one_choice(LEGS, &[("decode-policy", &["power_of_two"])]), 0);
-    assert_eq!(one_choice(LEGS, &[("prefill-policy", &["power_of_two"])]), 1);
-    assert_eq!(one_choice(LEGS, &[two[0], ("prefill-policy", &["random"])]), 0);
+    assert_eq!(
+        one_choice(LEGS, &[("prefill-policy", &["power_of_two"])]),
+        1
+    );
+    assert_eq!(
+        one_choice(LEGS, &[two[0], ("prefill-policy", &["random"])]),
+        0
+    );
     assert_eq!(one_choice(LEGS, &[two[0], ("enable-igw", &["true"])]), 0);
     let model = format!("{LEGS}[[models]]\nname = 'm'\npolicy = 'power_of_two'\n");
     assert_eq!(one_choice(&model, &[]), 1);
@@ -264,7 +338,12 @@ fn two_choices_need_two_workers_in_each_leg() {
 fn a_gateway_of_many_models_may_start_without_workers() {
     let text = "version = 1\n[[models]]\nname = 'm'\npool = 'default'\n";
     let loaded = with(text, &[], &[]);
-    assert_eq!(slugs(&loaded), ["no-workers", "model-without-workers"], "{}", show(&loaded));
+    assert_eq!(
+        slugs(&loaded),
+        ["model-without-workers", "no-workers"],
+        "{}",
+        show(&loaded)
+    );
     let loaded = with(text, &[("enable-igw", &["true"])], &[]);
     assert!(slugs(&loaded).is_empty(), "{}", show(&loaded));
 }

@@ -130,7 +130,9 @@ impl<'a> Walk<'a> {
             ));
         }
         if let Some(same) = same(path) {
-            table.about.push_str(&format!(" It takes the keys of `{same}`."));
+            table
+                .about
+                .push_str(&format!(" It takes the keys of `{same}`."));
             table.keys.clear();
             inner.clear();
         }

@@ -100,7 +100,9 @@ impl Check<'_> {
             return;
         };
         let absent = pool.members().next().is_none();
-        if absent && !self.spec.routing.multi_model && self.origins.is_intact(&format!("pools[{i}]"))
+        if absent
+            && !self.spec.routing.multi_model
+            && self.origins.is_intact(&format!("pools[{i}]"))
         {
             let message = format!(
                 "model `{}` is served by pool `{name}`, which has no workers",
@@ -115,7 +117,11 @@ impl Check<'_> {
         let at = format!("{at}.split");
         if model.split.is_empty() {
             if self.origins.is_set(&at) && self.origins.is_intact(&at) {
-                self.error("split", &at, format!("the `split` of model `{}` is empty", model.name));
+                self.error(
+                    "split",
+                    &at,
+                    format!("the `split` of model `{}` is empty", model.name),
+                );
             }
             return;
         }
@@ -130,7 +136,12 @@ impl Check<'_> {
                     share.pool, model.name
                 );
                 let diagnostic = self
-                    .found(Severity::Error, "share-twice", &format!("{at}.pool"), message)
+                    .found(
+                        Severity::Error,
+                        "share-twice",
+                        &format!("{at}.pool"),
+                        message,
+                    )
                     .beside(self.origins.place(first), "the first one")
                     .help("add the weights up, or give them different models");
                 self.out.push(diagnostic);
@@ -181,7 +192,11 @@ impl Check<'_> {
         let mut pools = self.spec.pools.iter().enumerate();
         let legs = pools.find(|(_, pool)| pool.name == mirror.pool && pool.has_legs());
         if let Some((i, pool)) = legs {
-            let leg = if pool.prefill.is_some() { "prefill" } else { "decode" };
+            let leg = if pool.prefill.is_some() {
+                "prefill"
+            } else {
+                "decode"
+            };
             let message = format!("pool `{}` gets copies, and has legs", pool.name);
             let diagnostic = self
                 .found(Severity::Error, "mirror-legs", &key, message)
@@ -274,7 +289,10 @@ impl Check<'_> {
         let Some(near) = nearest(name, defined.iter().map(|(_, name)| *name)) else {
             return match defined.is_empty() {
                 true => "none is defined".to_owned(),
-                false => format!("defined are {}", list(defined.iter().map(|(_, name)| *name))),
+                false => format!(
+                    "defined are {}",
+                    list(defined.iter().map(|(_, name)| *name))
+                ),
             };
         };
         let key = defined.iter().find(|(_, name)| *name == near);

@@ -72,18 +72,30 @@ impl Check<'_> {
         if !(options.kv_pressure_weight >= 0.0 && options.kv_pressure_weight.is_finite()) {
             self.range(&format!("{at}.kv_pressure_weight"), "finite and at least 0");
         }
-        self.above_zero(&format!("{at}.default_throughput"), options.default_throughput);
-        self.at_least_one(&format!("{at}.mean_prefill_tokens"), options.mean_prefill_tokens);
+        self.above_zero(
+            &format!("{at}.default_throughput"),
+            options.default_throughput,
+        );
+        self.at_least_one(
+            &format!("{at}.mean_prefill_tokens"),
+            options.mean_prefill_tokens,
+        );
     }
 
     fn prefix_hash(&mut self, at: &str, options: &PrefixHash) {
-        self.at_least_one(&format!("{at}.prefix_token_count"), options.prefix_token_count);
+        self.at_least_one(
+            &format!("{at}.prefix_token_count"),
+            options.prefix_token_count,
+        );
         self.factor(&format!("{at}.load_factor"), options.load_factor);
     }
 
     fn manual(&mut self, at: &str, options: &Manual) {
         self.positive(&format!("{at}.max_idle"), options.max_idle);
-        self.positive(&format!("{at}.eviction_interval"), options.eviction_interval);
+        self.positive(
+            &format!("{at}.eviction_interval"),
+            options.eviction_interval,
+        );
         self.at_least_one(&format!("{at}.max_keys"), options.max_keys);
     }
 

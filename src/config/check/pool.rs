@@ -92,7 +92,7 @@ impl Check<'_> {
             Some(_) if !list.prefills => {
                 let message = format!("a worker of {} has no bootstrap port", list.what);
                 let diagnostic = self.found(Severity::Error, "bootstrap-port", &key, message);
-                let help = "it belongs to workers of a `prefill` leg, whom the others ask there";
+                let help = "workers of a `prefill` leg have one: decode workers fetch from it";
                 self.out.push(diagnostic.help(help));
             }
             Some(_) if pool.runtime == Some(Runtime::Vllm) => {
@@ -127,23 +127,38 @@ impl Check<'_> {
         if let Some((key, has, absent, lacks)) = lone
             && self.origins.is_intact(absent)
         {
-            let message = format!("pool `{}` has a `{has}` leg, but no `{lacks}` leg", pool.name);
+            let message = format!(
+                "pool `{}` has a `{has}` leg, but no `{lacks}` leg",
+                pool.name
+            );
             let diagnostic = self.found(Severity::Error, "lone-leg", key, message);
             let help = format!("add `[pools.{lacks}]` with its `workers`, or `--{lacks}`");
             self.out.push(diagnostic.help(help));
         }
         if !pool.workers.is_empty() {
-            let leg = if pool.prefill.is_some() { &prefill } else { &decode };
+            let leg = if pool.prefill.is_some() {
+                &prefill
+            } else {
+                &decode
+            };
             let message = format!("pool `{}` has legs, and workers of no leg", pool.name);
             let diagnostic = self
-                .found(Severity::Error, "workers-beside-legs", &format!("{at}.workers"), message)
+                .found(
+                    Severity::Error,
+                    "workers-beside-legs",
+                    &format!("{at}.workers"),
+                    message,
+                )
                 .beside(self.origins.place(leg), "a leg")
                 .help("put each worker into `prefill` or `decode`, or into a pool of its own");
             self.out.push(diagnostic);
         }
         if pool.runtime == Some(Runtime::Trtllm) {
             let key = format!("{at}.runtime");
-            let message = format!("workers of TensorRT-LLM cannot be the legs of `{}`", pool.name);
+            let message = format!(
+                "workers of TensorRT-LLM cannot be the legs of `{}`",
+                pool.name
+            );
             let diagnostic = self.found(Severity::Error, "legs-of-runtime", &key, message);
             let help = "what their prefill answers is not enough for a decode worker to go on; \
                         list them in `workers`";
@@ -191,7 +206,9 @@ impl Check<'_> {
             let diagnostic = self
                 .found(Severity::Error, "decode-by-length", at, message)
                 .beside(self.origins.place("routing.policy"), "the policy of all")
-                .help("give the leg another one: `policy` in `[pools.decode]`, or `--decode-policy`");
+                .help(
+                    "give the leg another one: `policy` in `[pools.decode]`, or `--decode-policy`",
+                );
             self.out.push(diagnostic);
         }
     }

@@ -44,7 +44,11 @@ impl Check<'_> {
             self.error("invalid-value", &format!("{at}.method"), message);
         }
         for (name, value) in headers {
-            let key = format!("{at}.headers");
+            // A name with one of these has no path of its own.
+            let key = match name.contains(['.', '[']) {
+                true => format!("{at}.headers"),
+                false => format!("{at}.headers.{name}"),
+            };
             if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
                 let message = format!("`{name}` is not the name of a header");
                 self.error("header-name", &key, message);
@@ -143,7 +147,10 @@ impl Check<'_> {
             return;
         }
         let message = match within {
-            [pool] => format!("the test expects worker `{text}`, which pool `{}` lacks", pool.name),
+            [pool] => format!(
+                "the test expects worker `{text}`, which pool `{}` lacks",
+                pool.name
+            ),
             _ => format!("the test expects worker `{text}`, which no pool has"),
         };
         let urls = within.iter().flat_map(|pool| pool.members());

@@ -7,9 +7,7 @@ use toml::Value;
 use super::flag::Kind;
 use crate::base::units::{ByteSize, Millis, UnitError};
 use crate::config::spec::pool::WorkerUrlError;
-use crate::config::spec::{
-    AssignmentMode, LogLevel, PolicyName, Runtime, WordError, WorkerUrl,
-};
+use crate::config::spec::{AssignmentMode, LogLevel, PolicyName, Runtime, WordError, WorkerUrl};
 
 /// Why a text is no value of a flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -317,7 +315,10 @@ mod tests {
         ] {
             assert_eq!(parse(Kind::Prefill, text), Err(error), "{text}");
         }
-        assert_eq!(parse(Kind::DecodePolicy, "bucket"), Err(ValueError::DecodePolicy));
+        assert_eq!(
+            parse(Kind::DecodePolicy, "bucket"),
+            Err(ValueError::DecodePolicy)
+        );
     }
 
     #[test]
