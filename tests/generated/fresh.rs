@@ -96,11 +96,15 @@ fn the_reference_has_every_key_of_the_schema() {
             key.is_some_and(|key| key == *name || key.ends_with(&format!(".{name}")))
         });
         assert!(
-            heading || markdown.contains(&format!("### `[[{name}]]`")),
+            heading
+                || markdown.contains(&format!("### `[[{name}]]`"))
+                || markdown.contains(&format!(".{name}]]`")),
             "CONFIG.md: {name}"
         );
         assert!(
-            man.contains(&format!("\\fB{name}\\fR\n")) || man.contains(&format!("[[{name}]]")),
+            man.contains(&format!("\\fB{name}\\fR\n"))
+                || man.contains(&format!("[[{name}]]"))
+                || man.contains(&format!(".{name}]]")),
             "smg.toml.5: {name}"
         );
     }

@@ -219,8 +219,9 @@ impl<'a> Walk<'a> {
 const DESCRIBED_CHOICE: &str = "routing.policy";
 
 /// What is said of them all.
-const CHOICE: &str = "How a worker is chosen, as a table with one of these keys. \
-    `models[].policy` and `policy` of the legs of a pool take the same.";
+const CHOICE: &str = "How a worker is chosen, as a table with one key: one of these, \
+    which have no options, or one of the tables that follow. `models[].policy` and `policy` of the \
+    legs of a pool take the same.";
 
 /// The table that the table at `path` is like, key by key.
 fn same(path: &str) -> Option<&'static str> {

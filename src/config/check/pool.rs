@@ -79,9 +79,6 @@ impl Check<'_> {
             let message = "the name of a model must not be empty";
             self.error("name", &format!("{at}.model"), message);
         }
-        if worker.priority > 100 {
-            self.range(&format!("{at}.priority"), "from 0 to 100");
-        }
         if !(worker.cost > 0.0 && worker.cost.is_finite()) {
             self.range(&format!("{at}.cost"), "finite and greater than 0");
         }

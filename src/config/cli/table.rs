@@ -338,7 +338,7 @@ pub static FLAGS: &[Flag] = &[
         kind: Kind::Number,
         target: Target::Option(&[CacheAware], "block_size"),
         group: Group::Routing,
-        help: "Tokens that are told apart as one",
+        help: "Tokens of one block, by which prompts are told apart",
         ..BLANK
     },
     Flag {

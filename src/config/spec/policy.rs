@@ -295,7 +295,7 @@ pub struct CacheAware {
     /// Share of the prompt that must be known at a worker to send it there.
     ///
     /// Unit: ratio. Default: 0.3. Range: 0 to 1. Reload: live.
-    /// Only for `tree`.
+    /// Only for `tree`. Where less is known the least loaded worker is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_threshold: Option<f64>,
 
@@ -343,7 +343,7 @@ pub struct CacheAware {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tree_size: Option<u64>,
 
-    /// Tokens that are told apart as one.
+    /// Tokens of one block, by which prompts are told apart.
     ///
     /// Unit: number of tokens. Default: 16. Range: > 0. Reload: live.
     /// The page size of the engines. Another one starts with an empty memory.
@@ -602,11 +602,14 @@ fn page(name: PolicyName) -> String {
         ),
         PolicyName::Passthrough => ("The first worker, by URL.", "empty table", ""),
     };
-    format!(
-        "{what}\n\nUnit: {unit}. Default: its keys' defaults. Range: any. Reload: live.\n{more}"
-    )
-    .trim_end()
-    .to_owned()
+    let (default, range) = match unit {
+        "table" => ("its keys' defaults", "any"),
+        _ => ("none", "no keys"),
+    };
+    let page = format!(
+        "{what}\n\nUnit: {unit}. Default: {default}. Range: {range}. Reload: live.\n{more}"
+    );
+    page.trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -178,6 +178,7 @@ fn in_words(expected: &str) -> String {
         "u8" => u64::from(u8::MAX),
         "u16" => u64::from(u16::MAX),
         "u32" => u64::from(u32::MAX),
+        "i64" => return "a whole number".to_owned(),
         "u64" => return "a whole number of at least 0".to_owned(),
         "a sequence" => return "an array".to_owned(),
         "path string" => return "a path".to_owned(),
