@@ -219,6 +219,13 @@ fn walk(old: &Value, new: &Value, key: &str, pattern: &str, out: &mut Vec<Change
         (Value::Array(left), Value::Array(right)) if named(left) && named(right) => {
             elements(left, right, key, pattern, out);
         }
+        // A list that is empty may be left out.
+        (Value::Null, Value::Array(right)) if !right.is_empty() && named(right) => {
+            elements(&[], right, key, pattern, out);
+        }
+        (Value::Array(left), Value::Null) if !left.is_empty() && named(left) => {
+            elements(left, &[], key, pattern, out);
+        }
         (Value::Null, new) => push(out, key, pattern, What::Added(shown(new))),
         (_, Value::Null) => push(out, key, pattern, What::Removed),
         (old, new) => push(out, key, pattern, What::Changed(shown(old), shown(new))),
