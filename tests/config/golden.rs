@@ -174,3 +174,16 @@ fn is_toml(line: &str) -> bool {
     let in_list = line.starts_with("  \"") || line.starts_with("  {");
     is_key || in_list || line == "]" || line.starts_with('[') && line.ends_with(']')
 }
+
+/// The example of a file of its own is read beside the shipped one.
+#[test]
+fn the_example_of_an_included_file_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    std::fs::copy("config/smg.toml", dir.path().join("smg.toml")).unwrap();
+    let example = dir.path().join("conf.d/example.toml");
+    std::fs::copy("config/conf.d/example.toml.disabled", example).unwrap();
+    let loaded = load(&input(&dir.path().join("smg.toml")));
+    assert!(loaded.spec.is_some(), "{}", show(&loaded));
+    assert!(loaded.diagnostics.is_empty(), "{}", show(&loaded));
+}
