@@ -9,11 +9,11 @@ use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use crate::api::Endpoint;
-use crate::plan::{Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
+use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, ModelCell, ModelKey, RouteKey,
-    WorkerCell,
+    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell, ModelKey,
+    RouteKey, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -32,6 +32,7 @@ pub struct Snapshot {
     pub plan: Plan,
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
+    mirrors: Box<[Option<Arc<MirrorCell>>]>,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -130,6 +131,17 @@ impl Snapshot {
             .iter()
             .map(|route| RouteParts::bind(route, &plan, &workers, cells))
             .collect();
+        let mirrors = plan
+            .routes
+            .destinations
+            .iter()
+            .map(|destination| {
+                let label = &destination.label;
+                let cell = || MirrorCell::new(label);
+                let mirror = destination.mirror.as_ref();
+                mirror.map(|_| cells.mirrors.get_or_insert(label, cell))
+            })
+            .collect();
         Self {
             id: stamp.id,
             generation: stamp.generation,
@@ -138,6 +150,7 @@ impl Snapshot {
             plan,
             workers,
             routes,
+            mirrors,
         }
     }
 
@@ -166,6 +179,20 @@ impl Snapshot {
     pub fn route(&self, ix: RouteIx) -> Option<(&Route, &RouteParts)> {
         let index = ix.0 as usize;
         Some((self.plan.routes.all.get(index)?, self.routes.get(index)?))
+    }
+
+    /// The mirror of the destination at `ix` and its cell, where it has one.
+    pub fn mirror(&self, ix: DestinationIx) -> Option<(&Mirror, &Arc<MirrorCell>)> {
+        let mirror = self.plan.routes.destination(ix)?.mirror.as_ref()?;
+        Some((mirror, self.mirrors.get(ix.0 as usize)?.as_ref()?))
+    }
+
+    /// Whether somebody can take a request on `route` now: each of its legs has a usable worker.
+    pub fn can_serve(&self, route: &Route) -> bool {
+        route.legs.iter().all(|leg| {
+            let mut workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
+            workers.any(|worker| self.is_usable(worker))
+        })
     }
 
     /// Has the policies forget workers that this snapshot does not name. For the snapshot that has
