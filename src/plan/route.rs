@@ -167,6 +167,16 @@ impl<'a> Found<'a> {
         self.differs(self.canonical)
     }
 
+    /// What a worker is asked for: `rename`, else the client's own name, else, where the client
+    /// named none, that of the route.
+    pub fn model(&self, rename: Option<&Arc<str>>, route: &Route) -> Arc<str> {
+        match (rename, self.asked) {
+            (Some(name), _) => Arc::clone(name),
+            (None, Some(name)) if !name.is_empty() && *name != *route.label => name.into(),
+            (None, _) => Arc::clone(&route.label),
+        }
+    }
+
     fn differs(&self, name: Option<&'a Arc<str>>) -> Option<&'a Arc<str>> {
         name.filter(|name| self.asked != Some(&***name))
     }

@@ -101,7 +101,7 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
-    let (found, target) = dispatch::target::target(&snapshot, model, &headers, fastrand::u64(..))
+    let (meant, target) = dispatch::target::target(&snapshot, model, &headers, fastrand::u64(..))
         .map_err(|why| Refusal::unroutable(why, model))?;
     let (route, parts) = snapshot
         .route(target.route)
@@ -114,11 +114,6 @@ fn prepare(
         _ => None,
     };
     let streaming = fields.streaming();
-    let asked = |rename: Option<&Arc<str>>, label: &Arc<str>| match (rename, model) {
-        (Some(name), _) => Arc::clone(name),
-        (None, Some(name)) if *name != **label => name.into(),
-        (None, _) => Arc::clone(label),
-    };
     let body = renamed(&payload, &fields, target.rename);
     call.routed = Some(Routed {
         endpoint,
@@ -141,20 +136,20 @@ fn prepare(
     let job = Job {
         endpoint,
         route: target.route,
-        model: asked(target.rename, &route.label),
+        model: meant.model(target.rename, route),
         headers,
         body,
         original: payload.clone(),
         fields,
         streaming,
     };
-    if let Some(mirror) = snapshot.mirror(found.destination)
+    if let Some(mirror) = snapshot.mirror(meant.destination)
         && snapshot.can_serve(route)
     {
         // The copy asks for the model that the client meant, whichever share or fallback serves.
-        let name = found.rename();
-        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |label| Job {
-            model: asked(name, label),
+        let name = meant.rename();
+        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| Job {
+            model: meant.model(name, copies),
             headers: job.headers.clone(),
             body: if name == target.rename {
                 job.body.clone()
