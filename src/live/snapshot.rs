@@ -318,3 +318,58 @@ impl WorkerParts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::clock;
+    use crate::config::Spec;
+    use crate::plan::{Facts, compile};
+
+    /// This many models, each served by all of this many workers.
+    fn many(models: usize, workers: usize, policy: &str) -> Spec {
+        let urls: Vec<String> = (0..workers).map(|n| format!("http://w{n}:1")).collect();
+        let models = (0..models).map(|n| format!("[[models]]\nname = 'm{n}'\npool = 'p'\n"));
+        let text = format!(
+            "version = 1\nrouting.policy = '{policy}'\n[[pools]]\nname = 'p'\n\
+             runtime = 'vllm'\nworkers = {urls:?}\n{}",
+            models.collect::<String>()
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn many_models_at_many_workers_are_bound_in_a_moment() {
+        // Unoptimised and on a busy machine; a ring for each model would take longer than that.
+        const BOUND: Duration = Duration::from_secs(5);
+        let cells = Cells::default();
+        let mut before: Option<Snapshot> = None;
+        for (id, policy) in (1..).zip(["consistent_hashing", "cache_aware", "consistent_hashing"]) {
+            let spec = many(100, 100, policy);
+            let started = clock::now();
+            let plan = compile(&spec, &Facts::default());
+            let compiled = clock::now();
+            let stamp = Stamp {
+                id,
+                generation: id,
+                sha256: "".into(),
+            };
+            let snapshot = Snapshot::bind(plan, &cells, before.as_ref(), stamp, compiled);
+            snapshot.forget_others();
+            let (plan, bind) = (compiled - started, compiled.elapsed());
+            println!("{policy}: compiled in {plan:?}, bound in {bind:?}");
+            assert!(plan + bind < BOUND, "{policy}: {plan:?} and {bind:?}");
+            assert!(
+                snapshot
+                    .plan
+                    .routes
+                    .all
+                    .iter()
+                    .all(|route| snapshot.can_serve(route))
+            );
+            before = Some(snapshot);
+        }
+    }
+}

@@ -30,7 +30,8 @@ fn split(pools: [String; 2], weights: (f64, f64)) -> String {
     format!(
         "{LISTENERS}{}[[models]]\nname = \"m\"\naliases = [\"also-m\"]\nsplit = [\n\
          {{ pool = \"a\", weight = {} }},\n\
-         {{ pool = \"b\", weight = {}, model = \"m-small\" }},\n]\n",
+         {{ pool = \"b\", weight = {}, model = \"m-small\" }},\n]\n\
+         [routing]\nundeclared_models = \"reject\"\n",
         pools.concat(),
         weights.0,
         weights.1
@@ -41,6 +42,10 @@ fn split(pools: [String; 2], weights: (f64, f64)) -> String {
 fn halves(a: &[FakeEngine], b: &[FakeEngine], weights: (f64, f64)) -> String {
     let urls = |engines: &[FakeEngine]| engines.iter().map(FakeEngine::url).collect::<Vec<_>>();
     split([pool("a", &urls(a)), pool("b", &urls(b))], weights)
+}
+
+async fn small_engine() -> FakeEngine {
+    FakeEngine::serving("m-small", |_| vec![ok()]).await
 }
 
 /// Names that the engine was asked for.
@@ -61,9 +66,9 @@ async fn ask_with_key(connection: &mut Connection, key: &str) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_split_divides_requests_and_asks_each_pool_for_its_own_name() {
-    let (a, b) = ([plain_engine().await], [plain_engine().await]);
+    let (a, b) = ([plain_engine().await], [small_engine().await]);
     let smg = Smg::start(&halves(&a, &b, (1.0, 1.0))).await;
-    let [a, b] = [a, b].each_ref().map(|pool| &pool[0]);
+    let ([a], [b]) = (&a, &b);
     let mut connection = Connection::h1(smg.main()).await;
     for name in ["m", "also-m"] {
         let body = json!({ "model": name, "prompt": "hi" });
@@ -98,7 +103,7 @@ async fn a_split_divides_requests_and_asks_each_pool_for_its_own_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_routing_key_keeps_its_share_while_the_weights_change() {
-    let (a, b) = ([plain_engine().await], [plain_engine().await]);
+    let (a, b) = ([plain_engine().await], [small_engine().await]);
     let smg = Smg::start(&halves(&a, &b, (1.0, 1.0))).await;
     let mut connection = Connection::h1(smg.main()).await;
     let mut placed = Vec::new();
@@ -141,7 +146,7 @@ async fn a_request_is_tried_again_in_its_own_share() {
         FakeEngine::serving("m", fails).await,
         FakeEngine::serving("m", fails).await,
     ];
-    let b = [plain_engine().await, plain_engine().await];
+    let b = [small_engine().await, small_engine().await];
     let text = halves(&a, &b, (1.0, 1.0))
         + "[reliability.retry]\nmax_retries = 4\ninitial_backoff = \"1ms\"\n";
     let smg = Smg::start(&text).await;
@@ -241,6 +246,21 @@ async fn while_nobody_serves_a_model_its_fallbacks_do_one_after_the_other() {
     assert_eq!(asked().await.1, Some(2));
     assert_eq!(models(&second), ["second"]);
     assert_eq!(models(&third), ["third"]);
+    let request = json!({ "path": "/v1/completions", "body": ask_first });
+    let told = post(smg.main(), "/admin/explain", &request).await.json();
+    assert_eq!(
+        (&told["model"], &told["pool"]),
+        (&json!("third"), &json!("c")),
+        "{told}"
+    );
+    assert_eq!(
+        told["steps"],
+        json!([
+            "`f` stands for `first`",
+            "no worker serves `f` now: `second` cannot either",
+            "no worker serves `f` now: `third` is asked instead",
+        ])
+    );
     let metrics = smg.metrics().await;
     for model in ["first", "second", "third"] {
         let labels = [("model", model)];
@@ -272,7 +292,7 @@ async fn while_nobody_serves_a_model_its_fallbacks_do_one_after_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_without_workers_leaves_its_requests_to_the_other() {
     let (a, a_well) = moody("m").await;
-    let b = plain_engine().await;
+    let b = small_engine().await;
     let pools = [probed("a", &a), pool("b", &[b.url()])];
     let smg = Smg::start(&(split(pools, (1.0, 1.0)) + PROBED)).await;
     healthy(&smg, &[(&a, true)]).await;
@@ -444,7 +464,6 @@ async fn a_copy_goes_on_when_the_client_has_left() {
     assert!(asked.event().await.unwrap().is_some());
     eventually(PATIENCE, async || shadow.calls().len() == 1).await;
     drop(asked);
-    eventually(PATIENCE, async || main.connections() == 0).await;
     let load = async |engine: &FakeEngine| {
         let metrics = smg.metrics().await;
         metrics.sum("smg_worker_requests_active", &[("worker", &engine.url())])
