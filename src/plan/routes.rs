@@ -144,9 +144,10 @@ impl<'a> Builder<'a> {
             label: name.cloned().unwrap_or_else(|| UNKNOWN.into()),
             declared: Some(model),
         };
+        let plain = name.map(|name| &**name);
         let mut shares = Vec::new();
         for aim in aims(self.spec, model) {
-            let groups = self.groups_in(aim.pool, aim.model.or(name.map(|name| &**name)));
+            let groups = self.groups_in(aim.pool, aim.model.or(plain));
             self.share(&entry, &aim, groups, &mut shares);
         }
         let mirror = self.mirror(&entry, model, name);
@@ -169,7 +170,7 @@ impl<'a> Builder<'a> {
         if declared.fraction <= 0.0 {
             return None;
         }
-        let route = self.route(entry, &entry.label, group)?;
+        let route = self.route(entry, &entry.label, &group)?;
         self.routes.all.get_mut(route.0 as usize)?.copies = true;
         Some(Mirror {
             route,
@@ -322,7 +323,7 @@ impl<'a> Builder<'a> {
             let pool = pool.map(|pool| &*pool.name).unwrap_or_default();
             let place = format!("{pool}\0{}", u8::from(group.pair));
             let label = model.as_ref().unwrap_or(&entry.label);
-            if let Some(route) = self.route(entry, label, group) {
+            if let Some(route) = self.route(entry, label, &group) {
                 to.push(Share::new(
                     &entry.name,
                     &place,
@@ -353,7 +354,7 @@ impl<'a> Builder<'a> {
         Some(ix)
     }
 
-    fn route(&mut self, entry: &Entry<'_>, label: &Arc<str>, group: Group) -> Option<RouteIx> {
+    fn route(&mut self, entry: &Entry<'_>, label: &Arc<str>, group: &Group) -> Option<RouteIx> {
         let spec = self.spec;
         let pool = group.pool;
         let declared = spec.pools.get(pool.0 as usize)?;
@@ -372,7 +373,7 @@ impl<'a> Builder<'a> {
         Some(ix)
     }
 
-    fn legs(&mut self, group: Group, declared: &spec::Pool, own: Option<&Policy>) -> Legs {
+    fn legs(&mut self, group: &Group, declared: &spec::Pool, own: Option<&Policy>) -> Legs {
         let mut pools: Vec<PoolIx> = vec![group.pool];
         let workers = group.workers.iter();
         pools.extend(workers.filter_map(|ix| Some(self.workers.get(ix.0 as usize)?.pool)));
@@ -420,8 +421,7 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The ring of the workers that do `role` in `pools`, where `policy` looks at one. A URL that
-    /// stands in two of them is there once, in the first.
+    /// The ring of the workers that do `role` in `pools`, where `policy` looks at one.
     fn ring(&mut self, pools: &[PoolIx], role: Role, policy: &Policy) -> Option<Arc<Ring>> {
         if !matches!(policy, Policy::ConsistentHashing | Policy::PrefixHash(_)) {
             return None;
@@ -430,16 +430,13 @@ impl<'a> Builder<'a> {
         if let Some(ring) = self.rings.get(&key) {
             return Some(Arc::clone(ring));
         }
-        let mut members = BTreeMap::new();
-        for pool in pools {
-            for ix in &self.pools.get(pool.0 as usize)?.workers {
-                let worker = self.workers.get(ix.0 as usize)?;
-                if worker.role == role {
-                    members.entry(&worker.key).or_insert(*ix);
-                }
-            }
-        }
-        let ring = Arc::new(Ring::new(members.iter().map(|(key, ix)| (*ix, *key))));
+        let pools = pools.iter().filter_map(|ix| self.pools.get(ix.0 as usize));
+        let members = pools
+            .flat_map(|pool| &pool.workers)
+            .filter_map(|ix| Some((*ix, self.workers.get(ix.0 as usize)?)))
+            .filter(|(_, worker)| worker.role == role)
+            .map(|(ix, worker)| (ix, &worker.key));
+        let ring = Arc::new(Ring::new(members));
         self.rings.insert(key, Arc::clone(&ring));
         Some(ring)
     }
