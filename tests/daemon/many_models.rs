@@ -134,7 +134,7 @@ async fn a_hundred_models_at_a_hundred_workers_are_reloaded_without_a_failure() 
         "{} answers, longest reload {longest:?}",
         answered.load(Ordering::SeqCst)
     );
-    let failures = failures.lock();
+    let failures = std::mem::take(&mut *failures.lock());
     assert!(
         failures.is_empty(),
         "{} failed, first: {:?}",

@@ -26,7 +26,7 @@ const PROBED: &str = "[reliability.health]\ninterval = \"100ms\"\nfailure_thresh
     success_threshold = 1\nstartup_check_interval = \"100ms\"\n";
 
 /// The model `m` divided between the pools `a` and `b`; `b` knows it as `m-small`.
-fn split(pools: [String; 2], weights: (f64, f64)) -> String {
+fn split(pools: &[String; 2], weights: (f64, f64)) -> String {
     format!(
         "{LISTENERS}{}[[models]]\nname = \"m\"\naliases = [\"also-m\"]\nsplit = [\n\
          {{ pool = \"a\", weight = {} }},\n\
@@ -41,7 +41,7 @@ fn split(pools: [String; 2], weights: (f64, f64)) -> String {
 /// The same with these engines, used from the start.
 fn halves(a: &[FakeEngine], b: &[FakeEngine], weights: (f64, f64)) -> String {
     let urls = |engines: &[FakeEngine]| engines.iter().map(FakeEngine::url).collect::<Vec<_>>();
-    split([pool("a", &urls(a)), pool("b", &urls(b))], weights)
+    split(&[pool("a", &urls(a)), pool("b", &urls(b))], weights)
 }
 
 async fn small_engine() -> FakeEngine {
@@ -294,7 +294,7 @@ async fn a_share_without_workers_leaves_its_requests_to_the_other() {
     let (a, a_well) = moody("m").await;
     let b = small_engine().await;
     let pools = [probed("a", &a), pool("b", &[b.url()])];
-    let smg = Smg::start(&(split(pools, (1.0, 1.0)) + PROBED)).await;
+    let smg = Smg::start(&(split(&pools, (1.0, 1.0)) + PROBED)).await;
     healthy(&smg, &[(&a, true)]).await;
     a_well.store(false, Ordering::SeqCst);
     healthy(&smg, &[(&a, false)]).await;
