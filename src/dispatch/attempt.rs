@@ -198,7 +198,10 @@ fn pick<'a>(
 }
 
 /// What `awaited` brings, or nothing once nothing connects to the worker any more.
-async fn unless_lost<T>(health: &HealthCell, awaited: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_lost<T>(
+    health: &HealthCell,
+    awaited: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
         brought = awaited => Some(brought),
@@ -233,7 +236,7 @@ fn deadline(streaming: bool, sent: Instant, timeouts: &Timeouts, total_by: Insta
     }
 }
 
-fn build(
+pub(super) fn build(
     job: &Job,
     worker: WorkerRef<'_>,
     forward: bool,

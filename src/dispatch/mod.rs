@@ -8,8 +8,10 @@ mod call;
 pub mod choose;
 mod error;
 mod late;
+pub mod mirror;
 mod relay;
 mod retry;
+pub mod target;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

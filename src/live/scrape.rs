@@ -62,7 +62,10 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
             healthy.insert(key);
         }
     };
-    for route in &snapshot.plan.routes.all {
+    // Copies make nobody a worker of the model.
+    let all = &snapshot.plan.routes.all;
+    let serving = || all.iter().filter(|route| !route.copies);
+    for route in serving() {
         for worker in route.legs.candidates().filter_map(|ix| snapshot.worker(ix)) {
             add(&*route.label, worker, &worker.plan.key);
             routed.insert(&worker.plan.key);
@@ -75,7 +78,7 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
         add(UNKNOWN, worker, &worker.plan.key);
     }
     // Models without a worker are told too: an alert wants to see the 0.
-    for route in &snapshot.plan.routes.all {
+    for route in serving() {
         registered.entry(&route.label).or_default();
         healthy.entry(&route.label).or_default();
     }

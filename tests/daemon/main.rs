@@ -33,6 +33,8 @@ mod listeners;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod many_models;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod reload;
@@ -60,6 +62,8 @@ mod information;
 mod limits;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod models;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]

@@ -138,6 +138,9 @@ catalogue! {
     GatewayOverhead "smg_gateway_overhead_seconds" Histogram Recorder ["endpoint" "streaming"]
         "Time spent in the gateway itself, without queue and worker, in seconds.";
 
+    MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
+        "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
+
     WorkerPoolSize "smg_worker_pool_size" Gauge Scrape ["worker_type" "connection_mode" "model"]
         "Healthy workers.";
     WorkerPoolRegistered "smg_worker_pool_registered" Gauge Scrape
