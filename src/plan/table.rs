@@ -202,6 +202,9 @@ fn timeouts(spec: &Spec, pool: &spec::Pool, model: Option<&TimeoutsOverride>) ->
     }
 }
 
+/// Rings by role and by the pools whose workers are on them.
+type Rings = BTreeMap<(Role, BTreeSet<PoolIx>), Arc<Ring>>;
+
 /// Collects routes while names are claimed in the order of authority: declared names, aliases,
 /// advertised names under a glob, advertised names that nobody declared, workers that take any.
 struct Builder<'a> {
@@ -209,7 +212,7 @@ struct Builder<'a> {
     pools: &'a [Pool],
     workers: &'a [Worker],
     routes: Routes,
-    rings: RefCell<BTreeMap<(Role, BTreeSet<PoolIx>), Arc<Ring>>>,
+    rings: RefCell<Rings>,
 }
 
 pub(super) fn routes(spec: &Spec, facts: &Facts, pools: &[Pool], workers: &[Worker]) -> Routes {
