@@ -22,7 +22,7 @@ use crate::api::{Endpoint, sse};
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Role, Route, Timeouts, WorkerIx};
-use crate::policy::{Mode, Refused};
+use crate::policy::{self, Mode, Refused};
 use crate::state::{HealthCell, InFlight};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Answer, Failure, headers};
@@ -190,7 +190,13 @@ fn pick<'a>(
     state: &State,
 ) -> Result<Chosen<'a>, Refused> {
     let leg = route.legs.answering();
-    let mut usable = choose::usable(snapshot, leg, &state.tried);
+    let targeted = policy::is_targeted(&leg.policy, &job.headers);
+    if targeted && !state.set_aside.is_empty() {
+        return Err(Refused::Target);
+    }
+    // Nobody is left out where the worker is named: a position means the same one as before.
+    let tried: &[WorkerIx] = if targeted { &[] } else { &state.tried };
+    let mut usable = choose::usable(snapshot, leg, tried);
     if usable.is_empty() && !state.tried.is_empty() {
         usable = choose::usable(snapshot, leg, &state.set_aside);
     }

@@ -2,12 +2,14 @@
 //! with what they describe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Live, Snapshot, WorkerRef};
 use crate::api::Endpoint;
-use crate::plan::WorkerKey;
+use crate::config::spec::Policy;
+use crate::plan::{RouteIx, WorkerKey};
 use crate::telemetry::metrics::{Families, Metric};
 
 /// Every worker is of this kind, and spoken to in this way.
@@ -25,6 +27,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    routing_keys(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -181,6 +184,60 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
         .sample(&[("source", "static")], number(named.len()));
 }
 
+/// Routing keys by model entry and by worker, for legs that remember them. Routes under one glob share
+/// what is remembered, which counts once.
+fn routing_keys(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut entries: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut assigned: BTreeMap<(&WorkerKey, &str), u64> = BTreeMap::new();
+    let mut memories = BTreeSet::new();
+    let mut places = BTreeSet::new();
+    for (at, route) in (0..).zip(&snapshot.plan.routes.all) {
+        let Some((_, parts)) = snapshot.route(RouteIx(at)) else {
+            continue;
+        };
+        for leg in route.legs.iter() {
+            if !leg.sticky && !matches!(leg.policy, Policy::Manual(_)) {
+                continue;
+            }
+            let Some(parts) = parts.leg(leg.role) else {
+                continue;
+            };
+            let memory = Arc::as_ptr(&parts.memory);
+            let entry = if *route.entry == *"*" {
+                UNKNOWN
+            } else {
+                &*route.entry
+            };
+            let keys = entries.entry(entry).or_default();
+            if memories.insert(memory) {
+                *keys += parts.memory.routing_keys();
+            }
+            for (ix, lane) in leg.candidates.iter().zip(&parts.lanes) {
+                let Some(worker) = snapshot.worker(*ix) else {
+                    continue;
+                };
+                let keys = assigned
+                    .entry((&worker.plan.key, worker.parts.id_str()))
+                    .or_default();
+                if places.insert((memory, *lane)) {
+                    *keys += u64::from(parts.memory.routing_keys_of(*lane));
+                }
+            }
+        }
+    }
+    let mut family = families.family(Metric::WorkerRoutingKeysActive);
+    for ((worker, id), keys) in assigned {
+        family.sample(
+            &[("worker", worker.as_str()), ("worker_id", id)],
+            count(keys),
+        );
+    }
+    let mut family = families.family(Metric::ManualPolicyCacheEntries);
+    for (model, keys) in entries {
+        family.sample(&[("model", model)], number(keys));
+    }
+}
+
 fn configuration(live: &Live, snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
     let alive = live.alive();
     let oldest = alive
@@ -304,6 +361,27 @@ mod tests {
         series.sort_unstable();
         series.dedup();
         assert_eq!(series.len(), all);
+    }
+
+    #[test]
+    fn routing_keys_are_told_where_they_are_remembered() {
+        let cells = Cells::default();
+        let text = TWO_POOLS.to_owned() + "policy = 'manual'\n";
+        let manual = live(&cells, &text, &learned());
+        let (manual, round_robin) = (
+            render(&manual, clock::now()),
+            render(&live(&cells, TWO_POOLS, &learned()), clock::now()),
+        );
+        let id = WorkerKey::new("http://h:1").id();
+        for line in [
+            "smg_manual_policy_cache_entries{model=\"m\"} 0",
+            &format!(
+                "smg_worker_routing_keys_active{{worker=\"http://h:1\",worker_id=\"{id}\"}} 0"
+            ),
+        ] {
+            assert!(has(&manual, line), "no `{line}` in\n{manual}");
+            assert!(!has(&round_robin, line), "{round_robin}");
+        }
     }
 
     #[test]
