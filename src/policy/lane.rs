@@ -44,6 +44,11 @@ impl Lanes {
         lane
     }
 
+    /// The lane of `worker`, if it has one.
+    pub(super) fn find(&self, worker: &WorkerKey) -> Option<Lane> {
+        self.0.lock().taken.get(worker).copied()
+    }
+
     /// Takes the lanes of all workers that `stays` does not pick, and returns them.
     pub(super) fn retain(&self, stays: impl Fn(&WorkerKey) -> bool) -> Vec<Lane> {
         let mut table = self.0.lock();
