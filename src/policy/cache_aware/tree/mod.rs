@@ -248,14 +248,13 @@ impl Scale {
         (size * self.unit) as f64 / self.total as f64
     }
 
-    fn expected(&self, held: u64) -> Expected {
+    /// What follows from `held` being in the cache.
+    fn expect(&self, expected: &mut Expected, held: u64) {
         let held = held * self.unit;
         let tokens = |amount: u64| u32::try_from(amount / self.per_token).unwrap_or(u32::MAX);
-        Expected {
-            prefill_tokens: tokens(self.total.saturating_sub(held)),
-            cached_tokens: Some(tokens(held)),
-            prompt_bytes: self.prompt_bytes,
-        }
+        expected.prefill_tokens = tokens(self.total.saturating_sub(held));
+        expected.cached_tokens = Some(tokens(held));
+        expected.prompt_bytes = self.prompt_bytes;
     }
 }
 
@@ -309,11 +308,9 @@ fn place<T: Item>(
         {
             trail.touch(lane, tree.tick());
         }
-        let pick = Pick {
-            expected: scale.expected(trail.held_by(lane)),
-            matched: Some(scale.rate(trail.matched()) as f32),
-            ..Pick::of(index, reason)
-        };
+        let mut pick = Pick::of(index, reason);
+        pick.matched = Some(scale.rate(trail.matched()) as f32);
+        scale.expect(&mut pick.expected, trail.held_by(lane));
         (pick, lane, known)
     });
     let mut added = 0;

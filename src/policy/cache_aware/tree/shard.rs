@@ -136,6 +136,11 @@ impl<T: Item> Shard<T> {
             let node = &mut self.nodes[slot];
             node.holders.remove(position);
             books.part(lane, node.size);
+            let newest = node.newest();
+            if node.children.is_empty() && newest < node.queued {
+                self.order.remove(&(self.nodes[slot].queued, slot));
+                self.enqueue(slot, newest);
+            }
             let mut bare = slot;
             while self
                 .nodes
