@@ -49,6 +49,8 @@ mod deadlines;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod health;
