@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef};
+use super::{Live, Snapshot, WorkerRef, trees};
 use crate::api::Endpoint;
 use crate::plan::WorkerKey;
 use crate::telemetry::metrics::{Families, Metric};
@@ -25,6 +25,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    trees::write(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }

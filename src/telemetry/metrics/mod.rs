@@ -13,7 +13,9 @@ use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata,
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 
-pub use catalogue::{Buckets, Kind, Metric, OVERHEAD_BUCKETS, Source, default_buckets, label};
+pub use catalogue::{
+    Buckets, Kind, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, Source, default_buckets, label,
+};
 pub use exposition::{Families, Family};
 use histogram::Histograms;
 

@@ -307,7 +307,7 @@ fn tokens_match_in_whole_pages() {
         },
         &[0, 9],
     );
-    let mut ask_ids = |scene: &mut Scene, ids: Vec<u32>| {
+    let ask_ids = |scene: &mut Scene, ids: Vec<u32>| {
         scene.tokens = Some(ids);
         ask(scene, "the text does not count")
     };
