@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+use super::branches;
 use crate::api::prompt::Prompt;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, RouteIx, WorkerIx};
@@ -111,7 +112,11 @@ pub fn choose<'a>(
         notes,
     };
     let mut rng = fastrand::Rng::with_seed(request.seed);
-    let pick = policy::pick(&ask, &mut rng)?;
+    let picked = policy::pick(&ask, &mut rng);
+    if request.mode == Mode::Take {
+        branches::count(&leg.policy, &picked);
+    }
+    let pick = picked?;
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
     let lane = candidates.get(pick.index).map(|candidate| candidate.lane);
     if request.mode == Mode::Take

@@ -4,6 +4,7 @@
 //! client. Whatever ends a call, its in-flight guard and its counters end with it.
 
 mod attempt;
+mod branches;
 mod call;
 pub mod choose;
 mod error;

@@ -43,7 +43,8 @@ fn prompt(number: u32) -> String {
 
 async fn requests(smg: &Smg, workers: &[Worker]) -> Vec<f64> {
     let metrics = smg.metrics().await;
-    let of = |worker: &Worker| metrics.sum("smg_worker_requests_total", &[("worker", worker.url())]);
+    let of =
+        |worker: &Worker| metrics.sum("smg_worker_requests_total", &[("worker", worker.url())]);
     workers.iter().map(of).collect()
 }
 
@@ -53,14 +54,22 @@ async fn ask(smg: &Smg, workers: &[Worker], text: &str) -> (String, u64) {
     let answer = post(smg.main(), "/v1/chat/completions", &chat(text)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let after = requests(smg, workers).await;
-    let grown = before.iter().zip(&after).position(|(before, after)| after > before);
+    let grown = before
+        .iter()
+        .zip(&after)
+        .position(|(before, after)| after > before);
     let cached = &answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"];
-    (workers[grown.unwrap()].url().to_owned(), cached.as_u64().unwrap_or(0))
+    (
+        workers[grown.unwrap()].url().to_owned(),
+        cached.as_u64().unwrap_or(0),
+    )
 }
 
 async fn tree(smg: &Smg, name: &str) -> f64 {
     let labels = [("model", "m"), ("tree", "regular")];
-    smg.metrics().await.sum(&format!("smg_cache_tree_{name}"), &labels)
+    smg.metrics()
+        .await
+        .sum(&format!("smg_cache_tree_{name}"), &labels)
 }
 
 async fn branch(smg: &Smg, branch: &str) -> f64 {
@@ -124,7 +133,10 @@ async fn what_a_removed_worker_had_is_forgotten() {
     // It is back, but what it had is not known any more; what the others had is.
     workers.push(gone);
     smg.apply(&config(&workers, 0.5)).await;
-    let (matches, misses) = (branch(&smg, "tree_match").await, branch(&smg, "tree_miss_min_load").await);
+    let (matches, misses) = (
+        branch(&smg, "tree_match").await,
+        branch(&smg, "tree_miss_min_load").await,
+    );
     let mut lost = 0.0;
     for (number, home) in &homes {
         let (again, _) = ask(&smg, &workers, &prompt(*number)).await;
@@ -152,13 +164,20 @@ async fn a_flush_empties_the_tree_and_an_explanation_changes_nothing() {
     };
     let chars = tree(&smg, "chars").await;
     let leg = look().await;
-    assert_eq!((&leg["worker"], &leg["reason"]), (&json!(home), &json!("tree_match")), "{leg}");
+    assert_eq!(
+        (&leg["worker"], &leg["reason"]),
+        (&json!(home), &json!("tree_match")),
+        "{leg}"
+    );
     assert!(leg.to_string().contains("match_rate"), "{leg}");
     assert_eq!(tree(&smg, "chars").await, chars);
 
     let answer = post(smg.main(), "/flush_cache", &json!({})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!((tree(&smg, "chars").await, tree(&smg, "tenants").await), (0.0, 0.0));
+    assert_eq!(
+        (tree(&smg, "chars").await, tree(&smg, "tenants").await),
+        (0.0, 0.0)
+    );
     assert_eq!(look().await["reason"], "tree_miss_min_load");
     assert_eq!(ask(&smg, &workers, &prompt(1)).await.1, 0);
 }

@@ -175,6 +175,18 @@ catalogue! {
     WorkerRetryBackoff "smg_worker_retry_backoff_seconds" Histogram Recorder ["attempt"]
         "Pause before a retry, in seconds.";
 
+    WorkerRoutingKeysActive "smg_worker_routing_keys_active" Gauge Scrape ["worker" "worker_id"]
+        "Routing keys that are assigned to a worker.";
+
+    ManualPolicyBranch "smg_manual_policy_branch_total" Counter Recorder ["branch"]
+        "Picks of the policy `manual`, by how they were made.";
+    ConsistentHashingPolicyBranch "smg_consistent_hashing_policy_branch_total" Counter Recorder
+        ["branch"]
+        "Picks of the policy `consistent_hashing`, by how they were made.";
+    PrefixHashPolicyBranch "smg_prefix_hash_policy_branch_total" Counter Recorder ["branch"]
+        "Picks of the policy `prefix_hash`, by how they were made.";
+    ManualPolicyCacheEntries "smg_manual_policy_cache_entries" Gauge Scrape ["model"]
+        "Routing keys whose worker is remembered, sticky sessions included.";
     CacheAwarePolicyBranch "smg_cache_aware_policy_branch_total" Counter Recorder ["branch"]
         "Picks of the policy `cache_aware`, by how they were made.";
     CacheAwareMatchRatio "smg_cache_aware_match_ratio" Histogram Recorder ["model"]
@@ -276,6 +288,31 @@ pub mod label {
         "timeout",
         "backend_error",
         "internal_error",
+    ];
+    /// `branch` of [`ManualPolicyBranch`](super::Metric::ManualPolicyBranch).
+    pub const MANUAL_BRANCHES: &[&str] = &[
+        "occupied_hit",
+        "occupied_miss",
+        "vacant",
+        "no_routing_key",
+        "no_healthy_workers",
+    ];
+    /// `branch` of
+    /// [`ConsistentHashingPolicyBranch`](super::Metric::ConsistentHashingPolicyBranch).
+    pub const CONSISTENT_HASHING_BRANCHES: &[&str] = &[
+        "target_worker_hit",
+        "target_worker_miss",
+        "routing_key_hit",
+        "implicit_key_hit",
+        "random_fallback",
+        "no_healthy_workers",
+    ];
+    /// `branch` of [`PrefixHashPolicyBranch`](super::Metric::PrefixHashPolicyBranch).
+    pub const PREFIX_HASH_BRANCHES: &[&str] = &[
+        "ring_hit",
+        "ring_spill",
+        "least_loaded",
+        "no_healthy_workers",
     ];
     /// `branch` of [`CacheAwarePolicyBranch`](super::Metric::CacheAwarePolicyBranch): those of
     /// `score`, then those of `tree`.

@@ -134,6 +134,19 @@ pub fn preseed() {
         Metric::DiscoveryDeregistrations,
         &[("source", "static"), ("reason", "config_removed")],
     ));
+    for (metric, branches) in [
+        (Metric::ManualPolicyBranch, label::MANUAL_BRANCHES),
+        (
+            Metric::ConsistentHashingPolicyBranch,
+            label::CONSISTENT_HASHING_BRANCHES,
+        ),
+        (Metric::PrefixHashPolicyBranch, label::PREFIX_HASH_BRANCHES),
+        (Metric::CacheAwarePolicyBranch, label::CACHE_AWARE_BRANCHES),
+    ] {
+        for branch in branches {
+            drop(counter(metric, &[("branch", branch)]));
+        }
+    }
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }
