@@ -44,6 +44,9 @@ static CONSISTENT_HASHING: Branches<{ label::CONSISTENT_HASHING_BRANCHES.len() }
 static PREFIX_HASH: Branches<{ label::PREFIX_HASH_BRANCHES.len() }> =
     Branches::new(Metric::PrefixHashPolicyBranch, label::PREFIX_HASH_BRANCHES);
 
+static CACHE_AWARE: Branches<{ label::CACHE_AWARE_BRANCHES.len() }> =
+    Branches::new(Metric::CacheAwarePolicyBranch, label::CACHE_AWARE_BRANCHES);
+
 /// Counts a pick of `policy`, or that there was none.
 pub(super) fn count(policy: &Policy, picked: &Result<Pick, Refused>) {
     let branch = match picked {
@@ -55,12 +58,12 @@ pub(super) fn count(policy: &Policy, picked: &Result<Pick, Refused>) {
         Policy::Manual(_) => MANUAL.count(branch),
         Policy::ConsistentHashing => CONSISTENT_HASHING.count(branch),
         Policy::PrefixHash(_) => PREFIX_HASH.count(branch),
+        Policy::CacheAware(_) => CACHE_AWARE.count(branch),
         Policy::Random
         | Policy::RoundRobin
         | Policy::Passthrough
         | Policy::PowerOfTwo
         | Policy::LeastLoad(_)
-        | Policy::Bucket(_)
-        | Policy::CacheAware(_) => {}
+        | Policy::Bucket(_) => {}
     }
 }

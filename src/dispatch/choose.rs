@@ -93,6 +93,7 @@ pub fn choose<'a>(
 ) -> Result<Chosen<'a>, Refused> {
     let (route, parts) = snapshot.route(request.route).ok_or(Refused::Nobody)?;
     let leg = route.legs.get(role).ok_or(Refused::Nobody)?;
+    let model = &parts.model;
     let parts = parts.leg(role).ok_or(Refused::Nobody)?;
     let candidates = candidates(snapshot, leg, parts, usable, request.now);
     let ask = Ask {
@@ -118,6 +119,11 @@ pub fn choose<'a>(
     let pick = picked?;
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
     let lane = candidates.get(pick.index).map(|candidate| candidate.lane);
+    if request.mode == Mode::Take
+        && let Some(matched) = pick.matched
+    {
+        model.matched(matched);
+    }
     if request.mode == Mode::Take
         && let Some(count) = parts.attempts.get(chosen.position)
     {

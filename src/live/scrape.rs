@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef};
+use super::{Live, Snapshot, WorkerRef, trees};
 use crate::api::Endpoint;
 use crate::config::spec::Policy;
 use crate::plan::{RouteIx, WorkerKey};
@@ -28,6 +28,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
     routing_keys(&snapshot, &mut families);
+    trees::write(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }

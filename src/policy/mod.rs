@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+pub use self::cache_aware::TreeSize;
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
@@ -152,6 +153,8 @@ pub struct Pick {
     pub reason: &'static str,
     /// What the policy expects.
     pub expected: Expected,
+    /// Share of the prompt that is known to be in somebody's cache; `None` where nobody looked.
+    pub matched: Option<f32>,
 }
 
 impl Pick {
@@ -165,6 +168,7 @@ impl Pick {
                 cached_tokens: None,
                 prompt_bytes: 0,
             },
+            matched: None,
         }
     }
 }

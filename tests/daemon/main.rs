@@ -45,6 +45,8 @@ mod watch;
 
 // The request path.
 #[cfg(test)]
+mod cache_tree;
+#[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod deadlines;

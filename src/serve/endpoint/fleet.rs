@@ -194,7 +194,10 @@ async fn flush(snapshot: Arc<Snapshot>, ix: WorkerIx) -> (String, Result<(), Str
     )
     .await;
     let outcome = match flushed {
-        Ok(answer) if answer.status.is_success() => Ok(()),
+        Ok(answer) if answer.status.is_success() => {
+            snapshot.flushed(&worker.plan.key);
+            Ok(())
+        }
         Ok(answer) => Err(format!("status {}", answer.status.as_u16())),
         Err(error) => Err(error.to_string()),
     };

@@ -39,6 +39,8 @@ pub enum Buckets {
     Duration,
     /// [`OVERHEAD_BUCKETS`], for times of microseconds.
     Overhead,
+    /// [`RATIO_BUCKETS`], for shares of a whole.
+    Ratio,
 }
 
 /// Bounds of `smg_gateway_overhead_seconds`, in seconds.
@@ -46,6 +48,9 @@ pub const OVERHEAD_BUCKETS: [f64; 14] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
     0.05, 0.1, 0.25,
 ];
+
+/// Bounds of `smg_cache_aware_match_ratio`.
+pub const RATIO_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
 /// Default bounds of every other histogram, in seconds.
 pub fn default_buckets() -> &'static [f64] {
@@ -185,6 +190,16 @@ catalogue! {
         "Picks of the policy `prefix_hash`, by how they were made.";
     ManualPolicyCacheEntries "smg_manual_policy_cache_entries" Gauge Scrape ["model"]
         "Routing keys whose worker is remembered, sticky sessions included.";
+    CacheAwarePolicyBranch "smg_cache_aware_policy_branch_total" Counter Recorder ["branch"]
+        "Picks of the policy `cache_aware`, by how they were made.";
+    CacheAwareMatchRatio "smg_cache_aware_match_ratio" Histogram Recorder ["model"]
+        "Share of a prompt that was known to be in some worker's cache.";
+    CacheTreeChars "smg_cache_tree_chars" Gauge Scrape ["model" "tree"]
+        "Characters of prompts in the trees of the policy `cache_aware`, by leg.";
+    CacheTreeTokens "smg_cache_tree_tokens" Gauge Scrape ["model" "tree"]
+        "Tokens of prompts in the trees of the policy `cache_aware`, by leg.";
+    CacheTreeTenants "smg_cache_tree_tenants" Gauge Scrape ["model" "tree"]
+        "Workers of which the trees of the policy `cache_aware` know something, by leg.";
 
     DiscoveryRegistrations "smg_discovery_registrations_total" Counter Recorder ["source" "result"]
         "Workers that joined, by where they came from.";
@@ -245,6 +260,7 @@ impl Metric {
     pub fn buckets(self) -> Option<Buckets> {
         match (self.kind(), self) {
             (Kind::Histogram, Self::GatewayOverhead) => Some(Buckets::Overhead),
+            (Kind::Histogram, Self::CacheAwareMatchRatio) => Some(Buckets::Ratio),
             (Kind::Histogram, _) => Some(Buckets::Duration),
             (Kind::Counter | Kind::Gauge, _) => None,
         }
@@ -299,6 +315,19 @@ pub mod label {
         "ring_hit",
         "ring_spill",
         "least_loaded",
+        "no_healthy_workers",
+    ];
+    /// `branch` of [`CacheAwarePolicyBranch`](super::Metric::CacheAwarePolicyBranch): those of
+    /// `score`, then those of `tree`.
+    pub const CACHE_AWARE_BRANCHES: &[&str] = &[
+        "cache_hit",
+        "spill",
+        "cold",
+        "tree_match",
+        "tree_miss_min_load",
+        "dead_match_min_load",
+        "imbalance_min_load",
+        "token_usage_min_load",
         "no_healthy_workers",
     ];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
@@ -358,7 +387,7 @@ mod tests {
 
     #[test]
     fn buckets_ascend() {
-        for bounds in [default_buckets(), &OVERHEAD_BUCKETS] {
+        for bounds in [default_buckets(), &OVERHEAD_BUCKETS, &RATIO_BUCKETS] {
             assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]));
         }
         assert_eq!(default_buckets().len(), 29);
@@ -433,8 +462,10 @@ mod tests {
         writeln!(
             out,
             "`smg_gateway_overhead_seconds`, in seconds: {}.\n\n\
+             `smg_cache_aware_match_ratio`: {}.\n\n\
              Every other histogram, unless `metrics.duration_buckets` replaces the list: {}.",
             list(&OVERHEAD_BUCKETS),
+            list(&RATIO_BUCKETS),
             list(default_buckets()),
         )
         .unwrap();
