@@ -51,6 +51,32 @@ codes! {
     NoAvailableWorkers = "no_available_workers",
     /// The request names a worker that cannot be used now.
     TargetWorkerUnavailable = "target_worker_unavailable",
+    /// A leg of a pair has no worker that can take the request.
+    ServerSelectionFailed = "server_selection_failed",
+    /// The prefill worker of a pair found the request wrong.
+    PrefillBadRequest = "prefill_bad_request",
+    /// The prefill worker of a pair knows no such thing.
+    PrefillNotFound = "prefill_not_found",
+    /// The prefill worker of a pair failed.
+    PrefillInternalError = "prefill_internal_error",
+    /// The prefill worker of a pair could not be reached, or broke off.
+    PrefillBadGateway = "prefill_bad_gateway",
+    /// The prefill worker of a pair takes no requests now.
+    PrefillUnavailable = "prefill_unavailable",
+    /// The prefill worker of a pair answered with another status, or not in time.
+    PrefillError = "prefill_error",
+    /// The decode worker of a pair found the request wrong.
+    DecodeBadRequest = "decode_bad_request",
+    /// The decode worker of a pair knows no such thing.
+    DecodeNotFound = "decode_not_found",
+    /// The decode worker of a pair failed.
+    DecodeInternalError = "decode_internal_error",
+    /// The decode worker of a pair could not be reached, or broke off.
+    DecodeBadGateway = "decode_bad_gateway",
+    /// The decode worker of a pair takes no requests now.
+    DecodeUnavailable = "decode_unavailable",
+    /// The decode worker of a pair answered with another status, or not in time.
+    DecodeError = "decode_error",
     /// There is no model to list.
     NoModelsAvailable = "no_models_available",
     /// No healthy worker is there to ask.
