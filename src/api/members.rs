@@ -146,6 +146,13 @@ impl<'a> Changes<'a> {
     }
 }
 
+/// The object that is the value of `name` at the top of `answer`, as it stands there.
+pub fn parameters<'a>(answer: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let whole = Span::new(skip_space(answer, 0), answer.len());
+    let value = lex::member(answer, whole, name)?.of(answer);
+    value.starts_with(b"{").then_some(value)
+}
+
 /// How many texts or lists the array at `span` of `body` has; `None` where it is no array of those: a
 /// prompt may be an array of prompts, or one prompt as an array of numbers.
 pub fn batch(body: &Payload, span: Span) -> Option<usize> {
@@ -258,6 +265,18 @@ mod tests {
         let wanted = format!(r#"{{"x":"{long}","a":0,"b":2,"n":3}}"#);
         let found = changes.apply(&body).pieces().concat();
         assert_eq!(String::from_utf8(found).unwrap(), wanted);
+    }
+
+    #[test]
+    fn parameters_are_objects() {
+        let found = |answer: &'static str| parameters(answer.as_bytes(), "p");
+        assert_eq!(
+            found(r#" {"x":[{"p":1}],"p":{"a": "}"}}"#),
+            Some(&br#"{"a": "}"}"#[..])
+        );
+        for answer in [r#"{"p":null}"#, r#"{"x":{"p":{}}}"#, "[]", "", r#"{"p":7}"#] {
+            assert_eq!(found(answer), None);
+        }
     }
 
     #[test]

@@ -132,6 +132,11 @@ pub fn preseed() {
         Metric::DiscoveryDeregistrations,
         &[("source", "static"), ("reason", "config_removed")],
     ));
+    for mode in label::KV_MODES {
+        drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
+    }
+    drop(counter(Metric::PdBootstrapFailures, &[]));
+    drop(counter(Metric::PdKvTransferFailures, &[]));
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }
