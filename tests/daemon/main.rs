@@ -59,6 +59,12 @@ mod limits;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod pd;
+#[cfg(test)]
+mod pd_failures;
+#[cfg(test)]
+mod pd_vllm;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod proxy;
