@@ -6,9 +6,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::scene::{LISTENERS, PATIENCE, assert_error, delta, in_chunks, ok, post_bytes, settled};
+use crate::scene::{
+    LISTENERS, PATIENCE, assert_error, delta, in_chunks, ok, post_bytes, ready, settled,
+};
 use crate::support::engine::Asked;
-use crate::support::{Connection, FakeEngine, Gate, Smg, Step, eventually, get, post, stream};
+use crate::support::{
+    Connection, FakeEngine, Gate, Smg, Step, Worker, eventually, get, post, stream,
+};
 
 /// A pool of pairs that serves `m`, also called `also-m`. `more` may begin with further keys of that
 /// model.
@@ -527,4 +531,72 @@ async fn workers_are_shown_with_their_role() {
     assert_eq!(models["data"][0]["id"], "also-m");
     let said = get(smg.main(), "/get_model_info").await.json();
     assert_eq!(said["model_path"], "prefill");
+}
+
+/// Sample workers that really meet, behind a gateway.
+async fn sample_pair(runtime: &str) -> (Worker, Worker, Smg) {
+    let start = async |leg| {
+        Worker::start(&[
+            "--runtime",
+            runtime,
+            "--model",
+            "m",
+            "--disaggregation",
+            leg,
+        ])
+        .await
+    };
+    let (prefill, decode) = (start("prefill").await, start("decode").await);
+    let port = prefill.url().rsplit_once(':').unwrap().1;
+    let toml = format!(
+        "{LISTENERS}\n[[pools]]\nname = \"p\"\n[pools.prefill]\n\
+         workers = [{{ url = \"{}\", bootstrap_port = {port} }}]\n\
+         [pools.decode]\nworkers = [\"{}\"]\n",
+        prefill.url(),
+        decode.url(),
+    );
+    let smg = Smg::start(&toml).await;
+    ready(&smg).await;
+    (prefill, decode, smg)
+}
+
+/// Nothing is declared: the engine and its model are found by asking.
+#[tokio::test(flavor = "multi_thread")]
+async fn sample_workers_meet() {
+    for runtime in ["sglang", "vllm"] {
+        let (_prefill, _decode, smg) = sample_pair(runtime).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for turn in 0..20 {
+            let to = smg.main();
+            tasks.spawn(async move {
+                let text = format!("say something, number {turn}");
+                let body = json!({
+                    "model": "m", "messages": [{ "role": "user", "content": text }],
+                    "max_tokens": 12,
+                });
+                let got = post(to, "/v1/chat/completions", &body).await;
+                assert_eq!(got.status, 200, "{}", got.text());
+                assert_eq!(got.json()["usage"]["completion_tokens"], 12);
+                let mut body = body;
+                body["stream"] = json!(true);
+                let mut got = stream(to, "/v1/chat/completions", &body).await;
+                let events = got.events().await;
+                assert_eq!(events.last().unwrap(), "data: [DONE]");
+                assert!(events.len() > 3, "{events:?}");
+                let body = json!({ "model": "m", "prompt": [text, "other"], "max_tokens": 3 });
+                let got = post(to, "/v1/completions", &body).await;
+                assert_eq!(got.status, 200, "{}", got.text());
+                assert_eq!(got.json()["choices"].as_array().unwrap().len(), 2);
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        settled(&smg).await;
+        let metrics = smg.metrics().await;
+        let labels = [("runtime", runtime), ("model", "m")];
+        let count = metrics.sum("smg_pd_prefill_duration_seconds_count", &labels);
+        assert_eq!(count, 60.0);
+        assert_eq!(metrics.sum("smg_worker_errors_total", &[]), 0.0);
+    }
 }

@@ -452,9 +452,20 @@ async fn the_whole_pair_is_tried_again_in_another_room() {
             vec![Step::Close],
             vec![Step::sse_head(), Step::Close],
         ] {
-            let broken = || engine(steps.clone());
+            let asked = Gate::closed();
+            let broken = || {
+                let mut all = vec![Step::Hold(asked.clone())];
+                all.extend(steps.clone());
+                engine(all)
+            };
             let good = || engine(short_stream("good"));
-            let waiting = || engine(vec![never()]);
+            let waiting = || {
+                let asked = asked.clone();
+                FakeEngine::serving("m", move |_| {
+                    asked.open();
+                    vec![never()]
+                })
+            };
             let (prefills, decodes) = match leg {
                 Prefill => (
                     [broken().await, good().await],
@@ -509,7 +520,8 @@ async fn the_whole_pair_is_tried_again_in_another_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_pair_is_tried_again_after_a_pause() {
-    let prefill = first_bad(vec![refusal(500)], vec![ok()]).await;
+    let bad = vec![Step::Pause(Duration::from_millis(100)), refusal(500)];
+    let prefill = first_bad(bad, vec![ok()]).await;
     let decode = first_bad(vec![never()], vec![ok()]).await;
     let smg = pd_gateway(&[&prefill], &[&decode], QUICK).await;
     assert_eq!(
@@ -531,7 +543,8 @@ async fn a_lone_pair_is_tried_again_after_a_pause() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_is_one_attempt_of_those_allowed() {
-    let prefill = engine(vec![refusal(503)]).await;
+    let bad = vec![Step::Pause(Duration::from_millis(100)), refusal(503)];
+    let prefill = engine(bad).await;
     let decode = engine(vec![never()]).await;
     let more = "[reliability.retry]\nmax_retries = 3\ninitial_backoff = \"1ms\"\n";
     let smg = pd_gateway(&[&prefill], &[&decode], more).await;
