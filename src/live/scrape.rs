@@ -9,11 +9,10 @@ use std::time::Instant;
 use super::{Live, Snapshot, WorkerRef, trees};
 use crate::api::Endpoint;
 use crate::config::spec::Policy;
-use crate::plan::{RouteIx, WorkerKey};
+use crate::plan::{Role, RouteIx, WorkerKey};
 use crate::telemetry::metrics::{Families, Metric};
 
-/// Every worker is of this kind, and spoken to in this way.
-const KIND: &str = "regular";
+/// Every worker is spoken to in this way.
 const MODE: &str = "http";
 
 /// Model of what names none.
@@ -54,14 +53,15 @@ fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
     members
 }
 
-/// Workers by model. One that serves several models counts for each.
+/// Workers by role and model. One that serves several models counts for each.
 fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
-    let mut registered: BTreeMap<&str, BTreeSet<&WorkerKey>> = BTreeMap::new();
-    let mut healthy: BTreeMap<&str, BTreeSet<&WorkerKey>> = BTreeMap::new();
+    let mut registered: BTreeMap<(&str, Role), BTreeSet<&WorkerKey>> = BTreeMap::new();
+    let mut healthy: BTreeMap<(&str, Role), BTreeSet<&WorkerKey>> = BTreeMap::new();
     let mut routed: BTreeSet<&WorkerKey> = BTreeSet::new();
     let mut add = |model, worker: WorkerRef<'_>, key| {
-        registered.entry(model).or_default().insert(key);
-        let healthy = healthy.entry(model).or_default();
+        let name = (model, worker.plan.role);
+        registered.entry(name).or_default().insert(key);
+        let healthy = healthy.entry(name).or_default();
         if snapshot.is_usable(worker) {
             healthy.insert(key);
         }
@@ -83,21 +83,23 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
     }
     // Models without a worker are told too: an alert wants to see the 0.
     for route in serving() {
-        registered.entry(&route.label).or_default();
-        healthy.entry(&route.label).or_default();
+        for leg in route.legs.iter() {
+            registered.entry((&route.label, leg.role)).or_default();
+            healthy.entry((&route.label, leg.role)).or_default();
+        }
     }
     if registered.is_empty() {
-        registered.entry(UNKNOWN).or_default();
-        healthy.entry(UNKNOWN).or_default();
+        registered.entry((UNKNOWN, Role::Regular)).or_default();
+        healthy.entry((UNKNOWN, Role::Regular)).or_default();
     }
     for (metric, counts) in [
         (Metric::WorkerPoolSize, &healthy),
         (Metric::WorkerPoolRegistered, &registered),
     ] {
         let mut family = families.family(metric);
-        for (model, workers) in counts {
+        for ((model, role), workers) in counts {
             let labels = [
-                ("worker_type", KIND),
+                ("worker_type", role.as_str()),
                 ("connection_mode", MODE),
                 ("model", model),
             ];
@@ -118,7 +120,7 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
         let labels = [
             ("worker", *worker),
             ("worker_id", id),
-            ("worker_type", KIND),
+            ("worker_type", member.first.plan.role.as_str()),
             ("connection_mode", MODE),
         ];
         family.sample(&labels, number(member.first.parts.conns.open()));
@@ -148,7 +150,7 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
             let labels = [
                 ("worker", *worker),
                 ("worker_id", id),
-                ("worker_type", KIND),
+                ("worker_type", member.first.plan.role.as_str()),
                 ("result", result),
             ];
             family.sample(&labels, count(counter.load(Ordering::Relaxed)));
@@ -172,7 +174,7 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
                 let labels = [
                     ("worker", *worker),
                     ("worker_id", id),
-                    ("worker_type", KIND),
+                    ("worker_type", member.first.plan.role.as_str()),
                     ("endpoint", endpoint.label()),
                 ];
                 family.sample(&labels, count(retries));

@@ -67,6 +67,12 @@ mod metrics;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod pd;
+#[cfg(test)]
+mod pd_failures;
+#[cfg(test)]
+mod pd_vllm;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod proxy;
