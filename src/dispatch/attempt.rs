@@ -16,7 +16,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::call::{Call, Placed, Routed};
 use super::choose::{self, Chosen};
 use super::error::{CallError, Deadline};
-use super::{Job, State};
+use super::{Job, State, rank};
 use crate::api::payload::Sending;
 use crate::api::{Endpoint, sse};
 use crate::base::clock;
@@ -239,7 +239,8 @@ fn build(
     forward: bool,
     id: &http::HeaderValue,
 ) -> Request<Sending> {
-    let mut request = Request::new(job.body.send());
+    let rank = worker.plan.key.rank();
+    let mut request = Request::new(rank::body(job, worker.plan.role, rank).send());
     *request.method_mut() = Method::POST;
     if let Some(target) = worker.parts.targets.get(job.endpoint.index()) {
         request.uri_mut().clone_from(target);

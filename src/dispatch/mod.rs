@@ -7,7 +7,9 @@ mod attempt;
 mod call;
 pub mod choose;
 mod error;
+mod fewest;
 mod late;
+mod rank;
 mod relay;
 mod retry;
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef};
+use super::{Live, Snapshot, WorkerRef, signals};
 use crate::api::Endpoint;
+use crate::api::load::Load;
 use crate::plan::WorkerKey;
 use crate::telemetry::metrics::{Families, Metric};
 
@@ -25,6 +26,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    engines(&snapshot, now, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -176,6 +178,56 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
     families
         .family(Metric::DiscoveryWorkersDiscovered)
         .sample(&[("source", "static")], number(named.len()));
+}
+
+/// What engines say of their load, and which policies miss it.
+fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::PolicyDegraded);
+    for signal in signals(snapshot, now) {
+        let value = if signal.is_degraded() { 1.0 } else { 0.0 };
+        family.sample(
+            &[("model", signal.model), ("policy", signal.policy)],
+            value,
+        );
+    }
+    let age = snapshot.plan.load_monitor.age();
+    let told: Vec<_> = members(snapshot)
+        .into_values()
+        .filter(|member| member.usable)
+        .filter_map(|member| {
+            let report = member.first.parts.cell.report.read(now, age)?;
+            Some((member.first.plan, report))
+        })
+        .collect();
+    let figures: [(Metric, fn(&Load) -> Option<f64>); 5] = [
+        (Metric::EngineRunningRequests, |load| {
+            load.running.map(count)
+        }),
+        (Metric::EngineWaitingRequests, |load| {
+            load.waiting.map(count)
+        }),
+        (Metric::EngineTokenUsage, |load| load.token_usage),
+        (Metric::EngineGenThroughput, |load| load.gen_throughput),
+        (Metric::EngineCacheHitRate, |load| load.cache_hit_rate),
+    ];
+    for (metric, figure) in figures {
+        let mut family = families.family(metric);
+        for (worker, report) in &told {
+            let model = worker.models.first().map_or(UNKNOWN, |model| model);
+            for load in &report.ranks {
+                let Some(value) = figure(load) else {
+                    continue;
+                };
+                let rank = load.dp_rank.or(worker.key.rank()).unwrap_or(0).to_string();
+                let labels = [
+                    ("worker", worker.key.as_str()),
+                    ("model", model),
+                    ("dp_rank", &rank),
+                ];
+                family.sample(&labels, value);
+            }
+        }
+    }
 }
 
 fn configuration(live: &Live, snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {

@@ -68,6 +68,10 @@ pub struct Engine {
     pub token_usage: Option<f64>,
     /// Tokens generated per second.
     pub gen_throughput: Option<f64>,
+    /// Tokens in the cache for requests under way.
+    pub used_tokens: Option<u64>,
+    /// Tokens that the cache can hold.
+    pub capacity_tokens: Option<u64>,
     /// Tokens of requests sent since the engine said so.
     pub in_flight_tokens: u64,
 }
@@ -254,6 +258,14 @@ pub fn wants_engine_load(policy: &Policy) -> bool {
         | Policy::PrefixHash(_)
         | Policy::Manual(_)
         | Policy::Bucket(_) => false,
+    }
+}
+
+/// Whether `told` holds what `policy` looks at.
+pub fn is_enough(policy: &Policy, told: &Engine) -> bool {
+    match policy {
+        Policy::PowerOfTwo | Policy::LeastLoad(_) => told.token_usage.is_some(),
+        _ => true,
     }
 }
 

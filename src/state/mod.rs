@@ -13,9 +13,9 @@ pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
 pub use model::{ModelCell, ModelKey, Series};
-pub use report::ReportCell;
+pub use report::{Report, ReportCell};
 pub use route::RouteKey;
-pub use worker::{InFlight, WorkerCell};
+pub use worker::{InFlight, Trouble, WorkerCell};
 
 use std::sync::Arc;
 
