@@ -93,9 +93,9 @@ impl Loads {
     }
 
     /// The worker has become ready, or is ready no longer.
-    pub(super) fn turned(&self, worker: &WorkerKey) {
+    pub(super) fn turned(&self, worker: &WorkerKey, is_ready: bool) {
         if let Some(task) = self.tasks.get(worker) {
-            if !task.asked.borrow().target.parts.health.is_ready() {
+            if !is_ready {
                 task.asked.borrow().clear();
             }
             task.wake.notify_one();
@@ -197,11 +197,7 @@ impl Asked {
 
 /// Asks for ever: the first time soon, the second time somewhere within the interval, so that the
 /// questions to many workers spread out; and at once when the worker becomes ready.
-async fn run(
-    mut asked: watch::Receiver<Arc<Asked>>,
-    wake: Arc<Notify>,
-    changed: Arc<Notify>,
-) {
+async fn run(mut asked: watch::Receiver<Arc<Asked>>, wake: Arc<Notify>, changed: Arc<Notify>) {
     let first = asked.borrow().interval.min(SPREAD).mul_f64(fastrand::f64());
     let mut due = Instant::now() + first;
     let mut spread = true;

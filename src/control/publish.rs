@@ -468,13 +468,14 @@ fn prepared(snapshot: Snapshot) -> Prepared {
 
 /// A worker that may be used from now on is ready at once, whatever was counted before.
 fn admit(old: &Snapshot, new: &Snapshot) {
-    let before: BTreeSet<&WorkerKey> = old
+    // Ranks of one engine share their health.
+    let before: BTreeSet<WorkerKey> = old
         .workers()
         .filter(|worker| worker.plan.is_admitted())
-        .map(|worker| &worker.plan.key)
+        .map(|worker| worker.plan.key.base())
         .collect();
     for worker in new.workers() {
-        if worker.plan.is_admitted() && !before.contains(&worker.plan.key) {
+        if worker.plan.is_admitted() && !before.contains(&worker.plan.key.base()) {
             worker.parts.health.make_ready();
         }
     }

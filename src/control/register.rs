@@ -15,7 +15,7 @@ use super::target::{Target, Unwell};
 use crate::api::models::{self, Advertised, LABELS, Labels};
 use crate::base::clock;
 use crate::config::spec::Runtime;
-use crate::plan::{Admission, Learned};
+use crate::plan::{Admission, Learned, NoRanks};
 use crate::state::{HealthState, Trouble};
 use crate::telemetry::event;
 use crate::upstream::Fetched;
@@ -181,12 +181,20 @@ impl Troubles {
             .is_none_or(|last| now.duration_since(last) >= REMIND)
         {
             self.mentioned = Some(now);
-            tracing::warn!(
-                target: "smg::worker",
-                worker = target.worker.key.as_str(), pool = &*target.pool, %error,
-                attempts = self.count + 1,
-                "worker does not answer yet"
-            );
+            if let Unwell::Whole(error) = error {
+                tracing::warn!(
+                    target: "smg::worker",
+                    worker = target.worker.key.as_str(), pool = &*target.pool, %error,
+                    "worker has no ranks to be used"
+                );
+            } else {
+                tracing::warn!(
+                    target: "smg::worker",
+                    worker = target.worker.key.as_str(), pool = &*target.pool, %error,
+                    attempts = self.count + 1,
+                    "worker does not answer yet"
+                );
+            }
         }
         let interval = target.health.startup_check_interval;
         let pause = QUICK
@@ -234,9 +242,10 @@ async fn attempt(target: &Target, office: &Office, round: Round) -> Result<(), U
     let runtime = owner.unwrap_or_else(|| more.runtime());
     let learned = learned(&advertised, Some(runtime), &more);
     if target.dp_aware {
-        let ranks = learned.ranks(target.declared.or(Some(runtime)));
-        if let (Round::First, Err(error)) = (round, ranks) {
-            return Err(error.into());
+        match (round, learned.ranks(target.declared.or(Some(runtime)))) {
+            // It has become something else; its registration starts anew.
+            (Round::Later, Err(NoRanks::Engine(_))) | (_, Ok(_)) => {}
+            (_, Err(error)) => return Err(error.into()),
         }
     }
     post(learned);

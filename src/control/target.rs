@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
+use crate::api::load::Load;
 use crate::config::spec::Runtime;
 use crate::live::{Snapshot, WorkerParts, WorkerRef};
 use crate::plan::{Connections, Health, NoRanks, Worker, WorkerIx};
-use crate::api::load::Load;
 use crate::upstream::loads::{self, NoLoad};
 use crate::upstream::{Failure, FetchError, Fetched, fetch};
 

@@ -128,8 +128,7 @@ impl Workers {
                 let task = Task::start("registration", target, |target| {
                     register::run(target, asked, office)
                 });
-                self.registrations
-                    .insert(key, Registration { task, again });
+                self.registrations.insert(key, Registration { task, again });
             }
         }
         for (key, worker) in probed {
@@ -148,14 +147,19 @@ impl Workers {
     /// reported as such, in one line.
     async fn report(&mut self, first: Changed) {
         let until = Instant::now() + TOGETHER;
+        let turned = |loads: &Loads, change: &Changed| {
+            let worker = change.target.worker.key.base();
+            loads.turned(&worker, change.transition.to == HealthState::Ready);
+        };
+        turned(&self.loads, &first);
         let mut changes = vec![first];
         while let Ok(Some(next)) = timeout_at(until, self.changes.1.recv()).await {
+            turned(&self.loads, &next);
             changes.push(next);
         }
         let snapshot = self.live.load();
         let mut lost: Vec<&str> = Vec::new();
         for change in &changes {
-            self.loads.turned(&change.target.worker.key.base());
             let (target, to) = (&change.target, change.transition.to);
             match to {
                 HealthState::Ready => {

@@ -35,7 +35,7 @@ pub(super) fn members(
         Role::Decode => [None, own, prefill],
     };
     // Engines that know the newer name prefer it, so a client's must not win over ours.
-    let newer = second.or(fields.routed_dp_rank.and(own));
+    let newer = second.or_else(|| fields.routed_dp_rank.and(own));
     [
         ("data_parallel_rank", first, fields.data_parallel_rank),
         ("routed_dp_rank", newer, fields.routed_dp_rank),
@@ -96,11 +96,7 @@ fn in_body(job: &Job) -> Fields {
         return job.fields;
     };
     let place = |at: usize| {
-        if at >= model.end {
-            at + to - from
-        } else {
-            at
-        }
+        if at >= model.end { at + to - from } else { at }
     };
     job.fields
         .moved(place, |span| Span::new(place(span.start), place(span.end)))

@@ -180,15 +180,15 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
         .sample(&[("source", "static")], number(named.len()));
 }
 
+/// One figure of a report.
+type Figure = fn(&Load) -> Option<f64>;
+
 /// What engines say of their load, and which policies miss it.
 fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
     let mut family = families.family(Metric::PolicyDegraded);
     for signal in signals(snapshot, now) {
         let value = if signal.is_degraded() { 1.0 } else { 0.0 };
-        family.sample(
-            &[("model", signal.model), ("policy", signal.policy)],
-            value,
-        );
+        family.sample(&[("model", signal.model), ("policy", signal.policy)], value);
     }
     let age = snapshot.plan.load_monitor.age();
     let told: Vec<_> = members(snapshot)
@@ -199,7 +199,7 @@ fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
             Some((member.first.plan, report))
         })
         .collect();
-    let figures: [(Metric, fn(&Load) -> Option<f64>); 5] = [
+    let figures: [(Metric, Figure); 5] = [
         (Metric::EngineRunningRequests, |load| {
             load.running.map(count)
         }),
@@ -218,7 +218,7 @@ fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
                 let Some(value) = figure(load) else {
                     continue;
                 };
-                let rank = load.dp_rank.or(worker.key.rank()).unwrap_or(0).to_string();
+                let rank = load.dp_rank.unwrap_or_default().to_string();
                 let labels = [
                     ("worker", worker.key.as_str()),
                     ("model", model),

@@ -269,7 +269,10 @@ impl WorkerParts {
         };
         let initial = || {
             let known = previous
-                .and_then(|old| old.workers().find(|other| other.plan.key.base() == key.worker))
+                .and_then(|old| {
+                    old.workers()
+                        .find(|other| other.plan.key.base() == key.worker)
+                })
                 .map(|other| other.parts.health.state());
             if !health.enabled || worker.is_admitted() && known.is_none() {
                 HealthState::Ready

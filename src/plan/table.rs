@@ -369,7 +369,10 @@ impl Builder<'_> {
                 .models
                 .iter()
                 .any(|model| pool_of(self.spec, model) == Some(worker.pool));
-            if worker.models.is_empty() && !declared && facts.workers.contains_key(&worker.key.base()) {
+            if worker.models.is_empty()
+                && !declared
+                && facts.workers.contains_key(&worker.key.base())
+            {
                 any.push(ix);
             }
         }

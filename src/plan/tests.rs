@@ -1,4 +1,6 @@
-use super::{Admission, Facts, Learned, NoRanks, Plan, Target, Unroutable, WorkerKey, compile, diff};
+use super::{
+    Admission, Facts, Learned, NoRanks, Plan, Target, Unroutable, WorkerKey, compile, diff,
+};
 use crate::config::spec::{Runtime, Spec};
 
 const TWO_POOLS: &str = r#"

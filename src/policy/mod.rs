@@ -23,7 +23,7 @@ use http::HeaderMap;
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
-use crate::config::spec::Policy;
+use crate::config::spec::{Algorithm, Policy};
 use crate::plan::{Leg, WorkerIx, WorkerKey};
 
 /// One candidate of a pick: ready, serving the model, of the highest priority present, and not yet
@@ -265,7 +265,17 @@ pub fn wants_engine_load(policy: &Policy) -> bool {
 pub fn is_enough(policy: &Policy, told: &Engine) -> bool {
     match policy {
         Policy::PowerOfTwo | Policy::LeastLoad(_) => told.token_usage.is_some(),
-        _ => true,
+        Policy::CacheAware(options) => match options.runs() {
+            Algorithm::Score => true,
+            Algorithm::Tree => told.token_usage.is_some(),
+        },
+        Policy::Random
+        | Policy::RoundRobin
+        | Policy::Passthrough
+        | Policy::ConsistentHashing
+        | Policy::PrefixHash(_)
+        | Policy::Manual(_)
+        | Policy::Bucket(_) => true,
     }
 }
 

@@ -22,12 +22,16 @@ pub struct Report {
 
 impl Report {
     /// A report of `ranks` at `at`.
-    pub fn of(ranks: Vec<Load>, at: Instant) -> Self {
+    fn of(ranks: Vec<Load>, at: Instant) -> Self {
         Self {
             at,
             engine: engine(&load::whole(&ranks)),
             ranks,
         }
+    }
+
+    fn is_fresh(&self, now: Instant, age: Duration) -> bool {
+        now.saturating_duration_since(self.at) <= age
     }
 }
 
@@ -36,6 +40,8 @@ impl Report {
 #[derive(Debug, Default)]
 pub struct ReportCell {
     latest: Mutex<Option<Arc<Report>>>,
+    /// Whether there is a report: spares picks the lock where there is none.
+    told: AtomicBool,
     since: AtomicU64,
     routed: AtomicU64,
     asked: AtomicBool,
@@ -49,6 +55,7 @@ impl ReportCell {
         self.since.store(0, Ordering::Relaxed);
         self.routed.store(0, Ordering::Relaxed);
         self.asked.store(true, Ordering::Relaxed);
+        self.told.store(true, Ordering::Relaxed);
         self.latest.lock().replace(Arc::new(report)).is_none()
     }
 
@@ -71,6 +78,7 @@ impl ReportCell {
     /// there was one, or nobody had asked before.
     pub fn clear(&self) -> bool {
         let first = !self.asked.swap(true, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
         self.latest.lock().take().is_some() || first
     }
 
@@ -102,17 +110,21 @@ impl ReportCell {
 
     /// The report, if it is not older than `age`.
     pub fn fresh(&self, now: Instant, age: Duration) -> Option<Engine> {
-        let engine = self.read(now, age)?.engine;
+        if !self.told.load(Ordering::Relaxed) {
+            return None;
+        }
+        let latest = self.latest.lock();
+        let report = latest.as_ref().filter(|report| report.is_fresh(now, age))?;
         Some(Engine {
             in_flight_tokens: self.since.load(Ordering::Relaxed),
-            ..engine
+            ..report.engine
         })
     }
 
     /// The whole report, if it is not older than `age`.
     pub fn read(&self, now: Instant, age: Duration) -> Option<Arc<Report>> {
         let latest = self.latest.lock().clone()?;
-        (now.saturating_duration_since(latest.at) <= age).then_some(latest)
+        latest.is_fresh(now, age).then_some(latest)
     }
 
     /// Which of the ways of asking worked last; 0 before any has.
@@ -142,6 +154,7 @@ fn engine(load: &Load) -> Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock;
 
     const AGE: Duration = Duration::from_secs(30);
 
@@ -155,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_report_ends_with_its_age_and_starts_the_counts_anew() {
-        let (cell, now) = (ReportCell::default(), Instant::now());
+        let (cell, now) = (ReportCell::default(), clock::now());
         assert!(!cell.is_asked());
         cell.sent(5);
         cell.route(7);
@@ -172,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_news_is_told_once() {
-        let (cell, now) = (ReportCell::default(), Instant::now());
+        let (cell, now) = (ReportCell::default(), clock::now());
         assert!(cell.clear(), "nobody had asked before");
         assert!(!cell.clear());
         cell.put(vec![load(1)], now);
@@ -184,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_idle_engine_keeps_what_it_holds() {
-        let (cell, now) = (ReportCell::default(), Instant::now());
+        let (cell, now) = (ReportCell::default(), clock::now());
         assert!(!cell.put_idle(now));
         cell.put(vec![load(4)], now);
         assert!(cell.put_idle(now + AGE));

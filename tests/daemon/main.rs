@@ -33,6 +33,8 @@ mod listeners;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod loads;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod reload;
@@ -46,6 +48,8 @@ mod watch;
 mod cors;
 #[cfg(test)]
 mod deadlines;
+#[cfg(test)]
+mod dp;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]

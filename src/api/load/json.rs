@@ -190,7 +190,10 @@ mod tests {
         assert_eq!((load.dp_rank, load.running), (Some(0), Some(4)));
         assert_eq!((load.waiting, load.used_tokens), (Some(2), Some(8192)));
         assert_eq!(load.max_total_tokens, Some(16384));
-        assert_eq!((load.token_usage, load.utilization), (Some(0.5), Some(0.25)));
+        assert_eq!(
+            (load.token_usage, load.utilization),
+            (Some(0.5), Some(0.25))
+        );
         assert_eq!(load.gen_throughput, Some(312.5));
         assert_eq!(load.max_running_requests, Some(64));
     }

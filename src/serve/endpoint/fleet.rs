@@ -295,7 +295,13 @@ async fn loads_of(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Vec<Value> {
     };
     let mut rows = Vec::new();
     for worker in members {
-        let mine = |load: &&Load| worker.plan.key.rank().is_none_or(|rank| load.dp_rank == Some(rank));
+        let mine = |load: &&Load| {
+            worker
+                .plan
+                .key
+                .rank()
+                .is_none_or(|rank| load.dp_rank == Some(rank))
+        };
         let (ranks, seconds) = match (known(&worker).filter(|_| is_usable), &asked) {
             (Some(report), _) => {
                 let age = now.saturating_duration_since(report.at).as_secs_f64();
@@ -318,7 +324,8 @@ async fn loads_of(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Vec<Value> {
 }
 
 fn row(worker: WorkerRef<'_>, load: &Load, stale: bool, age_seconds: f64) -> Value {
-    let running = load.running.unwrap_or(worker.parts.cell.load() as u64);
+    let own = || worker.parts.cell.load() as u64;
+    let running = load.running.unwrap_or_else(own);
     let waiting = load.waiting.unwrap_or(0);
     json!({
         "worker": worker.plan.key.as_str(),
