@@ -71,7 +71,7 @@ fn live(matches: &[&ArgMatches], url: &str, environment: &Environment) -> Result
     }
     let url = (!url.is_empty()).then_some(url);
     let answer = client::ways(url, invocation, environment.clone())
-        .and_then(|ways| client::ask(ways, &Method::GET, "/admin/config"))
+        .and_then(|ways| client::ask(ways, &Method::GET, "/admin/config", Vec::new()))
         .map_err(|error| {
             out::error(&error);
             status_of(&error)

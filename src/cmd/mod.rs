@@ -8,6 +8,7 @@ mod command;
 mod config;
 mod diff;
 mod exit;
+mod explain;
 mod generate;
 mod given;
 mod out;
@@ -46,6 +47,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match name {
         "launch" => run::run(&[&matches, sub], environment),
         "check-config" => check::run(&[&matches, sub], environment),
+        "explain" => explain::run(&[&matches, sub], environment),
         "reload" => reload::run(&[&matches, sub], &environment),
         "config" => match sub.subcommand() {
             Some(("dump", inner)) => config::dump(&[&matches, inner], environment),

@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub mode: Mode,
     /// Now.
     pub now: Instant,
+    /// Decides what the policy leaves to chance.
+    pub seed: u64,
 }
 
 /// A worker that was chosen.
@@ -108,7 +110,7 @@ pub fn choose<'a>(
         now: request.now,
         notes,
     };
-    let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
+    let mut rng = fastrand::Rng::with_seed(request.seed);
     let pick = policy::pick(&ask, &mut rng)?;
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
     let lane = candidates.get(pick.index).map(|candidate| candidate.lane);

@@ -69,6 +69,7 @@ impl Job {
             headers: &self.headers,
             mode,
             now: clock::now(),
+            seed: fastrand::u64(..),
         }
     }
 

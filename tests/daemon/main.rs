@@ -53,6 +53,8 @@ mod dp;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod health;

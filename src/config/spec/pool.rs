@@ -109,6 +109,13 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Its workers, those of its legs included.
+    pub fn all_workers(&self) -> impl Iterator<Item = &Worker> {
+        let legs = [self.prefill.as_ref(), self.decode.as_ref()];
+        let legs = legs.into_iter().flatten().flat_map(|leg| &leg.workers);
+        self.workers.iter().chain(legs)
+    }
+
     /// A pool without workers.
     pub fn named(name: &str) -> Self {
         Self {

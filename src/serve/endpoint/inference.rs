@@ -8,7 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::rerank;
+use super::{decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
@@ -188,24 +188,28 @@ fn count_refused(endpoint: Endpoint, refusal: &Refusal) {
 
 /// A worker's answer as the client gets it.
 fn finish(gate: &Gate, answer: Response<Answered>, id: HeaderValue) -> Response<Body> {
-    let worker = answer
-        .body()
-        .call()
-        .filter(|_| gate.listener.expose_worker_id)
-        .and_then(|call| {
-            let worker = call.routed.as_ref()?.worker?;
-            Some(call.snapshot.worker(worker)?.parts.id.clone())
-        });
+    let call = answer.body().call();
+    let worker = call.filter(|_| gate.listener.expose_worker_id);
+    let worker = worker.and_then(|call| {
+        let worker = call.routed.as_ref()?.worker?;
+        Some(call.snapshot.worker(worker)?.parts.id.clone())
+    });
+    let decision = call.filter(|_| gate.listener.expose_decision);
+    let decision = decision.and_then(decision::header);
     let mut response = answer.map(Body::worker);
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
     if let Some(worker) = worker {
         headers.insert(X_SMG_ROUTED_WORKER_ID, worker);
     }
+    if let Some(decision) = decision {
+        headers.insert(decision::X_SMG_DECISION, decision);
+    }
     response
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Whether the body is JSON, as far as the headers say.
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let json = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
