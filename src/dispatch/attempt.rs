@@ -18,7 +18,7 @@ use super::choose::{self, Chosen, Usable};
 use super::error::{CallError, Deadline};
 use super::pair::Lost;
 use super::reply::{Reply, ReplyError};
-use super::{Job, State};
+use super::{Job, State, rank};
 use crate::api::payload::Sending;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
@@ -102,7 +102,8 @@ pub(super) async fn attempt(
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
-    let request = || build(job, &job.body, worker, pool.forward_authorization, &call.id);
+    let body = rank::body(job, worker.plan.key.rank());
+    let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {

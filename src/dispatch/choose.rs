@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use super::branches;
+use super::{branches, fewest};
 use crate::api::prompt::Prompt;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, RouteIx, WorkerIx};
@@ -118,7 +118,18 @@ pub fn choose<'a>(
     }
     let pick = picked?;
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
-    let lane = candidates.get(pick.index).map(|candidate| candidate.lane);
+    let pool = snapshot.plan.pool(chosen.worker.plan.pool);
+    let by_tokens = pool.dp_minimum_tokens && pick.reason != "target_worker_hit";
+    let chosen = if by_tokens {
+        let age = snapshot.plan.load_monitor.age();
+        &fewest::beside(chosen, usable, request.now, age)
+    } else {
+        chosen
+    };
+    if by_tokens && request.mode == Mode::Take {
+        let report = &chosen.worker.parts.cell.report;
+        report.route(fewest::tokens(&request.prompt));
+    }
     if request.mode == Mode::Take
         && let Some(matched) = pick.matched
     {
@@ -133,7 +144,11 @@ pub fn choose<'a>(
         worker: chosen.worker,
         policy: leg.policy.as_str(),
         reason: pick.reason,
-        lane: lane.unwrap_or_default(),
+        lane: parts
+            .lanes
+            .get(chosen.position)
+            .copied()
+            .unwrap_or_default(),
         expected: pick.expected,
     })
 }
@@ -145,7 +160,7 @@ fn candidates<'a>(
     usable: &[Usable<'a>],
     now: Instant,
 ) -> Vec<Candidate<'a>> {
-    let age = snapshot.plan.load_monitor.interval * 3;
+    let age = snapshot.plan.load_monitor.age();
     let wanted = policy::wants_engine_load(&leg.policy);
     usable
         .iter()

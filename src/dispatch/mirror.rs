@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tokio::time::timeout;
 
 use super::attempt::{build, unless_lost};
-use super::{Job, choose};
+use super::{Job, choose, rank};
 use crate::base::task;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Mirror, Route};
@@ -99,7 +99,8 @@ async fn exchange(
 ) -> Option<()> {
     let pool = snapshot.plan.pool(worker.plan.pool);
     let response = {
-        let request = || build(&job, &job.body, worker, pool.forward_authorization, id);
+        let body = rank::body(&job, worker.plan.key.rank());
+        let request = || build(&job, &body, worker, pool.forward_authorization, id);
         let connect = route.timeouts.connect;
         let sending = upstream::http::send(worker, pool.connections, connect, request);
         unless_lost(&worker.parts.health, sending).await?.ok()?

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, trees};
+use super::{Live, Snapshot, WorkerRef, signals, trees};
 use crate::api::Endpoint;
+use crate::api::load::Load;
 use crate::config::spec::Policy;
 use crate::plan::{Role, RouteIx, WorkerKey};
 use crate::telemetry::metrics::{Families, Metric};
@@ -28,6 +29,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     workers(&snapshot, &mut families);
     routing_keys(&snapshot, &mut families);
     trees::write(&snapshot, &mut families);
+    engines(&snapshot, now, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -238,6 +240,56 @@ fn routing_keys(snapshot: &Snapshot, families: &mut Families<'_>) {
     let mut family = families.family(Metric::ManualPolicyCacheEntries);
     for (model, keys) in entries {
         family.sample(&[("model", model)], number(keys));
+    }
+}
+
+/// One figure of a report.
+type Figure = fn(&Load) -> Option<f64>;
+
+/// What engines say of their load, and which policies miss it.
+fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::PolicyDegraded);
+    for signal in signals(snapshot, now) {
+        let value = if signal.is_degraded() { 1.0 } else { 0.0 };
+        family.sample(&[("model", signal.model), ("policy", signal.policy)], value);
+    }
+    let age = snapshot.plan.load_monitor.age();
+    let told: Vec<_> = members(snapshot)
+        .into_values()
+        .filter(|member| member.usable)
+        .filter_map(|member| {
+            let report = member.first.parts.cell.report.read(now, age)?;
+            Some((member.first.plan, report))
+        })
+        .collect();
+    let figures: [(Metric, Figure); 5] = [
+        (Metric::EngineRunningRequests, |load| {
+            load.running.map(count)
+        }),
+        (Metric::EngineWaitingRequests, |load| {
+            load.waiting.map(count)
+        }),
+        (Metric::EngineTokenUsage, |load| load.token_usage),
+        (Metric::EngineGenThroughput, |load| load.gen_throughput),
+        (Metric::EngineCacheHitRate, |load| load.cache_hit_rate),
+    ];
+    for (metric, figure) in figures {
+        let mut family = families.family(metric);
+        for (worker, report) in &told {
+            let model = worker.models.first().map_or(UNKNOWN, |model| model);
+            for load in &report.ranks {
+                let Some(value) = figure(load) else {
+                    continue;
+                };
+                let rank = load.dp_rank.unwrap_or_default().to_string();
+                let labels = [
+                    ("worker", worker.key.as_str()),
+                    ("model", model),
+                    ("dp_rank", &rank),
+                ];
+                family.sample(&labels, value);
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use ahash::{AHashMap, AHashSet};
 use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
+use super::degraded;
 use crate::api::Endpoint;
 use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
 use crate::policy::{Lane, Memory};
@@ -220,6 +221,21 @@ impl Snapshot {
         }
     }
 
+    /// The workers whose engines somebody wants to hear of, each membership.
+    pub fn heard(&self) -> impl Iterator<Item = WorkerRef<'_>> {
+        let wanted: AHashSet<WorkerIx> = self
+            .plan
+            .routes
+            .all
+            .iter()
+            .flat_map(|route| route.legs.iter().map(move |leg| (route, leg)))
+            .filter(|(route, leg)| degraded::wants(self, route, leg))
+            .flat_map(|(_, leg)| leg.candidates.iter().copied())
+            .collect();
+        self.workers()
+            .filter(move |worker| wanted.contains(&worker.ix))
+    }
+
     /// Whether requests may go to `worker` now.
     pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
         worker.plan.is_admitted() && worker.parts.health.is_ready()
@@ -276,7 +292,8 @@ impl WorkerParts {
     fn bind(worker: &Worker, plan: &Plan, cells: &Cells, previous: Option<&Snapshot>) -> Self {
         let health = &plan.pool(worker.pool).health;
         let key = HealthKey {
-            worker: worker.key.clone(),
+            // The ranks of an engine live and die together.
+            worker: worker.key.base(),
             endpoint: Arc::clone(&health.endpoint),
             enabled: health.enabled,
         };
@@ -286,7 +303,10 @@ impl WorkerParts {
         };
         let initial = || {
             let known = previous
-                .and_then(|old| old.workers().find(|other| other.plan.key == worker.key))
+                .and_then(|old| {
+                    old.workers()
+                        .find(|other| other.plan.key.base() == key.worker)
+                })
                 .map(|other| other.parts.health.state());
             if !health.enabled || worker.is_admitted() && known.is_none() {
                 HealthState::Ready

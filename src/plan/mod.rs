@@ -24,7 +24,7 @@ use serde::Serialize;
 
 pub use destination::{Destination, DestinationIx, Fallback, Mirror, Share};
 pub use diff::{Change, diff};
-pub use facts::{Facts, Learned};
+pub use facts::{Facts, Learned, NoRanks};
 pub use listener::{Address, Cors, Groups, Limits, Listener};
 pub use pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
 pub use ring::Ring;
@@ -60,6 +60,13 @@ pub struct Plan {
 pub struct LoadMonitor {
     /// Time between two questions. A report is forgotten after three of them.
     pub interval: Duration,
+}
+
+impl LoadMonitor {
+    /// How old a report may be.
+    pub fn age(&self) -> Duration {
+        self.interval.saturating_mul(3)
+    }
 }
 
 /// What holds for every request.

@@ -237,7 +237,10 @@ impl<'a> Builder<'a> {
                 found.entry(Arc::clone(name)).or_default().push(ix);
             }
             let declared = led.contains(&worker.pool);
-            if worker.models.is_empty() && !declared && facts.workers.contains_key(&worker.key) {
+            if worker.models.is_empty()
+                && !declared
+                && facts.workers.contains_key(&worker.key.base())
+            {
                 any.push(ix);
             }
         }

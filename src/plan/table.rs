@@ -22,9 +22,12 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
         let ix = PoolIx(index(position));
         let has_model = led.contains(&ix);
         let mut members: Vec<Worker> = in_roles(declared)
-            .map(|(role, worker)| Worker {
-                role,
-                ..member(ix, declared, worker, has_model, facts)
+            .flat_map(|(role, worker)| {
+                let whole = Worker {
+                    role,
+                    ..member(ix, declared, worker, has_model, facts)
+                };
+                ranks(whole, declared, facts)
             })
             .collect();
         members.sort_by(|a, b| a.key.cmp(&b.key));
@@ -47,6 +50,8 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
             name: declared.name.as_str().into(),
             runtime: declared.runtime,
             forward_authorization: declared.forward_authorization,
+            dp_aware: declared.dp_aware,
+            dp_minimum_tokens: declared.dp_aware && declared.dp_minimum_tokens,
             connections: Connections {
                 max_idle: declared.connections.max_idle_per_host as usize,
                 idle_timeout: declared.connections.idle_timeout.get(),
@@ -160,6 +165,7 @@ fn member(
     labels.extend(worker.labels.clone());
     Worker {
         id: key.id(),
+        dp_size: None,
         pool,
         role: Role::Regular,
         priority: worker.priority,
@@ -184,6 +190,32 @@ fn member(
             Admission::Pending
         },
         key,
+    }
+}
+
+/// The ranks of `whole`, where its pool wants them; until their number is known, a worker that takes
+/// nothing.
+fn ranks(whole: Worker, declared: &spec::Pool, facts: &Facts) -> Vec<Worker> {
+    if !declared.dp_aware {
+        return vec![whole];
+    }
+    let learned = facts.workers.get(&whole.key);
+    match learned.and_then(|learned| learned.ranks(whole.runtime).ok()) {
+        Some(size) => (0..size)
+            .map(|rank| {
+                let key = whole.key.ranked(rank);
+                Worker {
+                    id: key.id(),
+                    key,
+                    dp_size: Some(size),
+                    ..whole.clone()
+                }
+            })
+            .collect(),
+        None => vec![Worker {
+            admission: Admission::Pending,
+            ..whole
+        }],
     }
 }
 

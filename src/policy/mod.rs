@@ -25,7 +25,7 @@ pub use self::cache_aware::TreeSize;
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
-use crate::config::spec::Policy;
+use crate::config::spec::{Algorithm, Policy};
 use crate::plan::{Leg, WorkerIx, WorkerKey};
 
 /// One candidate of a pick: ready, serving the model, of the highest priority present, and not yet
@@ -70,6 +70,10 @@ pub struct Engine {
     pub token_usage: Option<f64>,
     /// Tokens generated per second.
     pub gen_throughput: Option<f64>,
+    /// Tokens in the cache for requests under way.
+    pub used_tokens: Option<u64>,
+    /// Tokens that the cache can hold.
+    pub capacity_tokens: Option<u64>,
     /// Tokens of requests sent since the engine said so.
     pub in_flight_tokens: u64,
 }
@@ -264,6 +268,24 @@ pub fn wants_engine_load(policy: &Policy) -> bool {
         | Policy::PrefixHash(_)
         | Policy::Manual(_)
         | Policy::Bucket(_) => false,
+    }
+}
+
+/// Whether `told` holds what `policy` looks at.
+pub fn is_enough(policy: &Policy, told: &Engine) -> bool {
+    match policy {
+        Policy::PowerOfTwo | Policy::LeastLoad(_) => told.token_usage.is_some(),
+        Policy::CacheAware(options) => match options.runs() {
+            Algorithm::Score => true,
+            Algorithm::Tree => told.token_usage.is_some(),
+        },
+        Policy::Random
+        | Policy::RoundRobin
+        | Policy::Passthrough
+        | Policy::ConsistentHashing
+        | Policy::PrefixHash(_)
+        | Policy::Manual(_)
+        | Policy::Bucket(_) => true,
     }
 }
 

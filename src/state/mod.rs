@@ -15,9 +15,9 @@ pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
-pub use report::ReportCell;
+pub use report::{Report, ReportCell};
 pub use route::RouteKey;
-pub use worker::{InFlight, WorkerCell};
+pub use worker::{InFlight, Trouble, WorkerCell};
 
 use std::sync::Arc;
 

@@ -32,6 +32,7 @@ mod idle;
 mod listeners;
 #[cfg(test)]
 mod load;
+mod loads;
 #[cfg(test)]
 mod many_models;
 #[cfg(test)]
@@ -50,6 +51,8 @@ mod cache_tree;
 mod cors;
 #[cfg(test)]
 mod deadlines;
+#[cfg(test)]
+mod dp;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]

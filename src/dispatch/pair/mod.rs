@@ -45,6 +45,9 @@ const NAMES: &[&str] = &[
     "stream_options",
     "return_logprob",
     "logprobs",
+    "data_parallel_rank",
+    "routed_dp_rank",
+    "disagg_prefill_dp_rank",
 ];
 
 /// Two workers that are to serve a request together, counted as busy.

@@ -214,6 +214,19 @@ catalogue! {
         "Calls sent to a pair over a bootstrap room of which a leg failed before the first event.";
     PdKvTransferFailures "smg_pd_kv_transfer_failures_total" Counter Recorder []
         "Hand-overs from prefill to decode that failed, or for which prefill gave no parameters.";
+    PolicyDegraded "smg_policy_degraded" Gauge Scrape ["model" "policy"]
+        "1 while a policy that looks at the load of engines is not told it by all workers, else 0.";
+
+    EngineRunningRequests "smg_engine_running_requests" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Requests that an engine says it computes.";
+    EngineWaitingRequests "smg_engine_waiting_requests" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Requests that an engine says wait in it.";
+    EngineTokenUsage "smg_engine_token_usage" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Share of an engine's cache that is in use, 0 to 1.";
+    EngineGenThroughput "smg_engine_gen_throughput" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Tokens that an engine says it generates per second.";
+    EngineCacheHitRate "smg_engine_cache_hit_rate" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Share of prompt tokens that an engine says it finds in its cache, 0 to 1.";
 
     DiscoveryRegistrations "smg_discovery_registrations_total" Counter Recorder ["source" "result"]
         "Workers that joined, by where they came from.";
