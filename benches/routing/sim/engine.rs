@@ -161,6 +161,7 @@ impl Engine {
             waiting_uncached_tokens: Some(uncached),
             token_usage: Some(self.cache.usage()),
             gen_throughput: Some(throughput),
+            capacity_tokens: None,
             in_flight_tokens: 0,
         }
     }
