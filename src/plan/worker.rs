@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::pool::PoolIx;
 use crate::base::secret::Secret;
-use crate::config::spec::Runtime;
+use crate::config::spec::{PolicyName, Runtime};
 
 /// Identity of a worker: its normalised URL (lower-case scheme and host, explicit port, no
 /// trailing slash). A URL that stands in two pools is one worker with one key.
@@ -95,6 +95,27 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// How far it may be used before its registration has finished.
     pub admission: Admission,
+}
+
+/// Label by which a worker says how its model's workers are chosen.
+const POLICY: &str = "policy";
+
+impl Worker {
+    /// Whether requests may go to it as far as the plan knows.
+    pub fn is_admitted(&self) -> bool {
+        !matches!(self.admission, Admission::Pending)
+    }
+
+    /// The policy that its label asks for, where there is one and the word is known.
+    pub fn policy(&self) -> Option<PolicyName> {
+        self.labels.get(POLICY)?.parse().ok()
+    }
+
+    /// What its label asks for where no policy is called so.
+    pub fn unknown_policy(&self) -> Option<&str> {
+        let word = self.labels.get(POLICY)?;
+        self.policy().is_none().then_some(word)
+    }
 }
 
 /// What a worker does for a request.

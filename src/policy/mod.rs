@@ -240,6 +240,11 @@ fn by_policy(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, Refused> {
     Ok(pick)
 }
 
+/// Whether the request itself names its worker, so that another attempt can only mean the same one.
+pub fn is_targeted(policy: &Policy, headers: &HeaderMap) -> bool {
+    matches!(policy, Policy::ConsistentHashing) && consistent_hashing::is_targeted(headers)
+}
+
 /// Tells the policy how a request that it placed ended.
 pub fn learn(policy: &Policy, memory: &Memory, feedback: Feedback) {
     if let Policy::CacheAware(options) = policy {

@@ -2,7 +2,6 @@
 //! the same code, but sends nothing, moves no cursor and teaches no memory.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -19,8 +18,9 @@ use crate::base::clock;
 use crate::config::spec::{self, Policy};
 use crate::dispatch::CallError;
 use crate::dispatch::choose::{self, Chosen, Usable};
+use crate::dispatch::target;
 use crate::live::{LegParts, Snapshot, WorkerRef};
-use crate::plan::{Leg, Route, Unroutable};
+use crate::plan::{Destination, Found, Leg, Route, RouteIx, Target, Unroutable, is_glob};
 use crate::policy::{Mode, Notes, Refused};
 
 /// Where a request would go, and why.
@@ -144,23 +144,16 @@ fn follow(
     let found = scan::scan(&body)?;
     told.asked = found.model.as_deref().map(str::to_owned);
     let asked = found.model.as_deref();
-    let target = snapshot
-        .plan
-        .routes
-        .resolve(asked)
+    let (meant, target) = target::target(snapshot, asked, &headers, seed)
         .map_err(|why| Refusal::unroutable(why, asked))?;
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, asked))?;
-    let model: Arc<str> = match (target.rename, asked) {
-        (Some(name), _) => Arc::clone(name),
-        (None, Some(name)) if !name.is_empty() => name.into(),
-        (None, _) => Arc::clone(&route.label),
-    };
-    if let Some(asked) = asked.filter(|asked| **asked != *model) {
-        told.steps.push(format!("`{asked}` stands for `{model}`"));
+    let model = meant.model(target.rename, route);
+    if let (Some(asked), Some(name)) = (asked, meant.rename()) {
+        told.steps.push(format!("`{asked}` stands for `{name}`"));
     }
-    describe(snapshot, route, told);
+    describe(snapshot, &meant, &target, route, told);
     told.model = Some(model.to_string());
 
     let pieces = [body.clone()];
@@ -232,15 +225,69 @@ fn headers(request: &spec::Request) -> Result<HeaderMap, Refusal> {
     Ok(headers)
 }
 
-fn describe(snapshot: &Snapshot, route: &Route, told: &mut Explanation) {
+fn describe(
+    snapshot: &Snapshot,
+    meant: &Found<'_>,
+    target: &Target<'_>,
+    route: &Route,
+    told: &mut Explanation,
+) {
+    let pool_of = |ix: RouteIx| {
+        let route = snapshot.route(ix).map(|(route, _)| route);
+        route.map(|route| &*snapshot.plan.pool(route.pool).name)
+    };
     told.entry = Some(route.entry.to_string());
-    told.pool = Some(snapshot.plan.pool(route.pool).name.to_string());
-    if *route.entry != *route.label {
-        let entry = match &*route.entry {
-            "*" => "workers that serve any model".to_owned(),
-            glob => format!("`{glob}`"),
-        };
-        told.steps.push(format!("covered by {entry}"));
+    told.pool = pool_of(target.route).map(str::to_owned);
+    let steps = &mut told.steps;
+    if *route.entry == *"*" {
+        steps.push("covered by workers that serve any model".to_owned());
+    } else if is_glob(&route.entry) {
+        steps.push(format!("covered by `{}`", route.entry));
+    }
+    let routes = &snapshot.plan.routes;
+    let Some(own) = routes.destination(meant.destination) else {
+        return;
+    };
+    let is_here = |destination: &Destination| {
+        let mut shares = destination.shares.iter();
+        shares.any(|share| share.route == target.route)
+    };
+    let wanted = meant.asked.unwrap_or(&own.label);
+    let mut taken = own;
+    if !is_here(own) {
+        for fallback in &own.fallback {
+            let Some(other) = routes.destination(fallback.destination) else {
+                continue;
+            };
+            let outcome = if is_here(other) {
+                "is asked instead"
+            } else {
+                "cannot either"
+            };
+            steps.push(format!(
+                "no worker serves `{wanted}` now: `{}` {outcome}",
+                fallback.model
+            ));
+            if is_here(other) {
+                taken = other;
+                break;
+            }
+        }
+    }
+    if taken.shares.len() > 1 {
+        let total: f64 = taken.shares.iter().map(|share| share.weight).sum();
+        let shares = taken.shares.iter().map(|share| {
+            let name = pool_of(share.route).unwrap_or_default();
+            format!("`{name}` {:.1} %", share.weight / total * 100.0)
+        });
+        let shares: Vec<String> = shares.collect();
+        let pool = told.pool.as_deref().unwrap_or_default();
+        steps.push(format!("drawn from {}: `{pool}`", shares.join(", ")));
+    }
+    if let Some(mirror) = &own.mirror {
+        let pool = pool_of(mirror.route).unwrap_or_default();
+        let percent = mirror.fraction * 100.0;
+        steps.push(format!("{percent:.1} % of requests are copied to `{pool}`"));
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Series {
     pub tokens_in: Counter,
     /// Generated tokens.
     pub tokens_out: Counter,
-    /// Picks by the policy.
+    /// Picks by the policy; of a pair, of the worker that answers.
     pub selections: Counter,
     /// Time spent in the gateway itself, whole answers.
     pub overhead: Histogram,
@@ -135,7 +135,14 @@ impl Series {
             selections: names::counter(
                 Metric::WorkerSelection,
                 &[
-                    ("worker_type", "regular"),
+                    (
+                        "worker_type",
+                        if key.backend == "pd" {
+                            "decode"
+                        } else {
+                            "regular"
+                        },
+                    ),
                     ("connection_mode", "http"),
                     ("model", model),
                     ("policy", key.policy),

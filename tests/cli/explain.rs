@@ -187,3 +187,42 @@ fn tests_of_the_file_pass_or_are_diagnostics_with_places() {
         assert_eq!(status(&smg(&["check-config", &file], &[])), 0);
     }
 }
+
+#[test]
+fn shares_and_copies_are_told_of_and_a_test_may_name_its_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = FILE.replace(
+        "[[models]]\nname = \"deep-*\"",
+        "[[pools]]\nname = \"other\"\nworkers = [\"http://10.0.0.9:8000\"]\n\
+         [[models]]\nname = \"split\"\n\
+         split = [{ pool = \"llama\", weight = 0.001 }, \
+         { pool = \"other\", weight = 999, model = \"big\" }]\n\
+         mirror = { pool = \"llama\", fraction = 0.25 }\n\
+         [[tests]]\nname = \"nearly all go to the other pool\"\n\
+         request = { path = \"/v1/completions\", body = { model = \"split\", prompt = \"hi\" } }\n\
+         expect = { pool = \"other\", model = \"big\", status = 200 }\n\
+         [[models]]\npool = \"llama\"\nname = \"deep-*\"",
+    );
+    let text = text.replace("aliases = [\"llama3\"]", "pool = \"llama\"");
+    let file = write(dir.path(), "smg.toml", &text);
+    let output = smg(&["check-config", "--test", "--config", &file], &[]);
+    assert_eq!(status(&output), 0, "{}{}", stdout(&output), stderr(&output));
+
+    let body = json!({ "model": "split", "prompt": "hi" });
+    let request = write(
+        dir.path(),
+        "request.json",
+        &json!({
+            "path": "/v1/completions", "body": body,
+        })
+        .to_string(),
+    );
+    let output = smg(&["explain", "--config", &file, "--request", &request], &[]);
+    let out = stdout(&output);
+    for part in [
+        "drawn from `llama` 0.0 %, `other` 100.0 %: `other`",
+        "25.0 % of requests are copied to `llama`",
+    ] {
+        assert!(out.contains(part), "{part}: {out}{}", stderr(&output));
+    }
+}

@@ -33,6 +33,8 @@ mod listeners;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod many_models;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod reload;
@@ -62,6 +64,14 @@ mod information;
 mod limits;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod models;
+#[cfg(test)]
+mod pd;
+#[cfg(test)]
+mod pd_failures;
+#[cfg(test)]
+mod pd_vllm;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]

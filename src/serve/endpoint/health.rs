@@ -61,10 +61,8 @@ fn judge(snapshot: &Snapshot, draining: bool) -> (StatusCode, Readiness<'_>) {
         })
         .map(|pool| &*pool.name)
         .collect();
-    let served = snapshot.plan.routes.all.iter().any(|route| {
-        let mut legs = route.legs.iter();
-        legs.all(|leg| leg.candidates.iter().any(|ix| usable.contains(ix)))
-    });
+    let mut routes = snapshot.plan.routes.all.iter();
+    let served = routes.any(|route| !route.copies && snapshot.can_serve(route));
     let reason = match (draining, served) {
         (true, _) => Some("draining"),
         (false, false) => Some("insufficient healthy workers"),

@@ -143,6 +143,9 @@ catalogue! {
     GatewayOverhead "smg_gateway_overhead_seconds" Histogram Recorder ["endpoint" "streaming"]
         "Time spent in the gateway itself, without queue and worker, in seconds.";
 
+    MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
+        "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
+
     WorkerPoolSize "smg_worker_pool_size" Gauge Scrape ["worker_type" "connection_mode" "model"]
         "Healthy workers.";
     WorkerPoolRegistered "smg_worker_pool_registered" Gauge Scrape
@@ -197,6 +200,20 @@ catalogue! {
         "Tokens of prompts in the trees of the policy `cache_aware`, by leg.";
     CacheTreeTenants "smg_cache_tree_tenants" Gauge Scrape ["model" "tree"]
         "Workers of which the trees of the policy `cache_aware` know something, by leg.";
+    PdPrefillDuration "smg_pd_prefill_duration_seconds" Histogram Recorder
+        ["backend_type" "model" "runtime"]
+        "Time from sending a call to a prefill worker to the end of its answer, in seconds.";
+    PdKvTransferDuration "smg_pd_kv_transfer_duration_seconds" Histogram Recorder
+        ["backend_type" "model" "runtime"]
+        "Time from the end of a prefill worker's answer to the first event of decode, in seconds.";
+    PdTtft "smg_pd_ttft_seconds" Histogram Recorder ["backend_type" "model" "runtime"]
+        "Time from sending a call to a pair of workers to its first event, in seconds.";
+    PdKvConnectorMode "smg_pd_kv_connector_mode_total" Counter Recorder ["mode"]
+        "Calls sent to a pair of workers, by how decode finds what prefill has computed.";
+    PdBootstrapFailures "smg_pd_bootstrap_failures_total" Counter Recorder []
+        "Calls sent to a pair over a bootstrap room of which a leg failed before the first event.";
+    PdKvTransferFailures "smg_pd_kv_transfer_failures_total" Counter Recorder []
+        "Hand-overs from prefill to decode that failed, or for which prefill gave no parameters.";
 
     DiscoveryRegistrations "smg_discovery_registrations_total" Counter Recorder ["source" "result"]
         "Workers that joined, by where they came from.";
@@ -327,6 +344,9 @@ pub mod label {
         "token_usage_min_load",
         "no_healthy_workers",
     ];
+    /// `mode` of [`PdKvConnectorMode`](super::Metric::PdKvConnectorMode): they meet in a room, the
+    /// parameters of prefill's answer are passed on, or there were none.
+    pub const KV_MODES: &[&str] = &["bootstrap", "kv_transfer_params", "none"];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
     pub const LOG_SINKS: &[&str] = &["stdout", "file"];
 
@@ -482,6 +502,19 @@ mod tests {
                 label::GIVE_UP_REASONS,
             ),
             ("attempt", label::attempts()),
+            (
+                "branch of `smg_manual_policy_branch_total`",
+                label::MANUAL_BRANCHES,
+            ),
+            (
+                "branch of `smg_consistent_hashing_policy_branch_total`",
+                label::CONSISTENT_HASHING_BRANCHES,
+            ),
+            (
+                "branch of `smg_prefix_hash_policy_branch_total`",
+                label::PREFIX_HASH_BRANCHES,
+            ),
+            ("mode", label::KV_MODES),
             ("sink", label::LOG_SINKS),
         ] {
             writeln!(out, "- {name}: {}", values.join(" ")).unwrap();

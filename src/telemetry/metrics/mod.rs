@@ -147,6 +147,11 @@ pub fn preseed() {
             drop(counter(metric, &[("branch", branch)]));
         }
     }
+    for mode in label::KV_MODES {
+        drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
+    }
+    drop(counter(Metric::PdBootstrapFailures, &[]));
+    drop(counter(Metric::PdKvTransferFailures, &[]));
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }

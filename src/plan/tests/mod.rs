@@ -1,4 +1,8 @@
-use super::{Admission, Facts, Learned, Plan, Target, Unroutable, WorkerKey, compile, diff};
+//! Compiling small configurations.
+
+mod shares;
+
+use super::{Admission, Facts, Learned, Plan, Route, Unroutable, WorkerKey, compile, diff};
 use crate::config::spec::Spec;
 
 const TWO_POOLS: &str = r#"
@@ -41,13 +45,20 @@ fn facts(known: &[(&str, &[&str])]) -> Facts {
 }
 
 fn candidates(plan: &Plan, model: Option<&str>) -> Result<Vec<String>, Unroutable> {
-    let Target { route, .. } = plan.routes.resolve(model)?;
-    let route = &plan.routes.all[route.0 as usize];
-    Ok(route
-        .legs
-        .candidates()
-        .map(|ix| plan.workers[ix.0 as usize].key.to_string())
-        .collect())
+    Ok(workers(plan, route(plan, model)?))
+}
+
+/// Where a request goes that does not care about shares.
+fn route<'a>(plan: &'a Plan, model: Option<&str>) -> Result<&'a Route, Unroutable> {
+    let found = plan.routes.resolve(model)?;
+    let target = plan.routes.target(&found, || 0, |_| true)?;
+    Ok(&plan.routes.all[target.route.0 as usize])
+}
+
+fn workers(plan: &Plan, route: &Route) -> Vec<String> {
+    let candidates = route.legs.candidates();
+    let keys = candidates.map(|ix| plan.workers[ix.0 as usize].key.to_string());
+    keys.collect()
 }
 
 #[test]
@@ -105,7 +116,7 @@ fn only_an_alias_renames() {
         plan.routes
             .resolve(Some(name))
             .unwrap()
-            .rename
+            .rename()
             .map(|n| n.to_string())
     };
     assert_eq!(rename("l").as_deref(), Some("llama"));
@@ -118,8 +129,7 @@ fn names_under_a_glob_share_its_entry_and_its_policy() {
     let facts = facts(&[("http://b1:8000", &["qwen-7b", "qwen-14b"])]);
     let plan = compile(&spec(TWO_POOLS), &facts);
     for name in ["qwen-7b", "qwen-14b", "qwen-whatever"] {
-        let route = plan.routes.resolve(Some(name)).unwrap().route;
-        let route = &plan.routes.all[route.0 as usize];
+        let route = route(&plan, Some(name)).unwrap();
         assert_eq!(&*route.entry, "qwen-*", "{name}");
         assert_eq!(route.legs.answering().policy.as_str(), "round_robin");
     }
@@ -201,8 +211,7 @@ max_retries = 0
 idle = "2s"
 "#;
     let plan = compile(&spec(text), &Facts::default());
-    let route = plan.routes.resolve(Some("m")).unwrap().route;
-    let route = &plan.routes.all[route.0 as usize];
+    let route = route(&plan, Some("m")).unwrap();
     assert_eq!(route.retry.attempts, 1);
     assert_eq!(route.retry.max_backoff.as_secs(), 3);
     assert_eq!(route.timeouts.total.as_secs(), 9);
