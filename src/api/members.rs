@@ -73,7 +73,7 @@ impl Outline {
 }
 
 /// Changes of a body that has an [`Outline`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Changes<'a> {
     outline: &'a Outline,
     edits: Vec<(Span, Bytes)>,

@@ -18,13 +18,13 @@ use super::choose::{self, Chosen, Usable};
 use super::error::{CallError, Deadline};
 use super::pair::Lost;
 use super::reply::{Reply, ReplyError};
-use super::{Job, State};
+use super::{Job, State, rank};
 use crate::api::payload::Sending;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, Route, Timeouts, WorkerIx};
-use crate::policy::{Mode, Refused};
+use crate::policy::{self, Mode, Refused};
 use crate::state::{HealthCell, InFlight};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Failure, headers};
@@ -102,7 +102,8 @@ pub(super) async fn attempt(
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
-    let request = || build(job, &job.body, worker, pool.forward_authorization, &call.id);
+    let body = rank::body(job, worker.plan.key.rank());
+    let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
@@ -196,18 +197,31 @@ fn pick<'a>(
     state: &State,
 ) -> Result<Chosen<'a>, Refused> {
     let leg = route.legs.answering();
-    let usable = usable(snapshot, leg, state);
+    let usable = usable(snapshot, leg, job, state)?;
     choose::choose(snapshot, &job.request(Mode::Take), leg.role, &usable, None)
 }
 
 /// Whom an attempt may go to: those of `leg` that have not been tried, else all but those that asked
-/// not to be called again.
-pub(super) fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, state: &State) -> Vec<Usable<'a>> {
+/// not to be called again. Where the request names its worker nobody is left out, so that a position
+/// means the same one as before.
+pub(super) fn usable<'a>(
+    snapshot: &'a Snapshot,
+    leg: &Leg,
+    job: &Job,
+    state: &State,
+) -> Result<Vec<Usable<'a>>, Refused> {
+    if policy::is_targeted(&leg.policy, &job.headers) {
+        return if state.set_aside.is_empty() {
+            Ok(choose::usable(snapshot, leg, &[]))
+        } else {
+            Err(Refused::Target)
+        };
+    }
     let usable = choose::usable(snapshot, leg, &state.tried);
     if usable.is_empty() && !state.tried.is_empty() {
-        return choose::usable(snapshot, leg, &state.set_aside);
+        return Ok(choose::usable(snapshot, leg, &state.set_aside));
     }
-    usable
+    Ok(usable)
 }
 
 /// What `awaited` brings, or nothing once nothing connects to the worker any more.

@@ -322,7 +322,16 @@ impl Drop for Call {
             access.model = &routed.label;
             access.attempts = routed.attempts;
             access.tokens_in = routed.usage.map(|usage| usage.input);
+            access.tokens_cached = routed.usage.and_then(|usage| usage.cached);
             access.tokens_out = routed.usage.map(|usage| usage.output);
+            if let Some((route, _)) = self.snapshot.route(routed.route) {
+                access.pool = &self.snapshot.plan.pool(route.pool).name;
+            }
+            if let Some(placed) = &routed.placed {
+                access.policy = placed.policy;
+                access.reason = placed.reason;
+                access.tokens_expected = placed.expected.cached_tokens.map(u64::from);
+            }
             if let Some(worker) = routed.worker.and_then(|ix| self.snapshot.worker(ix)) {
                 access.worker_id = worker.parts.id_str();
             }

@@ -4,14 +4,19 @@
 //! client. Whatever ends a call, its in-flight guard and its counters end with it.
 
 mod attempt;
+mod branches;
 mod call;
 pub mod choose;
 mod error;
+mod fewest;
 mod late;
+pub mod mirror;
 mod pair;
+mod rank;
 mod relay;
 mod reply;
 mod retry;
+pub mod target;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -70,6 +75,7 @@ impl Job {
             headers: &self.headers,
             mode,
             now: clock::now(),
+            seed: fastrand::u64(..),
         }
     }
 

@@ -2,12 +2,15 @@
 //! with what they describe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef};
+use super::{Live, Snapshot, WorkerRef, signals, trees};
 use crate::api::Endpoint;
-use crate::plan::{Role, WorkerKey};
+use crate::api::load::Load;
+use crate::config::spec::Policy;
+use crate::plan::{Role, RouteIx, WorkerKey};
 use crate::telemetry::metrics::{Families, Metric};
 
 /// Every worker is spoken to in this way.
@@ -24,6 +27,9 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    routing_keys(&snapshot, &mut families);
+    trees::write(&snapshot, &mut families);
+    engines(&snapshot, now, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -62,7 +68,10 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
             healthy.insert(key);
         }
     };
-    for route in &snapshot.plan.routes.all {
+    // Copies make nobody a worker of the model.
+    let all = &snapshot.plan.routes.all;
+    let serving = || all.iter().filter(|route| !route.copies);
+    for route in serving() {
         for worker in route.legs.candidates().filter_map(|ix| snapshot.worker(ix)) {
             add(&*route.label, worker, &worker.plan.key);
             routed.insert(&worker.plan.key);
@@ -75,7 +84,7 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
         add(UNKNOWN, worker, &worker.plan.key);
     }
     // Models without a worker are told too: an alert wants to see the 0.
-    for route in &snapshot.plan.routes.all {
+    for route in serving() {
         for leg in route.legs.iter() {
             registered.entry((&route.label, leg.role)).or_default();
             healthy.entry((&route.label, leg.role)).or_default();
@@ -178,6 +187,110 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
     families
         .family(Metric::DiscoveryWorkersDiscovered)
         .sample(&[("source", "static")], number(named.len()));
+}
+
+/// Routing keys by model entry and by worker, for legs that remember them. Routes under one glob share
+/// what is remembered, which counts once.
+fn routing_keys(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut entries: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut assigned: BTreeMap<(&WorkerKey, &str), u64> = BTreeMap::new();
+    let mut memories = BTreeSet::new();
+    let mut places = BTreeSet::new();
+    for (at, route) in (0..).zip(&snapshot.plan.routes.all) {
+        let Some((_, parts)) = snapshot.route(RouteIx(at)) else {
+            continue;
+        };
+        for leg in route.legs.iter() {
+            if !leg.sticky && !matches!(leg.policy, Policy::Manual(_)) {
+                continue;
+            }
+            let Some(parts) = parts.leg(leg.role) else {
+                continue;
+            };
+            let memory = Arc::as_ptr(&parts.memory);
+            let entry = if *route.entry == *"*" {
+                UNKNOWN
+            } else {
+                &*route.entry
+            };
+            let keys = entries.entry(entry).or_default();
+            if memories.insert(memory) {
+                *keys += parts.memory.routing_keys();
+            }
+            for (ix, lane) in leg.candidates.iter().zip(&parts.lanes) {
+                let Some(worker) = snapshot.worker(*ix) else {
+                    continue;
+                };
+                let keys = assigned
+                    .entry((&worker.plan.key, worker.parts.id_str()))
+                    .or_default();
+                if places.insert((memory, *lane)) {
+                    *keys += u64::from(parts.memory.routing_keys_of(*lane));
+                }
+            }
+        }
+    }
+    let mut family = families.family(Metric::WorkerRoutingKeysActive);
+    for ((worker, id), keys) in assigned {
+        family.sample(
+            &[("worker", worker.as_str()), ("worker_id", id)],
+            count(keys),
+        );
+    }
+    let mut family = families.family(Metric::ManualPolicyCacheEntries);
+    for (model, keys) in entries {
+        family.sample(&[("model", model)], number(keys));
+    }
+}
+
+/// One figure of a report.
+type Figure = fn(&Load) -> Option<f64>;
+
+/// What engines say of their load, and which policies miss it.
+fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::PolicyDegraded);
+    for signal in signals(snapshot, now) {
+        let value = if signal.is_degraded() { 1.0 } else { 0.0 };
+        family.sample(&[("model", signal.model), ("policy", signal.policy)], value);
+    }
+    let age = snapshot.plan.load_monitor.age();
+    let told: Vec<_> = members(snapshot)
+        .into_values()
+        .filter(|member| member.usable)
+        .filter_map(|member| {
+            let report = member.first.parts.cell.report.read(now, age)?;
+            Some((member.first.plan, report))
+        })
+        .collect();
+    let figures: [(Metric, Figure); 5] = [
+        (Metric::EngineRunningRequests, |load| {
+            load.running.map(count)
+        }),
+        (Metric::EngineWaitingRequests, |load| {
+            load.waiting.map(count)
+        }),
+        (Metric::EngineTokenUsage, |load| load.token_usage),
+        (Metric::EngineGenThroughput, |load| load.gen_throughput),
+        (Metric::EngineCacheHitRate, |load| load.cache_hit_rate),
+    ];
+    for (metric, figure) in figures {
+        let mut family = families.family(metric);
+        for (worker, report) in &told {
+            let model = worker.models.first().map_or(UNKNOWN, |model| model);
+            for load in &report.ranks {
+                let Some(value) = figure(load) else {
+                    continue;
+                };
+                let rank = load.dp_rank.unwrap_or_default().to_string();
+                let labels = [
+                    ("worker", worker.key.as_str()),
+                    ("model", model),
+                    ("dp_rank", &rank),
+                ];
+                family.sample(&labels, value);
+            }
+        }
+    }
 }
 
 fn configuration(live: &Live, snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
@@ -303,6 +416,27 @@ mod tests {
         series.sort_unstable();
         series.dedup();
         assert_eq!(series.len(), all);
+    }
+
+    #[test]
+    fn routing_keys_are_told_where_they_are_remembered() {
+        let cells = Cells::default();
+        let text = TWO_POOLS.to_owned() + "policy = 'manual'\n";
+        let manual = live(&cells, &text, &learned());
+        let (manual, round_robin) = (
+            render(&manual, clock::now()),
+            render(&live(&cells, TWO_POOLS, &learned()), clock::now()),
+        );
+        let id = WorkerKey::new("http://h:1").id();
+        for line in [
+            "smg_manual_policy_cache_entries{model=\"m\"} 0",
+            &format!(
+                "smg_worker_routing_keys_active{{worker=\"http://h:1\",worker_id=\"{id}\"}} 0"
+            ),
+        ] {
+            assert!(has(&manual, line), "no `{line}` in\n{manual}");
+            assert!(!has(&round_robin, line), "{round_robin}");
+        }
     }
 
     #[test]

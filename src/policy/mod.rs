@@ -14,16 +14,18 @@ mod power_of_two;
 mod prefix_hash;
 mod random;
 mod round_robin;
+mod seat;
 
 use std::cell::RefCell;
 use std::time::Instant;
 
 use http::HeaderMap;
 
+pub use self::cache_aware::TreeSize;
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
-use crate::config::spec::Policy;
+use crate::config::spec::{Algorithm, Policy};
 use crate::plan::{Leg, WorkerIx, WorkerKey};
 
 /// One candidate of a pick: ready, serving the model, of the highest priority present, and not yet
@@ -68,6 +70,10 @@ pub struct Engine {
     pub token_usage: Option<f64>,
     /// Tokens generated per second.
     pub gen_throughput: Option<f64>,
+    /// Tokens in the cache for requests under way.
+    pub used_tokens: Option<u64>,
+    /// Tokens that the cache can hold.
+    pub capacity_tokens: Option<u64>,
     /// Tokens of requests sent since the engine said so.
     pub in_flight_tokens: u64,
 }
@@ -151,6 +157,8 @@ pub struct Pick {
     pub reason: &'static str,
     /// What the policy expects.
     pub expected: Expected,
+    /// Share of the prompt that is known to be in somebody's cache; `None` where nobody looked.
+    pub matched: Option<f32>,
 }
 
 impl Pick {
@@ -164,6 +172,7 @@ impl Pick {
                 cached_tokens: None,
                 prompt_bytes: 0,
             },
+            matched: None,
         }
     }
 }
@@ -227,12 +236,17 @@ fn by_policy(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, Refused> {
         Policy::Passthrough => passthrough::pick(ask),
         Policy::PowerOfTwo => power_of_two::pick(ask, rng),
         Policy::LeastLoad(options) => least_load::pick(ask, options, rng),
-        Policy::PrefixHash(options) => prefix_hash::pick(ask, options),
+        Policy::PrefixHash(options) => prefix_hash::pick(ask, options, rng),
         Policy::Manual(options) => manual::pick(ask, options, rng),
-        Policy::Bucket(options) => bucket::pick(ask, options),
+        Policy::Bucket(options) => bucket::pick(ask, options, rng),
         Policy::CacheAware(options) => cache_aware::pick(ask, options, rng),
     };
     Ok(pick)
+}
+
+/// Whether the request itself names its worker, so that another attempt can only mean the same one.
+pub fn is_targeted(policy: &Policy, headers: &HeaderMap) -> bool {
+    matches!(policy, Policy::ConsistentHashing) && consistent_hashing::is_targeted(headers)
 }
 
 /// Tells the policy how a request that it placed ended.
@@ -254,6 +268,24 @@ pub fn wants_engine_load(policy: &Policy) -> bool {
         | Policy::PrefixHash(_)
         | Policy::Manual(_)
         | Policy::Bucket(_) => false,
+    }
+}
+
+/// Whether `told` holds what `policy` looks at.
+pub fn is_enough(policy: &Policy, told: &Engine) -> bool {
+    match policy {
+        Policy::PowerOfTwo | Policy::LeastLoad(_) => told.token_usage.is_some(),
+        Policy::CacheAware(options) => match options.runs() {
+            Algorithm::Score => true,
+            Algorithm::Tree => told.token_usage.is_some(),
+        },
+        Policy::Random
+        | Policy::RoundRobin
+        | Policy::Passthrough
+        | Policy::ConsistentHashing
+        | Policy::PrefixHash(_)
+        | Policy::Manual(_)
+        | Policy::Bucket(_) => true,
     }
 }
 

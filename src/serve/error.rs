@@ -53,6 +53,36 @@ impl Refusal {
         self.status
     }
 
+    /// The stable code.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What the client reads.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// There is no such path.
+    pub(crate) fn unknown_url() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::UnknownUrl,
+            "there is no such path here",
+        )
+    }
+
+    /// The path takes `allowed` methods only.
+    pub(crate) fn method(allowed: &'static str) -> Self {
+        let mut refusal = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            format!("this path takes {allowed}"),
+        );
+        refusal.allow = Some(allowed);
+        refusal
+    }
+
     /// The field that is at fault.
     pub(crate) fn at(mut self, param: Option<&'static str>) -> Self {
         self.param = param;
@@ -62,12 +92,6 @@ impl Refusal {
     /// When to come back.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
-        self
-    }
-
-    /// The methods that would do.
-    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
         self
     }
 

@@ -228,13 +228,13 @@ impl Worker {
     async fn run(&self, mut job: Job) -> Reply {
         let engine = &self.engine;
         let tokens = job.completion_tokens();
-        let mut ticket = engine.enter(job.prompt_tokens() + tokens);
+        let mut ticket = engine.enter(job.rank, job.prompt_tokens() + tokens);
         let slot = match engine.slots() {
             Some(slots) => slots.acquire_owned().await.ok(),
             None => None,
         };
         ticket.start(slot);
-        let pace = engine.prefill(&mut job.prompts);
+        let pace = engine.prefill(job.rank, &mut job.prompts);
         if let Some(due) = pace.due(job.steps() - 1) {
             tokio::time::sleep_until(due.into()).await;
         }

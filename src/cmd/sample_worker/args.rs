@@ -98,6 +98,14 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", default_value_t = 262_144)]
     pub cache_tokens: u64,
 
+    /// Data-parallel ranks (SGLang), each with a prefix cache and a queue of prompts of its own.
+    ///
+    /// A request goes to the one that `data_parallel_rank` or `routed_dp_rank` names, others take
+    /// turns. The loads are told rank by rank.
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub dp_size: u32,
+
     /// Share of inference requests, 0 to 1, that fail with `--fail-status`, chosen at random.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     pub fail_rate: f64,
@@ -169,6 +177,7 @@ impl Default for Args {
             prefill_rate: 0,
             max_running: 0,
             cache_tokens: 262_144,
+            dp_size: 1,
             fail_rate: 0.0,
             fail_status: 500,
             health_status: 200,

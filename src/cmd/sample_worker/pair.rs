@@ -162,7 +162,7 @@ impl Meeting {
                 return Err(Refusal::internal(message));
             }
         }
-        engine.adopt(&job.prompts);
+        engine.adopt(job.rank, &job.prompts);
         Ok(())
     }
 

@@ -45,6 +45,9 @@ const NAMES: &[&str] = &[
     "stream_options",
     "return_logprob",
     "logprobs",
+    "data_parallel_rank",
+    "routed_dp_rank",
+    "disagg_prefill_dp_rank",
 ];
 
 /// Two workers that are to serve a request together, counted as busy.
@@ -148,7 +151,7 @@ fn choose_pair<'a>(
         return Err(CallError::NoWorker);
     };
     let candidates = |leg: &Leg| {
-        let usable = usable(snapshot, leg, state);
+        let usable = usable(snapshot, leg, job, state).map_err(CallError::from)?;
         if usable.is_empty() {
             Err(CallError::NoLeg(leg.role))
         } else {

@@ -22,7 +22,6 @@ use crate::api::logprobs::Lines;
 use crate::api::members::{Changes, Outline, batch};
 use crate::api::{Endpoint, Payload, quoted, sse};
 use crate::base::clock;
-use crate::live::WorkerRef;
 use crate::policy::Refused;
 
 /// Rooms are numbers below this.
@@ -37,7 +36,7 @@ pub(super) async fn attempt(
 ) -> Tried {
     count_mode("bootstrap");
     let timeouts = &pair.route.timeouts;
-    let body = with_room(job, outline, pair.prefill);
+    let [first, second] = with_room(job, outline, &pair);
     let gather = job.endpoint == Endpoint::Generate && wants_logprobs(&job.body, outline);
     let by = deadline(job.streaming, pair.sent, timeouts, pair.total_by);
     let late = if by == pair.total_by {
@@ -46,7 +45,7 @@ pub(super) async fn attempt(
         Deadline::Headers
     };
     let prefill = Prefill {
-        letter: Letter::new(call, job, pair.prefill, timeouts.connect, body.clone()),
+        letter: Letter::new(call, job, pair.prefill, timeouts.connect, first),
         guard: pair.prefill_guard,
         model: Arc::clone(&pair.route.label),
         sent: pair.sent,
@@ -56,7 +55,7 @@ pub(super) async fn attempt(
     };
     let mut side = Side::Running(prefill.run());
     let head = {
-        let letter = Letter::new(call, job, pair.decode, timeouts.connect, body);
+        let letter = Letter::new(call, job, pair.decode, timeouts.connect, second);
         let mut decode = pin!(letter.post(by, late));
         poll_fn(|cx| {
             if let Poll::Ready(head) = decode.as_mut().poll(cx) {
@@ -105,29 +104,60 @@ pub(super) async fn attempt(
     first_event(routed, held, pair.total_by, release).await
 }
 
-/// The body with a room of its own, or with one for each element of a batch. What the client says
-/// about rooms does not count: two requests in one room bring engines down.
-fn with_room(job: &Job, outline: &Outline, prefill: WorkerRef<'_>) -> Payload {
-    let host = quoted(&prefill.plan.host);
+/// The bodies for both legs, with a room of their own, or with one for each element of a batch. What
+/// the client says about rooms and ranks does not count: two requests in one room bring engines down.
+fn with_room(job: &Job, outline: &Outline, pair: &Pair<'_>) -> [Payload; 2] {
+    let prefill = pair.prefill.plan;
+    let host = quoted(&prefill.host);
     let port = prefill
-        .plan
         .bootstrap_port
         .map_or_else(|| b"null".to_vec(), |port| port.to_string().into_bytes());
     let room = || fastrand::u64(..ROOMS).to_string().into_bytes();
-    let mut changes = Changes::new(outline);
-    match size(job) {
-        None => {
-            changes.set("bootstrap_host", host);
-            changes.set("bootstrap_port", port);
-            changes.set("bootstrap_room", room());
-        }
-        Some(size) => {
-            changes.set("bootstrap_host", list(size, || host.clone()));
-            changes.set("bootstrap_port", list(size, || port.clone()));
-            changes.set("bootstrap_room", list(size, room));
-        }
+    let (host, port, room): (Bytes, Bytes, Bytes) = match size(job) {
+        None => (host.into(), port.into(), room().into()),
+        Some(size) => (
+            list(size, || host.clone()),
+            list(size, || port.clone()),
+            list(size, room),
+        ),
+    };
+    let mut both = Changes::new(outline);
+    both.set("bootstrap_host", host);
+    both.set("bootstrap_port", port);
+    both.set("bootstrap_room", room);
+    let (read_by, own) = (prefill.key.rank(), pair.decode.plan.key.rank());
+    if read_by.is_none() && own.is_none() {
+        let body = both.apply(&job.body);
+        return [body.clone(), body];
     }
-    changes.apply(&job.body)
+    let of = |mut changes: Changes<'_>, ranks: [(&'static str, Option<u32>); 3]| {
+        for (name, rank) in ranks {
+            match rank {
+                Some(rank) => changes.set(name, rank.to_string()),
+                None if outline.value(name).is_some() => changes.set(name, "null"),
+                None => {}
+            }
+        }
+        changes.apply(&job.body)
+    };
+    [
+        of(
+            both.clone(),
+            [
+                ("data_parallel_rank", None),
+                ("routed_dp_rank", read_by),
+                ("disagg_prefill_dp_rank", None),
+            ],
+        ),
+        of(
+            both,
+            [
+                ("data_parallel_rank", None),
+                ("routed_dp_rank", own),
+                ("disagg_prefill_dp_rank", read_by),
+            ],
+        ),
+    ]
 }
 
 /// How many requests in one it is; `None` where it is none but itself.

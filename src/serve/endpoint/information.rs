@@ -67,13 +67,13 @@ pub(crate) fn model(call: Box<Call>, id: &str) -> Response<Body> {
     }
 }
 
-/// Usable workers by URL, each once.
+/// Usable workers by URL, each engine once.
 fn usable(snapshot: &Snapshot) -> Vec<WorkerRef<'_>> {
     let mut seen = BTreeSet::new();
     let mut workers: Vec<WorkerRef<'_>> = snapshot
         .workers()
         .filter(|worker| snapshot.is_usable(*worker))
-        .filter(|worker| seen.insert(worker.plan.key.clone()))
+        .filter(|worker| seen.insert(worker.plan.key.base()))
         .collect();
     workers.sort_by(|a, b| a.plan.key.cmp(&b.plan.key));
     workers
@@ -154,7 +154,7 @@ async fn scrape(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Option<(String, Fetche
     answer
         .status
         .is_success()
-        .then(|| (worker.plan.key.to_string(), answer))
+        .then(|| (worker.plan.key.base().to_string(), answer))
 }
 
 /// `GET /engine_metrics`: the metrics of all healthy workers in one exposition.
