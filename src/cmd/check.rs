@@ -99,10 +99,7 @@ fn summary(
     let mut parts = vec![
         counted(spec.pools.len(), "pool"),
         counted(
-            spec.pools
-                .iter()
-                .map(|pool| pool.all_workers().count())
-                .sum(),
+            spec.pools.iter().map(|pool| pool.members().count()).sum(),
             "worker",
         ),
         counted(spec.models.len(), "model"),

@@ -22,8 +22,9 @@ const LONG_AFTER: &str = "\
 A flag overrides one key of the file, and so does its variable: SMG_ and the name of the flag, as
 in SMG_WORKER_URLS for --worker-urls. A flag comes before a variable, a variable before the file.
 A flag of several values takes them after one occurrence, after several, or both; its variable has
-them between commas. TIME is a number with ms, s, m or h, or a bare number of seconds (of
-milliseconds where the flag ends in -ms); SIZE is a number of bytes or has a unit, as in 512MiB.";
+them between commas. --prefill takes one worker, and the number behind it is its bootstrap port.
+TIME is a number with ms, s, m or h, or a bare number of seconds (of milliseconds where the flag
+ends in -ms); SIZE is a number of bytes or has a unit, as in 512MiB.";
 
 /// The whole command line.
 pub(super) fn command() -> Command {
@@ -350,8 +351,8 @@ fn arg(flag: &'static Flag) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Number | Kind::Float => arg.allow_negative_numbers(true),
-        kind if kind.is_list() => arg.num_args(1..),
+        Kind::Number | Kind::Long | Kind::Float => arg.allow_negative_numbers(true),
+        kind if kind.is_many() => arg.num_args(1..),
         _ => arg,
     }
     .value_parser(Text(flag.kind))

@@ -2,6 +2,7 @@
 //!
 //! Whatever a command prints goes through [`out`]. Nothing here ends the process.
 
+mod arguments;
 mod check;
 mod client;
 mod command;
@@ -28,7 +29,10 @@ use crate::config::cli::absent;
 /// Runs the command that `args` ask for, program name first, and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let command = command::command();
-    let matches = match command.clone().try_get_matches_from(args) {
+    let matches = match command
+        .clone()
+        .try_get_matches_from(arguments::joined(args))
+    {
         Ok(matches) => matches,
         Err(error) => return refuse(&error),
     };

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+use super::branches;
 use crate::api::prompt::Prompt;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, RouteIx, WorkerIx};
@@ -92,6 +93,7 @@ pub fn choose<'a>(
 ) -> Result<Chosen<'a>, Refused> {
     let (route, parts) = snapshot.route(request.route).ok_or(Refused::Nobody)?;
     let leg = route.legs.get(role).ok_or(Refused::Nobody)?;
+    let model = &parts.model;
     let parts = parts.leg(role).ok_or(Refused::Nobody)?;
     let candidates = candidates(snapshot, leg, parts, usable, request.now);
     let ask = Ask {
@@ -110,9 +112,18 @@ pub fn choose<'a>(
         notes,
     };
     let mut rng = fastrand::Rng::with_seed(request.seed);
-    let pick = policy::pick(&ask, &mut rng)?;
+    let picked = policy::pick(&ask, &mut rng);
+    if request.mode == Mode::Take {
+        branches::count(&leg.policy, &picked);
+    }
+    let pick = picked?;
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
     let lane = candidates.get(pick.index).map(|candidate| candidate.lane);
+    if request.mode == Mode::Take
+        && let Some(matched) = pick.matched
+    {
+        model.matched(matched);
+    }
     if request.mode == Mode::Take
         && let Some(count) = parts.attempts.get(chosen.position)
     {

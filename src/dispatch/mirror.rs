@@ -99,7 +99,7 @@ async fn exchange(
 ) -> Option<()> {
     let pool = snapshot.plan.pool(worker.plan.pool);
     let response = {
-        let request = || build(&job, worker, pool.forward_authorization, id);
+        let request = || build(&job, &job.body, worker, pool.forward_authorization, id);
         let connect = route.timeouts.connect;
         let sending = upstream::http::send(worker, pool.connections, connect, request);
         unless_lost(&worker.parts.health, sending).await?.ok()?

@@ -5,6 +5,7 @@ mod admin;
 mod handle;
 pub mod scrape;
 mod snapshot;
+mod trees;
 
 pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
 pub use handle::{CallGuard, Live, Phase, Prepared};

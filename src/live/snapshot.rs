@@ -213,6 +213,13 @@ impl Snapshot {
         }
     }
 
+    /// Has the policies forget what was in the cache of `worker`, which is empty now.
+    pub fn flushed(&self, worker: &WorkerKey) {
+        for leg in self.routes.iter().flat_map(|parts| &parts.legs) {
+            leg.memory.flush(worker);
+        }
+    }
+
     /// Whether requests may go to `worker` now.
     pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
         worker.plan.is_admitted() && worker.parts.health.is_ready()

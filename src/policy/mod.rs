@@ -14,12 +14,14 @@ mod power_of_two;
 mod prefix_hash;
 mod random;
 mod round_robin;
+mod seat;
 
 use std::cell::RefCell;
 use std::time::Instant;
 
 use http::HeaderMap;
 
+pub use self::cache_aware::TreeSize;
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
@@ -151,6 +153,8 @@ pub struct Pick {
     pub reason: &'static str,
     /// What the policy expects.
     pub expected: Expected,
+    /// Share of the prompt that is known to be in somebody's cache; `None` where nobody looked.
+    pub matched: Option<f32>,
 }
 
 impl Pick {
@@ -164,6 +168,7 @@ impl Pick {
                 cached_tokens: None,
                 prompt_bytes: 0,
             },
+            matched: None,
         }
     }
 }
@@ -227,12 +232,17 @@ fn by_policy(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, Refused> {
         Policy::Passthrough => passthrough::pick(ask),
         Policy::PowerOfTwo => power_of_two::pick(ask, rng),
         Policy::LeastLoad(options) => least_load::pick(ask, options, rng),
-        Policy::PrefixHash(options) => prefix_hash::pick(ask, options),
+        Policy::PrefixHash(options) => prefix_hash::pick(ask, options, rng),
         Policy::Manual(options) => manual::pick(ask, options, rng),
-        Policy::Bucket(options) => bucket::pick(ask, options),
+        Policy::Bucket(options) => bucket::pick(ask, options, rng),
         Policy::CacheAware(options) => cache_aware::pick(ask, options, rng),
     };
     Ok(pick)
+}
+
+/// Whether the request itself names its worker, so that another attempt can only mean the same one.
+pub fn is_targeted(policy: &Policy, headers: &HeaderMap) -> bool {
+    matches!(policy, Policy::ConsistentHashing) && consistent_hashing::is_targeted(headers)
 }
 
 /// Tells the policy how a request that it placed ended.

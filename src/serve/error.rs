@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
-use crate::dispatch::{Call, CallError};
+use crate::dispatch::{Call, CallError, Fault};
 use crate::plan::Unroutable;
 use crate::upstream::headers::X_REQUEST_ID;
 
@@ -188,16 +188,24 @@ pub(crate) fn respond(
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
         let status = match error {
-            CallError::NoWorker | CallError::Target | CallError::Ending => {
+            CallError::NoWorker | CallError::Target | CallError::NoLeg(_) | CallError::Ending => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            CallError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            CallError::Unbuildable => StatusCode::INTERNAL_SERVER_ERROR,
+            CallError::Timeout(_) | CallError::Leg(_, Fault::Timeout(_)) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            CallError::Leg(_, Fault::Status(status)) => StatusCode::from_u16(status)
+                .ok()
+                .filter(|status| status.is_client_error() || status.is_server_error())
+                .unwrap_or(StatusCode::BAD_GATEWAY),
             CallError::Connect
             | CallError::Broken
             | CallError::BrokeOff
             | CallError::Malformed
             | CallError::Redirect
             | CallError::Stream
+            | CallError::Leg(..)
             | CallError::Status(_) => StatusCode::BAD_GATEWAY,
         };
         let refusal = Self::new(status, error.code(), error.message());
@@ -205,6 +213,21 @@ impl From<CallError> for Refusal {
             CallError::NoWorker => refusal.retry_after(Duration::from_secs(1)),
             _ => refusal,
         }
+    }
+}
+
+impl Refusal {
+    /// Why `call` has no answer, with what the worker of a leg said itself.
+    pub(crate) fn failed(call: &Call, error: CallError) -> Self {
+        let mut refusal = Self::from(error);
+        let said = call.routed.as_ref().and_then(|routed| routed.said.as_ref());
+        if let (CallError::Leg(..), Some(said)) = (error, said) {
+            if !said.text.is_empty() {
+                refusal.message = format!("{}: {}", refusal.message, said.text);
+            }
+            refusal.retry_after = said.retry_after;
+        }
+        refusal
     }
 }
 

@@ -45,6 +45,8 @@ mod watch;
 
 // The request path.
 #[cfg(test)]
+mod cache_tree;
+#[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod deadlines;
@@ -64,6 +66,12 @@ mod limits;
 mod metrics;
 #[cfg(test)]
 mod models;
+#[cfg(test)]
+mod pd;
+#[cfg(test)]
+mod pd_failures;
+#[cfg(test)]
+mod pd_vllm;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) fn snapshot(spec: &Spec) -> Snapshot {
     let pools = spec.pools.iter();
     let workers = pools.flat_map(|pool| {
         let runtime = pool.runtime;
-        pool.all_workers().map(move |worker| {
+        pool.members().map(move |worker| {
             let learned = Learned {
                 runtime,
                 models: worker.model.clone().into_iter().collect(),

@@ -11,6 +11,7 @@ use super::args::{Args, Runtime};
 use super::cache::Cache;
 use super::hash::{fold, mix};
 use super::job::Asked;
+use super::pair::Rooms;
 use super::prompt::BLOCK_TOKENS;
 use super::reply::Refusal;
 use super::stats::Stats;
@@ -25,6 +26,8 @@ pub(super) struct Engine {
     pub(super) port: u16,
     /// Its figures.
     pub(super) stats: Arc<Stats>,
+    /// Where decode workers fetch what it has computed.
+    pub(super) rooms: Rooms,
     models: Vec<Model>,
     cache: Option<Mutex<Cache>>,
     slots: Option<Arc<Semaphore>>,
@@ -67,6 +70,7 @@ impl Engine {
         Self {
             port,
             stats: Arc::new(Stats::new(args.record)),
+            rooms: Rooms::default(),
             models: args.models.iter().map(quoted).collect(),
             cache: (blocks > 0).then(|| Mutex::new(Cache::new(blocks))),
             slots: (args.max_running > 0)
@@ -140,6 +144,16 @@ impl Engine {
         self.stats.prompt_tokens.add(tokens);
         self.stats.cached_tokens.add(cached);
         self.pace(tokens - cached)
+    }
+
+    /// Takes in what another worker has computed.
+    pub(super) fn adopt(&self, prompts: &[Asked]) {
+        if let Some(cache) = &self.cache {
+            let mut cache = cache.lock();
+            for prompt in prompts {
+                cache.serve(&prompt.blocks);
+            }
+        }
     }
 
     /// Blocks that the prefix cache holds.

@@ -253,6 +253,8 @@ fn build(
             .max(1);
         let most = wish.limit.unwrap_or(engine.args.output_tokens);
         let most = most.min(u32::try_from(room).unwrap_or(u32::MAX));
+        // A prompt that has been computed gives the first token, and others make the rest.
+        let most = if engine.is_prefill() { 1 } else { most };
         for answer in 0..n as u64 {
             let seed = mix(prompt.seed().wrapping_add(answer));
             job.answers

@@ -18,7 +18,7 @@ use crate::api::load;
 use crate::base::clock;
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Admission, WorkerIx};
+use crate::plan::{Admission, Role, WorkerIx};
 use crate::serve::body::Body;
 use crate::serve::error::{json as respond, workers_error};
 use crate::upstream::fetch;
@@ -60,7 +60,7 @@ fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
         model_id: plan.models.first().map_or("unknown", |model| model),
         models: &plan.models,
         pool: &snapshot.plan.pool(plan.pool).name,
-        worker_type: "regular",
+        worker_type: plan.role.as_str(),
         connection_mode: "http",
         runtime: plan.runtime.map(crate::config::spec::Runtime::as_str),
         labels: &plan.labels,
@@ -84,10 +84,18 @@ pub(crate) fn workers(call: Box<Call>, query: &str) -> Response<Body> {
         .filter(|worker| pool.is_none_or(|pool| worker.pool == pool))
         .collect();
     shown.sort_by(|a, b| (a.url, a.pool).cmp(&(b.url, b.pool)));
+    let count = |role: Role| {
+        let kinds = shown.iter().map(|worker| worker.worker_type);
+        kinds.filter(|kind| *kind == role.as_str()).count()
+    };
     let body = json!({
         "workers": shown,
         "total": shown.len(),
-        "stats": { "prefill_count": 0, "decode_count": 0, "regular_count": shown.len() },
+        "stats": {
+            "prefill_count": count(Role::Prefill),
+            "decode_count": count(Role::Decode),
+            "regular_count": count(Role::Regular),
+        },
     });
     respond(call, StatusCode::OK, to_json(&body))
 }
@@ -194,7 +202,10 @@ async fn flush(snapshot: Arc<Snapshot>, ix: WorkerIx) -> (String, Result<(), Str
     )
     .await;
     let outcome = match flushed {
-        Ok(answer) if answer.status.is_success() => Ok(()),
+        Ok(answer) if answer.status.is_success() => {
+            snapshot.flushed(&worker.plan.key);
+            Ok(())
+        }
         Ok(answer) => Err(format!("status {}", answer.status.as_u16())),
         Err(error) => Err(error.to_string()),
     };
@@ -272,7 +283,7 @@ async fn load_of(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Value {
     json!({
         "worker": worker.plan.key.as_str(),
         "worker_id": worker.plan.id,
-        "worker_type": "regular",
+        "worker_type": worker.plan.role.as_str(),
         "dp_rank": report.dp_rank,
         "num_running_reqs": report.running.unwrap_or(own as u64),
         "num_waiting_reqs": report.waiting.unwrap_or(0),

@@ -52,7 +52,7 @@ pub(crate) async fn inference(
     let Prepared { job, ranking } = prepared;
     let id = call.id.clone();
     match dispatch::run(call, job).await {
-        Err((call, error)) => Refusal::from(error).into_response(call),
+        Err((call, error)) => Refusal::failed(&call, error).into_response(call),
         Ok(answer) => match ranking {
             Some(ranking) if answer.status().is_success() => {
                 Box::pin(rerank::answer(ranking, answer)).await
@@ -106,6 +106,17 @@ fn prepare(
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
+    let alone = matches!(
+        endpoint,
+        Endpoint::Embeddings | Endpoint::Rerank | Endpoint::Classify
+    );
+    if alone && route.legs.is_pair() {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            ErrorCode::NotImplemented,
+            "this model is served by pairs of workers, which only generate",
+        ));
+    }
     let ranking = match endpoint {
         Endpoint::Rerank => {
             let whole = payload.pieces().concat();
@@ -123,6 +134,8 @@ fn prepare(
         streaming,
         worker: None,
         placed: None,
+        prefill: None,
+        said: None,
         attempts: 0,
         body_read,
         sent: None,

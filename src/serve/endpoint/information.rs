@@ -12,7 +12,7 @@ use crate::api::error::ErrorCode;
 use crate::api::models::{self, Listed};
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{self, WorkerIx};
+use crate::plan::{self, Role, WorkerIx};
 use crate::serve::body::Body;
 use crate::serve::error::{Refusal, json, respond};
 use crate::serve::routes::Question;
@@ -95,10 +95,13 @@ async fn get(snapshot: &Snapshot, worker: WorkerRef<'_>, path: &str) -> Option<F
         .ok()
 }
 
-/// `GET /health_generate`, `/get_server_info`, `/get_model_info`: the first healthy worker's answer.
+/// `GET /health_generate`, `/get_server_info`, `/get_model_info`: the first healthy worker's answer; one
+/// that generates for others is asked only where there is nobody else.
 pub(crate) async fn ask(call: Box<Call>, question: Question) -> Response<Body> {
     let snapshot = Arc::clone(&call.snapshot);
-    let Some(worker) = usable(&snapshot).into_iter().next() else {
+    let workers = usable(&snapshot);
+    let alone = |worker: &&WorkerRef<'_>| worker.plan.role != Role::Decode;
+    let Some(worker) = workers.iter().find(alone).or(workers.first()).copied() else {
         return nobody(call);
     };
     let paths: &[&str] = match question {
