@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{Admission, Facts, Learned, Plan, Target, Unroutable, WorkerKey, compile, diff};
 use crate::config::spec::Spec;
 
@@ -261,4 +263,56 @@ fn a_rotated_key_is_a_change_that_does_not_show_it() {
     assert_eq!(changes[0].to_string(), "worker p/http://w:1 changed");
     let json = serde_json::to_string(&new).unwrap();
     assert!(!json.contains("second-secret"), "{json}");
+}
+
+/// All workers of a pool are on its ring, also those that do not serve the model; routes with the
+/// same workers have the same one.
+#[test]
+fn routes_share_the_ring_of_their_workers() {
+    let text = r#"
+        version = 1
+        [[pools]]
+        name = "p"
+        workers = [{ url = "http://w1:1", model = "a" }, { url = "http://w2:1", model = "b" }]
+        [[models]]
+        name = "a"
+        [[models]]
+        name = "b"
+        [routing]
+        policy = "consistent_hashing"
+    "#;
+    let plan = compile(&spec(text), &Facts::default());
+    let rings: Vec<_> = plan
+        .routes
+        .all
+        .iter()
+        .flat_map(|route| route.legs.iter())
+        .map(|leg| leg.ring.clone().unwrap())
+        .collect();
+    assert!(Arc::ptr_eq(&rings[0], &rings[1]));
+    assert_eq!(rings[0].walk(b"k").count(), 300);
+}
+
+#[test]
+fn a_model_that_two_pools_advertise_has_a_ring_of_both() {
+    let text = r#"
+        version = 1
+        [[pools]]
+        name = "p"
+        workers = ["http://w1:1", "http://w3:1"]
+        [[pools]]
+        name = "q"
+        workers = ["http://w2:1"]
+        [routing]
+        policy = "prefix_hash"
+    "#;
+    let known = ["http://w1:1", "http://w2:1", "http://w3:1"].map(|url| (url, &["m"][..]));
+    let plan = compile(&spec(text), &facts(&known));
+    let leg = plan.routes.all[0].legs.answering();
+    let ring = leg.ring.as_ref().unwrap();
+    // By URL, which is not the order of the plan here.
+    assert!(!leg.candidates.is_sorted());
+    for ix in &leg.candidates {
+        assert!(ring.walk(b"k").any(|other| other == *ix));
+    }
 }
