@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::evict::Bounds;
-use super::radix::Tree;
-use super::sequence::{Item, Sequence};
+use super::super::books::bytes_of;
+use super::super::evict::Bounds;
+use super::super::sequence::{Item, Sequence};
+use super::Tree;
 use crate::base::clock;
 use crate::policy::Lane;
 
@@ -40,7 +41,7 @@ fn check<T: Item>(tree: &Tree<T>) {
         assert_eq!(shelf.oldest.load(Ordering::Relaxed), shard.oldest());
         for node in shard.check() {
             size += node.size;
-            bytes += super::books::bytes_of(node);
+            bytes += bytes_of(node);
             for holder in &node.holders {
                 *shares.entry(holder.lane).or_default() += node.size;
             }
