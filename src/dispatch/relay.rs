@@ -398,5 +398,8 @@ impl Body for Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.settle();
+        if let Some(Reply::Pair(joint)) = self.answer.take() {
+            self.note(&joint);
+        }
     }
 }

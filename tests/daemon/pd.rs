@@ -600,3 +600,69 @@ async fn sample_workers_meet() {
         assert_eq!(metrics.sum("smg_worker_errors_total", &[]), 0.0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_of_pairs_gets_both_legs() {
+    for runtime in ["sglang", "vllm"] {
+        let rooms = Rooms::default();
+        let main = FakeEngine::serving("m", |_| vec![ok()]).await;
+        let (prefill, decode) = if runtime == "sglang" {
+            (
+                rooms.prefill(vec![ok()]).await,
+                rooms.decode(vec![ok()]).await,
+            )
+        } else {
+            let answer = json!({ "kv_transfer_params": { "remote_engine_id": "e" } });
+            (
+                FakeEngine::serving("m", move |_| vec![Step::json(200, &answer)]).await,
+                FakeEngine::serving("m", |_| vec![ok()]).await,
+            )
+        };
+        let toml = format!(
+            r#"{LISTENERS}
+[[pools]]
+name = "p"
+runtime = "vllm"
+health.enabled = false
+workers = ["{}"]
+[[pools]]
+name = "shadow"
+runtime = "{runtime}"
+health.enabled = false
+[pools.prefill]
+workers = ["{}"]
+[pools.decode]
+workers = ["{}"]
+[[models]]
+name = "m"
+pool = "p"
+mirror = {{ pool = "shadow", fraction = 1.0 }}
+[[models]]
+name = "s"
+pool = "shadow"
+"#,
+            main.url(),
+            prefill.url(),
+            decode.url(),
+        );
+        let smg = Smg::start(&toml).await;
+        assert_eq!(ask(&smg, "/v1/chat/completions", &chat()).await.status, 200);
+        eventually(PATIENCE, async || {
+            (prefill.calls().len(), decode.calls().len()) == (1, 1)
+        })
+        .await;
+        settled(&smg).await;
+        let (first, second) = (
+            prefill.calls().remove(0).json(),
+            decode.calls().remove(0).json(),
+        );
+        if runtime == "sglang" {
+            assert_eq!(first, second);
+            assert!(first["bootstrap_room"].is_u64());
+        } else {
+            assert_eq!(first["max_tokens"], 1);
+            assert_eq!(second["kv_transfer_params"]["remote_engine_id"], "e");
+        }
+        assert_eq!(main.calls().len(), 1);
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::poll_fn;
@@ -36,7 +37,8 @@ pub(super) struct Prefill {
     pub(super) letter: Letter,
     /// Held until the answer is complete.
     pub(super) guard: InFlight,
-    pub(super) model: std::sync::Arc<str>,
+    /// Whose time it is that is recorded; nobody's of a copy.
+    pub(super) model: Option<Arc<str>>,
     pub(super) sent: Instant,
     pub(super) head_by: (Instant, Deadline),
     pub(super) dialect: sse::Dialect,
@@ -111,7 +113,9 @@ impl Prefill {
                 }
             }
         }
-        record_prefill(&self.model, SGLANG, self.sent);
+        if let Some(model) = &self.model {
+            record_prefill(model, SGLANG, self.sent);
+        }
         Ok(Prefilled { usage, logprobs })
     }
 }

@@ -106,11 +106,7 @@ fn prepare(
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
-    let alone = matches!(
-        endpoint,
-        Endpoint::Embeddings | Endpoint::Rerank | Endpoint::Classify
-    );
-    if alone && route.legs.is_pair() {
+    if !endpoint.generates() && route.legs.is_pair() {
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             ErrorCode::NotImplemented,
