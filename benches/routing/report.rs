@@ -11,7 +11,7 @@ pub(crate) fn print(outcome: &Outcome, each: bool) {
         outcome.requests, outcome.about, outcome.deadline
     );
     println!(
-        "| {:<20} | hit % | of oracle % | TTFT p50 ms | TTFT p99 ms | max/mean | good % | good/s | prefill % | pick µs |",
+        "| {:<20} | hit % | of oracle % | TTFT p50 ms | TTFT p99 ms | max/mean | good % | good/s | busy % | pick µs |",
         "policy"
     );
     println!("|{:-<22}|--:|--:|--:|--:|--:|--:|--:|--:|--:|", "");
@@ -24,7 +24,7 @@ pub(crate) fn print(outcome: &Outcome, each: bool) {
         }
     }
     println!(
-        "| {:<20} | {:5.1} | {:11.1} | {:>11} | {:>11} | {:>8} | {:>6} | {:>6} | {:>9} | {:>7} |",
+        "| {:<20} | {:5.1} | {:11.1} | {:>11} | {:>11} | {:>8} | {:>6} | {:>6} | {:>6} | {:>7} |",
         "oracle",
         outcome.oracle * 100.0,
         100.0,
@@ -40,7 +40,7 @@ pub(crate) fn print(outcome: &Outcome, each: bool) {
 
 fn line(name: &str, figures: &Figures) {
     println!(
-        "| {name:<20} | {:5.1} | {:11.2} | {:11.0} | {:11.0} | {:8.3} | {:6.1} | {:6.1} | {:9.1} | {:7.1} |",
+        "| {name:<20} | {:5.1} | {:11.2} | {:11.0} | {:11.0} | {:8.3} | {:6.1} | {:6.1} | {:6.1} | {:7.1} |",
         figures.hit * 100.0,
         figures.of_oracle * 100.0,
         figures.ttft_p50 * 1e3,
@@ -48,7 +48,7 @@ fn line(name: &str, figures: &Figures) {
         figures.spread,
         figures.good * 100.0,
         figures.goodput,
-        figures.prefilling * 100.0,
+        figures.busy * 100.0,
         figures.pick_micros,
     );
 }
