@@ -1,6 +1,9 @@
 //! A hash ring: where a key belongs among workers that come and go.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::worker::{WorkerIx, WorkerKey};
 
@@ -10,29 +13,55 @@ const VIRTUAL_NODES: u32 = 150;
 /// Workers on a ring of 2^64 places, each at 150 of them. When one worker comes or goes only the
 /// keys between its places and those before them move.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Ring(Vec<(u64, WorkerIx)>);
+pub struct Ring {
+    /// Ascending.
+    places: Box<[u64]>,
+    /// Who is at each place.
+    owners: Box<[WorkerIx]>,
+    /// Everybody by opaque id, ascending.
+    ids: Box<[(Uuid, WorkerIx)]>,
+}
 
 impl Ring {
     /// A ring of `workers`.
     pub fn new<'a>(workers: impl IntoIterator<Item = (WorkerIx, &'a WorkerKey)>) -> Self {
-        let mut places = Vec::new();
+        let mut taken = Vec::new();
+        let mut ids = Vec::new();
+        let mut name = String::new();
         for (ix, key) in workers {
+            ids.push((key.id(), ix));
             for node in 0..VIRTUAL_NODES {
-                places.push((position(format!("{key}#{node}").as_bytes()), ix));
+                name.clear();
+                // Writing to a string does not fail.
+                let _: std::fmt::Result = write!(name, "{key}#{node}");
+                taken.push((position(name.as_bytes()), ix));
             }
         }
-        places.sort_unstable();
-        Self(places)
+        taken.sort_unstable();
+        ids.sort_unstable();
+        Self {
+            places: taken.iter().map(|(place, _)| *place).collect(),
+            owners: taken.iter().map(|(_, ix)| *ix).collect(),
+            ids: ids.into(),
+        }
     }
 
     /// Workers clockwise from the place of `key`, once around. A worker comes as often as it has
     /// places.
     pub fn walk(&self, key: &[u8]) -> impl Iterator<Item = WorkerIx> + '_ {
         let from = position(key);
-        let start = self.0.partition_point(|(place, _)| *place < from);
-        let (before, after) = self.0.split_at(start);
-        after.iter().chain(before).map(|(_, ix)| *ix)
+        let start = self.places.partition_point(|place| *place < from);
+        let (before, after) = self.owners.split_at(start);
+        after.iter().chain(before).copied()
+    }
+
+    /// The memberships of the worker with this id; none if it is not on the ring.
+    pub fn of_id(&self, id: Uuid) -> impl Iterator<Item = WorkerIx> + '_ {
+        let start = self.ids.partition_point(|(other, _)| *other < id);
+        let (_, rest) = self.ids.split_at(start);
+        rest.iter()
+            .take_while(move |(other, _)| *other == id)
+            .map(|(_, ix)| *ix)
     }
 }
 
@@ -82,5 +111,29 @@ mod tests {
         let ring = ring(&["http://w1", "http://w2"]);
         assert_eq!(ring.walk(b"x").count(), 300);
         assert_eq!(Ring::default().walk(b"x").next(), None);
+    }
+
+    #[test]
+    fn places_are_those_of_the_numbered_url() {
+        let key = WorkerKey::new("http://w1");
+        let ring = Ring::new([(WorkerIx(0), &key)]);
+        let mut places: Vec<u64> = (0..150)
+            .map(|node| {
+                let hash = blake3::hash(format!("http://w1:80#{node}").as_bytes());
+                u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap())
+            })
+            .collect();
+        places.sort_unstable();
+        assert_eq!(*ring.places, *places);
+    }
+
+    #[test]
+    fn an_id_leads_to_its_memberships() {
+        let (a, b) = (WorkerKey::new("http://a"), WorkerKey::new("http://b"));
+        let ring = Ring::new([(WorkerIx(4), &a), (WorkerIx(5), &b), (WorkerIx(9), &a)]);
+        let of = |key: &WorkerKey| ring.of_id(key.id()).collect::<Vec<_>>();
+        assert_eq!(of(&a), [WorkerIx(4), WorkerIx(9)]);
+        assert_eq!(of(&b), [WorkerIx(5)]);
+        assert_eq!(of(&WorkerKey::new("http://c")), []);
     }
 }

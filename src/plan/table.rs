@@ -1,5 +1,6 @@
 //! Pools, workers and routes from the declarations and the facts.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,6 +209,7 @@ struct Builder<'a> {
     pools: &'a [Pool],
     workers: &'a [Worker],
     routes: Routes,
+    rings: RefCell<BTreeMap<(Role, BTreeSet<PoolIx>), Arc<Ring>>>,
 }
 
 pub(super) fn routes(spec: &Spec, facts: &Facts, pools: &[Pool], workers: &[Worker]) -> Routes {
@@ -216,6 +218,7 @@ pub(super) fn routes(spec: &Spec, facts: &Facts, pools: &[Pool], workers: &[Work
         pools,
         workers,
         routes: Routes::default(),
+        rings: RefCell::default(),
     };
     builder.declared();
     if spec.routing.undeclared_models == Undeclared::Discover {
@@ -385,14 +388,14 @@ impl Builder<'_> {
     fn legs(&self, pool: PoolIx, candidates: Vec<WorkerIx>, own: Option<&Policy>) -> Legs {
         let declared = self.spec.pools.get(pool.0 as usize);
         let pair = declared.and_then(|pool| pool.prefill.as_ref().zip(pool.decode.as_ref()));
-        let leg = |role, candidates, declared: Option<&spec::Leg>| {
+        let leg = |role, candidates: Vec<WorkerIx>, declared: Option<&spec::Leg>| {
             let policy = own
                 .or_else(|| declared.and_then(|leg| leg.policy.as_ref()))
                 .unwrap_or(&self.spec.routing.policy)
                 .clone();
             Leg {
                 role,
-                ring: self.ring(pool, role, &policy),
+                ring: self.ring(pool, role, &candidates, &policy),
                 candidates,
                 sticky: self.spec.routing.sticky_sessions,
                 policy,
@@ -413,18 +416,33 @@ impl Builder<'_> {
         }
     }
 
-    /// The ring of a leg, where `policy` looks at one.
-    fn ring(&self, pool: PoolIx, role: Role, policy: &Policy) -> Option<Arc<Ring>> {
+    /// The ring of a leg, where `policy` looks at one: of all workers in this role of the pools that
+    /// candidates come from. Routes with the same workers share it.
+    fn ring(
+        &self,
+        pool: PoolIx,
+        role: Role,
+        candidates: &[WorkerIx],
+        policy: &Policy,
+    ) -> Option<Arc<Ring>> {
         if !matches!(policy, Policy::ConsistentHashing | Policy::PrefixHash(_)) {
             return None;
         }
-        let members = &self.pools.get(pool.0 as usize)?.workers;
-        let members = members
-            .iter()
-            .filter_map(|ix| Some((*ix, self.workers.get(ix.0 as usize)?)))
-            .filter(|(_, worker)| worker.role == role)
-            .map(|(ix, worker)| (ix, &worker.key));
-        Some(Arc::new(Ring::new(members)))
+        let worker = |ix: &WorkerIx| self.workers.get(ix.0 as usize);
+        let mut pools = BTreeSet::from([pool]);
+        pools.extend(candidates.iter().filter_map(|ix| Some(worker(ix)?.pool)));
+        let mut rings = self.rings.borrow_mut();
+        let ring = rings.entry((role, pools)).or_insert_with_key(|(_, pools)| {
+            let members = pools
+                .iter()
+                .filter_map(|pool| self.pools.get(pool.0 as usize))
+                .flat_map(|pool| &pool.workers)
+                .filter_map(|ix| Some((*ix, worker(ix)?)))
+                .filter(|(_, worker)| worker.role == role)
+                .map(|(ix, worker)| (ix, &worker.key));
+            Arc::new(Ring::new(members))
+        });
+        Some(Arc::clone(ring))
     }
 
     fn push(&mut self, route: Route) -> RouteIx {

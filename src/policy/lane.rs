@@ -1,5 +1,7 @@
 //! Places of workers in a memory: small numbers instead of URLs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
@@ -17,7 +19,10 @@ pub struct Lane {
 
 /// Who has which lane.
 #[derive(Debug, Default)]
-pub(super) struct Lanes(Mutex<Table>);
+pub(super) struct Lanes {
+    table: Mutex<Table>,
+    changes: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -29,7 +34,7 @@ struct Table {
 impl Lanes {
     /// The lane of `worker`, given to it now if it has none.
     pub(super) fn enrol(&self, worker: &WorkerKey) -> Lane {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         if let Some(lane) = table.taken.get(worker) {
             return *lane;
         }
@@ -41,12 +46,27 @@ impl Lanes {
             Lane { index, turn: 0 }
         });
         table.taken.insert(worker.clone(), lane);
+        self.changes.fetch_add(1, Ordering::Release);
         lane
+    }
+
+    /// Grows whenever somebody comes or goes.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Everybody's lane, in the order of the workers' keys.
+    pub(super) fn by_key(&self) -> Vec<Lane> {
+        let table = self.table.lock();
+        let mut all: Vec<(&WorkerKey, Lane)> =
+            table.taken.iter().map(|(key, lane)| (key, *lane)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, lane)| lane).collect()
     }
 
     /// Takes the lanes of all workers that `stays` does not pick, and returns them.
     pub(super) fn retain(&self, stays: impl Fn(&WorkerKey) -> bool) -> Vec<Lane> {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         let mut left = Vec::new();
         table.taken.retain(|worker, lane| {
             let stay = stays(worker);
@@ -55,6 +75,9 @@ impl Lanes {
             }
             stay
         });
+        if !left.is_empty() {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
         table.free.extend(left.iter().map(|lane| Lane {
             index: lane.index,
             turn: lane.turn.wrapping_add(1),
@@ -80,5 +103,21 @@ mod tests {
         assert_eq!(lanes.retain(|worker| *worker == b), [first]);
         assert_eq!(lanes.enrol(&c), Lane { index: 0, turn: 1 });
         assert_eq!(lanes.enrol(&b), Lane { index: 1, turn: 0 });
+    }
+
+    #[test]
+    fn comings_and_goings_are_counted_and_the_rest_is_not() {
+        let lanes = Lanes::default();
+        let (a, b) = (WorkerKey::new("http://a:1"), WorkerKey::new("http://b:1"));
+        let second = lanes.enrol(&b);
+        let first = lanes.enrol(&a);
+        assert_eq!(lanes.by_key(), [first, second]);
+        let before = lanes.changes();
+        lanes.enrol(&a);
+        lanes.retain(|_| true);
+        assert_eq!(lanes.changes(), before);
+        lanes.retain(|worker| *worker == a);
+        assert_eq!(lanes.by_key(), [first]);
+        assert!(lanes.changes() > before);
     }
 }

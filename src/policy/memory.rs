@@ -9,7 +9,9 @@ use crate::plan::WorkerKey;
 /// back to finds what it left.
 #[derive(Debug, Default)]
 pub struct Memory {
-    lanes: Lanes,
+    pub(super) lanes: Lanes,
+    /// Routing keys that stay with their worker in front of another policy.
+    pub(super) sticky: manual::Memory,
     pub(super) round_robin: round_robin::Memory,
     pub(super) manual: manual::Memory,
     pub(super) bucket: bucket::Memory,
@@ -25,9 +27,20 @@ impl Memory {
     /// Forgets all workers but those that `stays` picks, and everything about them.
     pub fn retain(&self, stays: impl Fn(&WorkerKey) -> bool) {
         for lane in self.lanes.retain(stays) {
+            self.sticky.leave(lane);
             self.manual.leave(lane);
             self.bucket.leave(lane);
             self.cache_aware.leave(lane);
         }
+    }
+
+    /// Routing keys that are remembered here.
+    pub fn routing_keys(&self) -> usize {
+        self.manual.len() + self.sticky.len()
+    }
+
+    /// Routing keys that are assigned to the worker at `lane`.
+    pub fn routing_keys_of(&self, lane: Lane) -> u32 {
+        self.manual.group(lane) + self.sticky.group(lane)
     }
 }

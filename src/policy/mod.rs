@@ -14,6 +14,7 @@ mod power_of_two;
 mod prefix_hash;
 mod random;
 mod round_robin;
+mod seat;
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -227,9 +228,9 @@ fn by_policy(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, Refused> {
         Policy::Passthrough => passthrough::pick(ask),
         Policy::PowerOfTwo => power_of_two::pick(ask, rng),
         Policy::LeastLoad(options) => least_load::pick(ask, options, rng),
-        Policy::PrefixHash(options) => prefix_hash::pick(ask, options),
+        Policy::PrefixHash(options) => prefix_hash::pick(ask, options, rng),
         Policy::Manual(options) => manual::pick(ask, options, rng),
-        Policy::Bucket(options) => bucket::pick(ask, options),
+        Policy::Bucket(options) => bucket::pick(ask, options, rng),
         Policy::CacheAware(options) => cache_aware::pick(ask, options, rng),
     };
     Ok(pick)
