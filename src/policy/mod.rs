@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+pub use self::cache_aware::Trail;
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
@@ -67,6 +68,8 @@ pub struct Engine {
     pub waiting_uncached_tokens: Option<u64>,
     /// Share of the cache in use, 0 to 1; the mean over ranks.
     pub token_usage: Option<f64>,
+    /// Tokens that the cache can hold.
+    pub capacity_tokens: Option<u64>,
     /// Tokens generated per second.
     pub gen_throughput: Option<f64>,
     /// Tokens of requests sent since the engine said so.
@@ -164,6 +167,8 @@ impl Pick {
                 prefill_tokens: 0,
                 cached_tokens: None,
                 prompt_bytes: 0,
+                of_tokens: false,
+                trail: Trail::NONE,
             },
         }
     }
@@ -178,6 +183,10 @@ pub struct Expected {
     pub cached_tokens: Option<u32>,
     /// Length of the prompt in bytes; 0 where nobody counted.
     pub prompt_bytes: u32,
+    /// Whether tokens were counted, [`prompt_bytes`](Self::prompt_bytes) being their size.
+    pub of_tokens: bool,
+    /// What the answer will be held against.
+    pub trail: Trail,
 }
 
 /// Why nobody is chosen.

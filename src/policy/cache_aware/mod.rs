@@ -4,6 +4,7 @@ mod score;
 mod tree;
 
 use super::{Ask, Feedback, Lane, Pick};
+pub use self::score::Trail;
 use crate::config::spec::{Algorithm, CacheAware};
 
 /// What is known of the workers' caches, by each algorithm.
@@ -22,7 +23,7 @@ impl Memory {
 
 pub(super) fn pick(ask: &Ask<'_>, options: &CacheAware, rng: &mut fastrand::Rng) -> Pick {
     match options.runs() {
-        Algorithm::Score => score::pick(ask, options, rng),
+        Algorithm::Score => score::pick(ask, options),
         Algorithm::Tree => tree::pick(ask, options, rng),
     }
 }
