@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::cache::Cache;
+use super::text::BLOCK_TOKENS;
 use super::trace::{Hardware, Request, Trace};
 
 /// An engine, stepped from outside.
@@ -170,6 +171,7 @@ impl Engine {
             waiting_uncached_tokens: Some(uncached),
             token_usage: Some(self.cache.usage()),
             gen_throughput: Some(throughput),
+            capacity_tokens: Some(self.hardware.cache_blocks as u64 * u64::from(BLOCK_TOKENS)),
             in_flight_tokens: 0,
         }
     }

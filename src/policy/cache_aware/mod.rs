@@ -3,8 +3,8 @@
 mod score;
 mod tree;
 
-use super::{Ask, Feedback, Lane, Pick};
 pub use self::score::Trail;
+use super::{Ask, Feedback, Lane, Pick};
 use crate::config::spec::{Algorithm, CacheAware};
 
 /// What is known of the workers' caches, by each algorithm.

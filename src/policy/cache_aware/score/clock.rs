@@ -213,8 +213,7 @@ pub(super) struct Span {
 impl Span {
     /// Whether what was last used in `generation` is still there.
     pub(super) const fn holds(self, generation: Generation) -> bool {
-        generation != 0
-            && self.now.wrapping_sub(generation) <= self.now.wrapping_sub(self.horizon)
+        generation != 0 && self.now.wrapping_sub(generation) <= self.now.wrapping_sub(self.horizon)
     }
 
     /// As one word.

@@ -128,7 +128,10 @@ impl Set {
             }
             let mut at: Vec<AtomicU16> = Vec::new();
             at.resize_with((highest + 1).next_multiple_of(32), AtomicU16::default);
-            for pair in list.iter().filter_map(|word| Pair::unpack(word.load(Ordering::Relaxed))) {
+            for pair in list
+                .iter()
+                .filter_map(|word| Pair::unpack(word.load(Ordering::Relaxed)))
+            {
                 if let Some(place) = at.get_mut(usize::from(pair.lane)) {
                     *place.get_mut() = pair.at;
                 }
@@ -203,12 +206,7 @@ impl Holders {
 
     /// `lane` uses the block in generation `now`; returns when it did last. A lane that is no
     /// holder stays none.
-    pub(super) fn swap(
-        &self,
-        spilled: &Spilled,
-        lane: u16,
-        now: Generation,
-    ) -> Option<Generation> {
+    pub(super) fn swap(&self, spilled: &Spilled, lane: u16, now: Generation) -> Option<Generation> {
         let pairs = match spilled.get(self.more) {
             None => &self.few[..],
             Some(Set::List(list)) => list,

@@ -381,7 +381,10 @@ mod tests {
             }
         });
         for n in 0..500 {
-            assert_eq!(holders(&index, hash(n)), [(0, 20), (1, 20), (2, 20), (3, 20)]);
+            assert_eq!(
+                holders(&index, hash(n)),
+                [(0, 20), (1, 20), (2, 20), (3, 20)]
+            );
         }
     }
 

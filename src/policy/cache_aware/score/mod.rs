@@ -67,7 +67,8 @@ impl Memory {
             _ => self.token() * 0.95 + seen * 0.05,
         };
         #[expect(clippy::cast_possible_truncation, reason = "a ratio near 4")]
-        self.token.store((token as f32).to_bits(), Ordering::Relaxed);
+        self.token
+            .store((token as f32).to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -250,8 +251,7 @@ fn record(
     let hashes = blocks.hashes();
     // Blocks that come first were used no earlier than those that follow, so those that were used
     // in this generation come first of all.
-    let current =
-        hashes.partition_point(|hash| memory.index.last_use(*hash, lane) == Some(now));
+    let current = hashes.partition_point(|hash| memory.index.last_use(*hash, lane) == Some(now));
     let mut known = current;
     let mut known_at = now;
     let cached = hits.depth(lane).max(current);
@@ -296,4 +296,3 @@ fn whole(tokens: f64) -> u32 {
     let tokens = tokens as u32;
     tokens
 }
-

@@ -184,7 +184,11 @@ impl Worker {
             u32::try_from(age).unwrap_or(u32::MAX)
         };
         let of_cached = age(cached);
-        let of_known = if known == cached { of_cached } else { age(known) };
+        let of_known = if known == cached {
+            of_cached
+        } else {
+            age(known)
+        };
         (of_cached, of_known)
     }
 
@@ -236,7 +240,10 @@ impl Worker {
 
     /// Bytes of text that the cache is believed to have room for; `None` while nothing was sent.
     pub(super) fn capacity(&self) -> Option<u64> {
-        self.belief.lock().as_ref().map(|belief| belief.clock.capacity())
+        self.belief
+            .lock()
+            .as_ref()
+            .map(|belief| belief.clock.capacity())
     }
 
     fn publish(&self, clock: &Clock) {
