@@ -280,7 +280,7 @@ fn one_at_a_time(seed: u64) -> Trace {
 }
 
 /// All requests, `open` sessions at a time in random turns.
-fn interleaved(trace: &Trace, open: usize, seed: u64) -> Vec<Request> {
+pub(crate) fn interleaved(trace: &Trace, open: usize, seed: u64) -> Vec<Request> {
     let mut rng = Rng::with_seed(mix(seed ^ 0x1a7e));
     let sessions = u32::try_from(trace.sessions.len()).unwrap_or(u32::MAX);
     let mut later = 0..sessions;
