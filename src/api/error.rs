@@ -2,6 +2,8 @@
 //!
 //! Which status goes with which trouble is not decided here.
 
+use serde_json::Value;
+
 use super::quote::quote;
 
 macro_rules! codes {
@@ -51,6 +53,32 @@ codes! {
     NoAvailableWorkers = "no_available_workers",
     /// The request names a worker that cannot be used now.
     TargetWorkerUnavailable = "target_worker_unavailable",
+    /// A leg of a pair has no worker that can take the request.
+    ServerSelectionFailed = "server_selection_failed",
+    /// The prefill worker of a pair found the request wrong.
+    PrefillBadRequest = "prefill_bad_request",
+    /// The prefill worker of a pair knows no such thing.
+    PrefillNotFound = "prefill_not_found",
+    /// The prefill worker of a pair failed.
+    PrefillInternalError = "prefill_internal_error",
+    /// The prefill worker of a pair could not be reached, or broke off.
+    PrefillBadGateway = "prefill_bad_gateway",
+    /// The prefill worker of a pair takes no requests now.
+    PrefillUnavailable = "prefill_unavailable",
+    /// The prefill worker of a pair answered with another status, or not in time.
+    PrefillError = "prefill_error",
+    /// The decode worker of a pair found the request wrong.
+    DecodeBadRequest = "decode_bad_request",
+    /// The decode worker of a pair knows no such thing.
+    DecodeNotFound = "decode_not_found",
+    /// The decode worker of a pair failed.
+    DecodeInternalError = "decode_internal_error",
+    /// The decode worker of a pair could not be reached, or broke off.
+    DecodeBadGateway = "decode_bad_gateway",
+    /// The decode worker of a pair takes no requests now.
+    DecodeUnavailable = "decode_unavailable",
+    /// The decode worker of a pair answered with another status, or not in time.
+    DecodeError = "decode_error",
     /// There is no model to list.
     NoModelsAvailable = "no_models_available",
     /// No healthy worker is there to ask.
@@ -208,13 +236,58 @@ pub fn response_failed_frame(
     out
 }
 
+/// What an error body of a worker says in words, shortened: its message where it has one, else the
+/// text itself.
+pub fn said(body: &[u8]) -> String {
+    const LONGEST: usize = 1024;
+    let text = body.trim_ascii();
+    let line = text.strip_prefix(b"data:").map_or(text, |event| {
+        event
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default()
+    });
+    let parsed: Option<Value> = serde_json::from_slice(line).ok();
+    let words = parsed.as_ref().and_then(|value| {
+        let error = value.get("error");
+        let places = [
+            error.and_then(|error| error.get("message")),
+            error,
+            value.get("message"),
+            value.get("detail"),
+        ];
+        places.into_iter().flatten().find_map(Value::as_str)
+    });
+    let words = words.map_or_else(|| String::from_utf8_lossy(line), Into::into);
+    words.trim().chars().take(LONGEST).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_workers_say() {
+        for (body, expected) in [
+            (r#"{"error":{"message":"too long","code":400}}"#, "too long"),
+            (r#"{"error":"no"}"#, "no"),
+            (r#"{"object":"error","message":"bad"}"#, "bad"),
+            (r#"{"detail":"Not Found"}"#, "Not Found"),
+            (
+                "data: {\"error\":{\"message\":\"out\"}}\n\ndata: [DONE]\n\n",
+                "out",
+            ),
+            (" Internal Server Error\n", "Internal Server Error"),
+            ("", ""),
+        ] {
+            assert_eq!(said(body.as_bytes()), expected);
+        }
+        assert_eq!(said("é".repeat(5000).as_bytes()).chars().count(), 1024);
+    }
 
     #[test]
     fn codes_are_distinct_snake_case_words() {

@@ -9,6 +9,8 @@ mod quote;
 
 pub mod error;
 pub mod load;
+pub mod logprobs;
+pub mod members;
 pub mod models;
 pub mod payload;
 pub mod prompt;

@@ -68,6 +68,11 @@ impl Payload {
 
     /// The JSON string at `span`, decoded; `None` where there is none.
     pub fn text(&self, span: Span) -> Option<String> {
+        serde_json::from_slice(&self.raw(span)?).ok()
+    }
+
+    /// The bytes at `span`, copied together; `None` where it lies outside.
+    pub fn raw(&self, span: Span) -> Option<Vec<u8>> {
         let mut raw = Vec::with_capacity(span.len());
         let mut at = 0;
         for piece in self.pieces.iter() {
@@ -78,7 +83,7 @@ impl Payload {
             }
             at = end;
         }
-        serde_json::from_slice(&raw).ok()
+        (raw.len() == span.len()).then_some(raw)
     }
 
     /// A body to send.

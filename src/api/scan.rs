@@ -56,6 +56,12 @@ pub struct Fields {
     pub documents: Option<Span>,
     /// Place of `max_tokens`.
     pub max_tokens: Option<Span>,
+    /// Place of `data_parallel_rank`.
+    pub data_parallel_rank: Option<Span>,
+    /// Place of `routed_dp_rank`.
+    pub routed_dp_rank: Option<Span>,
+    /// Place of `disagg_prefill_dp_rank`.
+    pub disagg_prefill_dp_rank: Option<Span>,
 }
 
 impl Fields {
@@ -84,6 +90,9 @@ impl Fields {
             query: self.query.map(&span),
             documents: self.documents.map(&span),
             max_tokens: self.max_tokens.map(&span),
+            data_parallel_rank: self.data_parallel_rank.map(&span),
+            routed_dp_rank: self.routed_dp_rank.map(&span),
+            disagg_prefill_dp_rank: self.disagg_prefill_dp_rank.map(&span),
         }
     }
 
@@ -200,6 +209,9 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
             b"query" => fields.query = value,
             b"documents" => fields.documents = value,
             b"max_tokens" => fields.max_tokens = value,
+            b"data_parallel_rank" => fields.data_parallel_rank = value,
+            b"routed_dp_rank" => fields.routed_dp_rank = value,
+            b"disagg_prefill_dp_rank" => fields.disagg_prefill_dp_rank = value,
             _ => drop(checked(body, member.key)?),
         }
     }
@@ -403,6 +415,9 @@ mod tests {
             "query",
             "documents",
             "max_tokens",
+            "data_parallel_rank",
+            "routed_dp_rank",
+            "disagg_prefill_dp_rank",
         ];
         for name in names {
             let body = format!(r#"{{"a":[],"{name}":[1],"z":{{}}}}"#);
@@ -416,6 +431,9 @@ mod tests {
                 f.query,
                 f.documents,
                 f.max_tokens,
+                f.data_parallel_rank,
+                f.routed_dp_rank,
+                f.disagg_prefill_dp_rank,
             ];
             let found: Vec<_> = names
                 .iter()

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
+use super::explain::verify::verify;
 use super::given::Invocation;
 use super::{exit, out};
 use crate::config::spec::Spec;
@@ -45,6 +46,15 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
     let loaded = load(&input);
     let mut diagnostics = loaded.diagnostics;
     diagnostics.extend(invocation.warnings);
+    let tests = match &loaded.spec {
+        Some(spec) if own.get_flag("test") => {
+            Some((verify(spec, &loaded.origins), spec.tests.len()))
+        }
+        _ => None,
+    };
+    let failed = tests.as_ref().is_some_and(|(found, _)| !found.is_empty());
+    let run = tests.as_ref().map(|(_, run)| *run);
+    diagnostics.extend(tests.into_iter().flat_map(|(found, _)| found));
     let format = match own.get_one::<String>("format").map(String::as_str) {
         Some("json") => Format::Json,
         Some("github") => Format::Github,
@@ -56,19 +66,26 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
     } else {
         out::print_diagnostics(&diagnostics, &input.environment);
         let space = if diagnostics.is_empty() { "" } else { "\n" };
-        let summary = summary(&file, &diagnostics, loaded.spec.as_ref());
+        let spec = loaded.spec.as_ref().filter(|_| !failed);
+        let summary = summary(&file, &diagnostics, spec, run);
         out::print(&format!("{space}{summary}\n"));
     }
     let warned = count(&diagnostics, Severity::Warning) > 0;
     match loaded.spec {
         None => exit::INVALID,
+        Some(_) if failed => exit::INVALID,
         Some(_) if warned && own.get_flag("deny-warnings") => exit::DENIED,
         Some(_) => exit::OK,
     }
 }
 
 /// The last line of the report: the verdict, and how much there is.
-fn summary(file: &Path, diagnostics: &[Diagnostic], spec: Option<&Spec>) -> String {
+fn summary(
+    file: &Path,
+    diagnostics: &[Diagnostic],
+    spec: Option<&Spec>,
+    tests: Option<usize>,
+) -> String {
     let found = [
         (count(diagnostics, Severity::Error), "error"),
         (count(diagnostics, Severity::Warning), "warning"),
@@ -79,15 +96,16 @@ fn summary(file: &Path, diagnostics: &[Diagnostic], spec: Option<&Spec>) -> Stri
     let Some(spec) = spec else {
         return format!("{}: {}", file.display(), found.join(", "));
     };
-    let parts = [
+    let mut parts = vec![
         counted(spec.pools.len(), "pool"),
         counted(
-            spec.pools.iter().map(|pool| pool.workers.len()).sum(),
+            spec.pools.iter().map(|pool| pool.members().count()).sum(),
             "worker",
         ),
         counted(spec.models.len(), "model"),
         counted(spec.listeners.len(), "listener"),
     ];
+    parts.extend(tests.map(|tests| format!("{} passed", counted(tests, "test"))));
     let but = match found.is_empty() {
         true => String::new(),
         false => format!("; {}", found.join(", ")),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -191,11 +191,17 @@ fn parse(text: &str) -> Result<Way, ClientError> {
     })
 }
 
-/// Asks the first gateway that can be reached on one of `ways`.
+/// Asks the first gateway that can be reached on one of `ways`. `body` is JSON; it may be empty.
 ///
 /// # Errors
 /// [`ClientError::Unreachable`] or [`ClientError::Exchange`].
-pub(super) fn ask(ways: Vec<Way>, method: &Method, path: &str) -> Result<Answer, ClientError> {
+pub(super) fn ask(
+    ways: Vec<Way>,
+    method: &Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Answer, ClientError> {
+    let body = Bytes::from(body);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -205,7 +211,7 @@ pub(super) fn ask(ways: Vec<Way>, method: &Method, path: &str) -> Result<Answer,
         for way in ways {
             let asked = match &way {
                 Way::Unix(socket) => match connect(UnixStream::connect(socket)).await {
-                    Ok(stream) => exchange(stream, method, path).await,
+                    Ok(stream) => exchange(stream, method, path, body).await,
                     Err(error) => {
                         failed.push((way, error));
                         continue;
@@ -213,7 +219,9 @@ pub(super) fn ask(ways: Vec<Way>, method: &Method, path: &str) -> Result<Answer,
                 },
                 Way::Tcp { host, port, prefix } => {
                     match connect(TcpStream::connect((host.as_str(), *port))).await {
-                        Ok(stream) => exchange(stream, method, &format!("{prefix}{path}")).await,
+                        Ok(stream) => {
+                            exchange(stream, method, &format!("{prefix}{path}"), body).await
+                        }
                         Err(error) => {
                             failed.push((way, error));
                             continue;
@@ -238,6 +246,7 @@ async fn exchange<S>(
     stream: S,
     method: &Method,
     path: &str,
+    body: Bytes,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -248,7 +257,8 @@ where
         .uri(path)
         .header(http::header::HOST, "localhost")
         .header(http::header::ACCEPT, "application/json")
-        .body(Empty::<Bytes>::new())?;
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();

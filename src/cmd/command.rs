@@ -22,8 +22,9 @@ const LONG_AFTER: &str = "\
 A flag overrides one key of the file, and so does its variable: SMG_ and the name of the flag, as
 in SMG_WORKER_URLS for --worker-urls. A flag comes before a variable, a variable before the file.
 A flag of several values takes them after one occurrence, after several, or both; its variable has
-them between commas. TIME is a number with ms, s, m or h, or a bare number of seconds (of
-milliseconds where the flag ends in -ms); SIZE is a number of bytes or has a unit, as in 512MiB.";
+them between commas. --prefill takes one worker, and the number behind it is its bootstrap port.
+TIME is a number with ms, s, m or h, or a bare number of seconds (of milliseconds where the flag
+ends in -ms); SIZE is a number of bytes or has a unit, as in 512MiB.";
 
 /// The whole command line.
 pub(super) fn command() -> Command {
@@ -35,6 +36,7 @@ pub(super) fn command() -> Command {
         launch,
         check_config(),
         reload(),
+        explain(),
         config(),
         sample_worker(),
         schema,
@@ -123,6 +125,7 @@ fn check_config() -> Command {
                 .value_parser(value_parser!(std::path::PathBuf))
                 .help("Config file [default: --config, SMG_CONFIG or /etc/smg/smg.toml]"),
         )
+        .arg(switch("test").help("Run the [[tests]] of the file, too"))
         .arg(switch("deny-warnings").help("Fail on warnings, too"))
         .arg(
             Arg::new("format")
@@ -153,6 +156,45 @@ fn reload() -> Command {
             "url",
             "Listener that serves admin, such as http://127.0.0.1:30000",
         ));
+    with_flags(command, Shown::No)
+}
+
+fn explain() -> Command {
+    let command = Command::new("explain")
+        .about("Say where a request would go, and why")
+        .long_about(
+            "Say where a request would go, and why: listener, model, pool, policy, every candidate \
+             with the figures that the policy looked at, and the choice. Nothing is sent.\n\n\
+             Without --live it is a gateway that has just started on the file, whose workers are \
+             all ready; what is left to chance falls the same way each time. With --live the \
+             running gateway decides as it stands now, and remembers nothing of it.\n\n\
+             Exit status: 0 a worker would be asked, 1 the request is refused or the gateway \
+             unreachable, 78 invalid configuration.",
+        )
+        .arg(
+            Arg::new("request")
+                .long("request")
+                .short('r')
+                .value_name("FILE")
+                .required(true)
+                .help("The request as JSON: a body, or `path`, `headers`, `body`; - for stdin"),
+        )
+        .arg(
+            url(
+                "live",
+                "Ask the running gateway; found as by smg reload, or at URL",
+            )
+            .num_args(0..=1)
+            .default_missing_value(""),
+        )
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .value_parser(["human", "json"])
+                .default_value("human")
+                .help("Form of the explanation"),
+        );
     with_flags(command, Shown::No)
 }
 
@@ -309,8 +351,8 @@ fn arg(flag: &'static Flag) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Number | Kind::Float => arg.allow_negative_numbers(true),
-        kind if kind.is_list() => arg.num_args(1..),
+        Kind::Number | Kind::Long | Kind::Float => arg.allow_negative_numbers(true),
+        kind if kind.is_many() => arg.num_args(1..),
         _ => arg,
     }
     .value_parser(Text(flag.kind))

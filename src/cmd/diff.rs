@@ -11,7 +11,7 @@ use super::reload::{status_of, unexpected};
 use super::{client, exit, out};
 use crate::base::secret::Secret;
 use crate::config::reload::{Class, class_of};
-use crate::config::spec::Spec;
+use crate::config::spec::{Leg, Policy, PolicyName, Spec, Worker};
 use crate::config::{Environment, Format, Input, load, render};
 
 /// Compares two files, or a file with the running gateway, and prints what differs.
@@ -71,7 +71,7 @@ fn live(matches: &[&ArgMatches], url: &str, environment: &Environment) -> Result
     }
     let url = (!url.is_empty()).then_some(url);
     let answer = client::ways(url, invocation, environment.clone())
-        .and_then(|ways| client::ask(ways, &Method::GET, "/admin/config"))
+        .and_then(|ways| client::ask(ways, &Method::GET, "/admin/config", Vec::new()))
         .map_err(|error| {
             out::error(&error);
             status_of(&error)
@@ -119,20 +119,37 @@ fn between(old: &Spec, new: &Spec) -> Vec<Change> {
             &key,
             "pools[]",
         ));
-        for new in &new.workers {
-            if let Some(old) = old.workers.iter().find(|old| old.url == new.url) {
-                let key = format!("{key}.workers[{}]", new.url);
-                let pattern = "pools[].workers[]";
+        for (list, old, new) in [
+            ("workers", &old.workers[..], &new.workers[..]),
+            (
+                "prefill.workers",
+                of(old.prefill.as_ref()),
+                of(new.prefill.as_ref()),
+            ),
+            (
+                "decode.workers",
+                of(old.decode.as_ref()),
+                of(new.decode.as_ref()),
+            ),
+        ] {
+            for new in new {
+                let Some(old) = old.iter().find(|old| old.url == new.url) else {
+                    continue;
+                };
                 changes.extend(replaced(
                     old.api_key.as_ref(),
                     new.api_key.as_ref(),
-                    &key,
-                    pattern,
+                    &format!("{key}.{list}[{}]", new.url),
+                    &format!("pools[].{list}[]"),
                 ));
             }
         }
     }
     changes
+}
+
+fn of(leg: Option<&Leg>) -> &[Worker] {
+    leg.map_or(&[], |leg| &leg.workers)
 }
 
 fn replaced(
@@ -164,6 +181,22 @@ fn walk(old: &Value, new: &Value, key: &str, pattern: &str, out: &mut Vec<Change
     if old == new || pattern == "include" {
         return;
     }
+    if let (true, Some((was, old)), Some((is, new))) =
+        (pattern.ends_with(".policy"), policy(old), policy(new))
+    {
+        let below = |path: &str| join(path, is.as_str());
+        if was == is {
+            return walk(&old, &new, &below(key), &below(pattern), out);
+        }
+        push(
+            out,
+            key,
+            pattern,
+            What::Changed(was.to_string(), is.to_string()),
+        );
+        let default = Policy::named(is).options();
+        return walk(&default, &new, &below(key), &below(pattern), out);
+    }
     let nothing = Map::new();
     match (old, new) {
         (Value::Object(_) | Value::Null, Value::Object(_)) | (Value::Object(_), Value::Null) => {
@@ -186,9 +219,31 @@ fn walk(old: &Value, new: &Value, key: &str, pattern: &str, out: &mut Vec<Change
         (Value::Array(left), Value::Array(right)) if named(left) && named(right) => {
             elements(left, right, key, pattern, out);
         }
+        // A list that is empty may be left out.
+        (Value::Null, Value::Array(right)) if !right.is_empty() && named(right) => {
+            elements(&[], right, key, pattern, out);
+        }
+        (Value::Array(left), Value::Null) if !left.is_empty() && named(left) => {
+            elements(left, &[], key, pattern, out);
+        }
         (Value::Null, new) => push(out, key, pattern, What::Added(shown(new))),
         (_, Value::Null) => push(out, key, pattern, What::Removed),
         (old, new) => push(out, key, pattern, What::Changed(shown(old), shown(new))),
+    }
+}
+
+/// The name of a policy and its options, in whichever form it is written.
+fn policy(value: &Value) -> Option<(PolicyName, Value)> {
+    match value {
+        Value::String(word) => {
+            let name = word.parse().ok()?;
+            Some((name, Policy::named(name).options()))
+        }
+        Value::Object(table) => {
+            let (word, options) = table.iter().next()?;
+            Some((word.parse().ok()?, options.clone()))
+        }
+        _ => None,
     }
 }
 
@@ -223,11 +278,10 @@ fn size(element: &Value) -> String {
     if let Some(address) = element.get("address").and_then(Value::as_str) {
         return address.to_owned();
     }
-    match element
-        .get("workers")
-        .and_then(Value::as_array)
-        .map(Vec::len)
-    {
+    let workers = |table: &Value| table.get("workers")?.as_array().map(Vec::len);
+    let legs = ["prefill", "decode"].map(|leg| element.get(leg).and_then(workers));
+    let counts = std::iter::once(workers(element)).chain(legs).flatten();
+    match counts.reduce(|a, b| a + b) {
         Some(1) => "1 worker".to_owned(),
         Some(count) => format!("{count} workers"),
         None => String::new(),
@@ -285,6 +339,7 @@ const CHAPTERS: &[(&str, &[&str])] = &[
     ("limits", &["listeners[].limits", "server", "reliability"]),
     ("listeners", &["listeners"]),
     ("telemetry", &["metrics", "logging"]),
+    ("tests", &["tests"]),
     ("other", &[""]),
 ];
 
@@ -387,6 +442,47 @@ mod tests {
              a reload would be refused: only a restart can change server.worker_threads\n"
         );
         assert!(between(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn a_policy_is_the_same_as_a_word_and_as_a_table() {
+        let old = spec("routing.policy = 'cache-aware'\n");
+        let new = spec("routing.policy.cache_aware = { cache_threshold = 0.5 }\n");
+        let other = spec("routing.policy.bucket = { adjust_interval = '9s' }\n");
+        assert!(between(&old, &spec("routing.policy.cache_aware = {}\n")).is_empty());
+        assert_eq!(
+            written(&between(&old, &new)),
+            "routes\n\x20 + routing.policy.cache_aware.cache_threshold: 0.5  (live)\n"
+        );
+        assert_eq!(
+            written(&between(&new, &other)),
+            "routes\n\x20 ~ routing.policy: cache_aware -> bucket  (live)\n\
+             \x20 ~ routing.policy.bucket.adjust_interval: 5s -> 9s  (live)\n"
+        );
+    }
+
+    #[test]
+    fn legs_splits_and_tests() {
+        let legs = "[[pools]]\nname = 'p'\n[pools.decode]\nworkers = ['http://d:1']\n\
+                    [pools.prefill]\n";
+        let old = spec(&format!(
+            "{legs}workers = [{{ url = 'http://a:1', api_key = 'x' }}]\n"
+        ));
+        let new = spec(&format!(
+            "{legs}workers = [{{ url = 'http://a:1', api_key = 'y' }}, 'http://b:1']\n\
+             [[pools]]\nname = 'q'\nprefill.workers = ['http://c:1']\n\
+             decode.workers = ['http://d:1']\n\
+             [[tests]]\nname = 't'\nrequest.path = '/x'\nexpect.status = 404\n"
+        ));
+        assert_eq!(
+            written(&between(&old, &new)),
+            "workers\n\
+             \x20 + pools[p].prefill.workers[http://b:1]  (live)\n\
+             \x20 + pools[q]: 2 workers  (live)\n\
+             \x20 ~ pools[p].prefill.workers[http://a:1].api_key: another secret  (live)\n\
+             tests\n\
+             \x20 + tests[t]  (live)\n"
+        );
     }
 
     #[test]

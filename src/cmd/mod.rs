@@ -2,12 +2,14 @@
 //!
 //! Whatever a command prints goes through [`out`]. Nothing here ends the process.
 
+mod arguments;
 mod check;
 mod client;
 mod command;
 mod config;
 mod diff;
 mod exit;
+mod explain;
 mod generate;
 mod given;
 mod out;
@@ -27,7 +29,10 @@ use crate::config::cli::absent;
 /// Runs the command that `args` ask for, program name first, and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let command = command::command();
-    let matches = match command.clone().try_get_matches_from(args) {
+    let matches = match command
+        .clone()
+        .try_get_matches_from(arguments::joined(args))
+    {
         Ok(matches) => matches,
         Err(error) => return refuse(&error),
     };
@@ -46,6 +51,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
     match name {
         "launch" => run::run(&[&matches, sub], environment),
         "check-config" => check::run(&[&matches, sub], environment),
+        "explain" => explain::run(&[&matches, sub], environment),
         "reload" => reload::run(&[&matches, sub], &environment),
         "config" => match sub.subcommand() {
             Some(("dump", inner)) => config::dump(&[&matches, inner], environment),

@@ -27,7 +27,7 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     };
     let url = own.get_one::<String>("url").map(String::as_str);
     let ways = client::ways(url, invocation, environment.clone());
-    match ways.and_then(|ways| client::ask(ways, &Method::POST, path)) {
+    match ways.and_then(|ways| client::ask(ways, &Method::POST, path, Vec::new())) {
         Ok(answer) => report(&answer, environment),
         Err(error) => {
             out::error(&error);

@@ -6,6 +6,7 @@
 //! binds nor dials. `cmd` and the reload call it; what it returns is all that others need.
 
 mod check;
+mod choice;
 pub mod cli;
 pub mod diag;
 mod dump;
@@ -113,6 +114,7 @@ pub fn load(input: &Input) -> Loaded {
 
     let mut spec = None;
     if let Some(mut root) = root {
+        choice::spell(&mut root);
         overlay::add_defaults(&mut root);
         input.overlay.apply(&mut root, &origins, &mut diagnostics);
         add_control_socket(&mut root, &input.environment);

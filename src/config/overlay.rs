@@ -3,9 +3,10 @@
 //! An overlay is a list of keys with values. One that is set here replaces what the file has, a
 //! list included. Flags come before variables, whichever was added first.
 
+use super::choice;
 use super::diag::Diagnostic;
 use super::origin::Origins;
-use super::spec::{ListenAddress, Listener};
+use super::spec::{ListenAddress, Listener, Policy, PolicyName};
 use super::tree::{Mark, Node, Value};
 
 /// Who set a key.
@@ -37,6 +38,24 @@ pub enum Target {
     Pool(String, String),
     /// A key of the model with this name.
     Model(String, String),
+    /// Whether the pool with this name has legs: with `true` those that it lacks are created, with
+    /// `false` nothing happens.
+    Legs(String),
+    /// The policy of every model that names none of its own. Options that the file has for the
+    /// same policy stay.
+    Policy,
+    /// The policy of a leg, `prefill` or `decode`, of the pool with this name, if it has that leg.
+    LegPolicy(String, String),
+    /// An option of the policies of these kinds that are in force: that of every model that names
+    /// none, and those of the legs of the pool with this name.
+    PolicyOption {
+        /// The pool.
+        pool: String,
+        /// The policies that have the option.
+        kinds: Vec<PolicyName>,
+        /// The key in the table of the policy.
+        option: String,
+    },
 }
 
 /// What flags and variables say over the file.
@@ -82,6 +101,51 @@ impl Overlay {
                 Target::Model(name, key) => with_element(root, "models", name, &mark, |element| {
                     put(element, key, node(value, &mark));
                 }),
+                Target::Legs(pool) if value.as_bool() == Some(true) => {
+                    with_element(root, "pools", pool, &mark, |pool| {
+                        for leg in LEGS {
+                            if pool.get(leg).is_none() {
+                                let nobody = Node::new(Value::Array(Vec::new()), mark.clone());
+                                let mut table = Node::table(mark.clone());
+                                table.set("workers", nobody);
+                                pool.set(leg, table);
+                            }
+                        }
+                    });
+                }
+                Target::Legs(_) => {}
+                Target::Policy => {
+                    let word = value.as_str().unwrap_or_default();
+                    if root.get("routing").is_none() {
+                        root.set("routing", Node::table(mark.clone()));
+                    }
+                    if let Some(routing) = root.get_mut("routing") {
+                        choice::set_name(routing, "policy", word, &mark);
+                    }
+                }
+                Target::LegPolicy(pool, leg) => {
+                    let word = value.as_str().unwrap_or_default();
+                    match element_mut(root, "pools", pool).and_then(|pool| pool.get_mut(leg)) {
+                        Some(leg) => choice::set_name(leg, "policy", word, &mark),
+                        None => out.push(idle(
+                            given,
+                            &format!("pool `{pool}` has no `{leg}` leg"),
+                            origins,
+                        )),
+                    }
+                }
+                Target::PolicyOption {
+                    pool,
+                    kinds,
+                    option,
+                } => {
+                    let value = node(value, &mark);
+                    if !set_option(root, pool, kinds, option, &value) {
+                        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+                        let reason = format!("no policy in force is `{}`", kinds.join("` or `"));
+                        out.push(idle(given, &reason, origins));
+                    }
+                }
                 Target::ListenerHost(name) | Target::ListenerPort(name) => {
                     let part = match target {
                         Target::ListenerHost(_) => Part::Host(value.as_str().unwrap_or_default()),
@@ -95,29 +159,25 @@ impl Overlay {
         }
     }
 
-    /// Variables before flags; and before both kinds of other listeners come `main` and `metrics`,
-    /// as a listener that is created takes its host from `main`.
+    /// In the order of [`Target::turn`], and of one turn variables before flags.
     fn in_order(&self) -> impl Iterator<Item = &(Given, Target, toml::Value)> {
-        let of = |late: bool, flag: bool| {
-            self.entries.iter().filter(move |(given, target, _)| {
-                target.makes_listener() == late && matches!(given, Given::Flag(_)) == flag
-            })
-        };
-        of(false, false)
-            .chain(of(false, true))
-            .chain(of(true, false))
-            .chain(of(true, true))
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(given, target, _)| (target.turn(), matches!(given, Given::Flag(_))));
+        entries.into_iter()
     }
 }
 
 impl Target {
-    /// Whether it may create a listener that depends on `main`.
-    fn makes_listener(&self) -> bool {
+    /// When it is laid over, as some depend on others: a listener that is created takes its host
+    /// from `main`, a leg must be there to have a policy, a policy to have an option.
+    fn turn(&self) -> u8 {
         match self {
             Self::Listener(name, _) | Self::ListenerHost(name) | Self::ListenerPort(name) => {
-                name != "main" && name != "metrics"
+                u8::from(name != "main" && name != "metrics")
             }
-            Self::Key(_) | Self::Pool(..) | Self::Model(..) => false,
+            Self::Key(_) | Self::Pool(..) | Self::Model(..) | Self::Legs(_) | Self::Policy => 0,
+            Self::LegPolicy(..) => 1,
+            Self::PolicyOption { .. } => 2,
         }
     }
 }
@@ -129,6 +189,57 @@ impl Given {
             Self::Flag(name) => Mark::Flag(name.clone()),
         }
     }
+}
+
+const LEGS: [&str; 2] = ["prefill", "decode"];
+
+/// Sets an option of the default policy and of those of the legs of `pool`, where they are of one
+/// of the `kinds`. Says whether any is.
+fn set_option(
+    root: &mut Node,
+    pool: &str,
+    kinds: &[PolicyName],
+    option: &str,
+    value: &Node,
+) -> bool {
+    let default = Policy::default().name();
+    if root.get("routing").is_none() {
+        root.set("routing", Node::table(Mark::Default));
+    }
+    let mut set = root.get_mut("routing").is_some_and(|routing| {
+        choice::set_option(
+            routing,
+            "policy",
+            Some(default),
+            kinds,
+            (option, value.clone()),
+        )
+    });
+    for leg in LEGS {
+        let leg = element_mut(root, "pools", pool).and_then(|pool| pool.get_mut(leg));
+        if let Some(leg) = leg {
+            // A leg without a policy of its own has the default one, whose turn it was already.
+            set |= choice::set_option(leg, "policy", None, kinds, (option, value.clone()));
+        }
+    }
+    set
+}
+
+/// A flag or variable that changes nothing.
+fn idle(given: &Given, reason: &str, origins: &Origins) -> Diagnostic {
+    let (Given::Env(name) | Given::Flag(name)) = given;
+    Diagnostic::warning("no-effect", format!("`{name}` has no effect: {reason}"))
+        .at(origins.place_of(&given.mark()))
+}
+
+/// The element of a list with this name.
+fn element_mut<'a>(root: &'a mut Node, list: &str, name: &str) -> Option<&'a mut Node> {
+    let Value::Array(nodes) = &mut root.get_mut(list)?.value else {
+        return None;
+    };
+    nodes
+        .iter_mut()
+        .find(|node| node.get("name").and_then(Node::as_str) == Some(name))
 }
 
 /// Adds what is there without being written: the two listeners and the pool `default`.

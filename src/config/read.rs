@@ -45,7 +45,14 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
         let node = root.find(&mistake.path)?;
         if is_news(&mistake, node, origins) {
             let path = root.written(&mistake.path).to_string();
-            out.push(explain(&mistake.kind, &path, node).at(origins.place_of(&node.mark)));
+            // A key that is wrong is shown itself, not what it stands for.
+            let mark = match &mistake.kind {
+                Kind::Unknown { key, .. } if is_last(&mistake.path, key) => {
+                    root.key_mark(&mistake.path).unwrap_or(&node.mark)
+                }
+                _ => &node.mark,
+            };
+            out.push(explain(&mistake.kind, &path, node).at(origins.place_of(mark)));
         }
         if mistake.path.is_root() {
             return None;
@@ -172,6 +179,10 @@ fn suggestion(word: &str, known: &'static [&'static str], otherwise: &str) -> St
     }
 }
 
+fn is_last(path: &KeyPath, key: &str) -> bool {
+    matches!(path.0.last(), Some(Step::Key(last)) if last == key)
+}
+
 fn explain(kind: &Kind, path: &str, node: &Node) -> Diagnostic {
     let diagnostic = match kind {
         Kind::Type { expected } => Diagnostic::error(
@@ -190,8 +201,11 @@ fn explain(kind: &Kind, path: &str, node: &Node) -> Diagnostic {
             Diagnostic::error("missing-key", format!("`{path}` lacks the key `{key}`"))
         }
         Kind::Unknown { key, known } => {
-            Diagnostic::error("unknown-key", format!("unknown key `{key}` in `{path}`"))
-                .help(suggestion(key, known, "known here"))
+            let message = match path.rsplit('.').next() == Some(key) {
+                true => format!("unknown key `{path}`"),
+                false => format!("unknown key `{key}` in `{path}`"),
+            };
+            Diagnostic::error("unknown-key", message).help(suggestion(key, known, "known here"))
         }
         Kind::Other(message) => {
             let slug = match message.contains(NOT_AVAILABLE) {

@@ -43,6 +43,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("reliability", Class::Live),
     ("metrics", Class::Restart),
     ("logging", Class::Live),
+    ("tests", Class::Live),
 ];
 
 /// The class of a key, whose indices may be numbers or left out (`listeners[0].cors`,
@@ -165,6 +166,13 @@ mod tests {
             ("listeners[0].cors.allowed_origins", Some(Class::Live)),
             ("pools[].connections.idle_timeout", Some(Class::Drain)),
             ("metrics.duration_buckets", Some(Class::Restart)),
+            ("listeners[0].expose_decision", Some(Class::Drain)),
+            (
+                "pools[0].prefill.workers[0].bootstrap_port",
+                Some(Class::Live),
+            ),
+            ("routing.policy.cache_aware.memory", Some(Class::Live)),
+            ("tests[1].expect.pool", Some(Class::Live)),
             ("serverx", None),
             ("auth.api_key", None),
         ] {

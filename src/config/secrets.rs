@@ -35,9 +35,22 @@ impl<'a> Resolver<'a> {
             if let Some(secret) = &mut pool.api_key {
                 self.one(secret, &format!("pools[{p}].api_key"));
             }
-            for (w, worker) in pool.workers.iter_mut().enumerate() {
-                if let Some(secret) = &mut worker.api_key {
-                    self.one(secret, &format!("pools[{p}].workers[{w}].api_key"));
+            let lists = [
+                ("workers", Some(&mut pool.workers)),
+                (
+                    "prefill.workers",
+                    pool.prefill.as_mut().map(|leg| &mut leg.workers),
+                ),
+                (
+                    "decode.workers",
+                    pool.decode.as_mut().map(|leg| &mut leg.workers),
+                ),
+            ];
+            for (list, workers) in lists {
+                for (w, worker) in workers.into_iter().flatten().enumerate() {
+                    if let Some(secret) = &mut worker.api_key {
+                        self.one(secret, &format!("pools[{p}].{list}[{w}].api_key"));
+                    }
                 }
             }
         }
@@ -146,6 +159,12 @@ mod tests {
         secrets(&schema, &schema, "", &mut found);
         found.sort();
         // These are the ones that `Resolver::resolve` visits.
-        assert_eq!(found, ["pools[].api_key", "pools[].workers[].api_key"]);
+        let visited = [
+            "pools[].api_key",
+            "pools[].decode.workers[].api_key",
+            "pools[].prefill.workers[].api_key",
+            "pools[].workers[].api_key",
+        ];
+        assert_eq!(found, visited);
     }
 }

@@ -202,11 +202,21 @@ fn collect(node: &Node, around: Around, out: &mut Vec<Range<usize>>) {
     }
 }
 
+/// Keys that are named as if they held a secret.
+const NO_SECRETS: &[&str] = &[
+    "first_token",
+    "mean_prefill_token",
+    "dp_minimum_token",
+    "max_token",
+    "max_completion_token",
+    "max_key",
+];
+
 /// Whether a key, known or mistyped, is one whose value should not be shown.
 fn names_secret(key: &str) -> bool {
     let key = key.trim().to_ascii_lowercase();
     let key = key.trim_end_matches('s');
-    key != "first_token"
+    !NO_SECRETS.contains(&key)
         && ["key", "secret", "token", "password", "passwd"]
             .iter()
             .any(|end| key.ends_with(end))

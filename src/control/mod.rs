@@ -8,6 +8,7 @@ mod admin;
 mod desk;
 mod effective;
 mod health;
+mod loads;
 mod logging;
 mod publish;
 mod register;

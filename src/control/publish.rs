@@ -333,7 +333,7 @@ impl Publisher {
     /// Publishes what workers have told about themselves.
     async fn learn(&mut self) {
         let old = self.live.load();
-        let known: BTreeSet<&WorkerKey> = old.plan.workers.iter().map(|w| &w.key).collect();
+        let known: BTreeSet<WorkerKey> = old.plan.workers.iter().map(|w| w.key.base()).collect();
         // A worker that has left meanwhile is forgotten.
         let mut news = self.desk.take_facts();
         news.retain(|key, learned| {
@@ -360,7 +360,7 @@ impl Publisher {
             .plan
             .workers
             .iter()
-            .filter(|worker| joined.contains(&worker.key))
+            .filter(|worker| joined.contains(&worker.key.base()))
         {
             report::registered(worker, &new.plan.pool(worker.pool).name);
         }
@@ -386,7 +386,8 @@ impl Publisher {
         let new = self.live.load();
         let kept: BTreeSet<&WorkerKey> =
             new.plan.workers.iter().map(|worker| &worker.key).collect();
-        self.facts.workers.retain(|key, _| kept.contains(key));
+        let named: BTreeSet<WorkerKey> = kept.iter().map(|key| key.base()).collect();
+        self.facts.workers.retain(|key, _| named.contains(key));
         let removed: BTreeMap<&WorkerKey, _> = old
             .plan
             .workers
@@ -467,13 +468,14 @@ fn prepared(snapshot: Snapshot) -> Prepared {
 
 /// A worker that may be used from now on is ready at once, whatever was counted before.
 fn admit(old: &Snapshot, new: &Snapshot) {
-    let before: BTreeSet<&WorkerKey> = old
+    // Ranks of one engine share their health.
+    let before: BTreeSet<WorkerKey> = old
         .workers()
         .filter(|worker| worker.plan.is_admitted())
-        .map(|worker| &worker.plan.key)
+        .map(|worker| worker.plan.key.base())
         .collect();
     for worker in new.workers() {
-        if worker.plan.is_admitted() && !before.contains(&worker.plan.key) {
+        if worker.plan.is_admitted() && !before.contains(&worker.plan.key.base()) {
             worker.parts.health.make_ready();
         }
     }

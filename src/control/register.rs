@@ -13,9 +13,10 @@ use super::desk::Desk;
 use super::report;
 use super::target::{Target, Unwell};
 use crate::api::models::{self, Advertised, LABELS, Labels};
+use crate::base::clock;
 use crate::config::spec::Runtime;
-use crate::plan::{Admission, Learned};
-use crate::state::HealthState;
+use crate::plan::{Admission, Learned, NoRanks};
+use crate::state::{HealthState, Trouble};
 use crate::telemetry::event;
 use crate::upstream::Fetched;
 
@@ -67,6 +68,7 @@ pub(super) async fn run(
         loop {
             let asked = Arc::clone(&target.borrow_and_update());
             let Err(error) = attempt(&asked, &office, Round::First).await else {
+                asked.parts.cell.set_trouble(None);
                 break;
             };
             let pause = troubles.add(&asked, &error);
@@ -155,6 +157,10 @@ impl Troubles {
         }
         let now = Instant::now();
         let late = now.duration_since(self.since) >= target.health.startup_timeout;
+        target.parts.cell.set_trouble(Some(Trouble {
+            message: error.to_string(),
+            at: clock::wall(),
+        }));
         if late && !self.given_up {
             self.given_up = true;
             // Without probes nothing would ever bring an admitted worker back.
@@ -175,12 +181,20 @@ impl Troubles {
             .is_none_or(|last| now.duration_since(last) >= REMIND)
         {
             self.mentioned = Some(now);
-            tracing::warn!(
-                target: "smg::worker",
-                worker = target.worker.key.as_str(), pool = &*target.pool, %error,
-                attempts = self.count + 1,
-                "worker does not answer yet"
-            );
+            if let Unwell::Whole(error) = error {
+                tracing::warn!(
+                    target: "smg::worker",
+                    worker = target.worker.key.as_str(), pool = &*target.pool, %error,
+                    "worker has no ranks to be used"
+                );
+            } else {
+                tracing::warn!(
+                    target: "smg::worker",
+                    worker = target.worker.key.as_str(), pool = &*target.pool, %error,
+                    attempts = self.count + 1,
+                    "worker does not answer yet"
+                );
+            }
         }
         let interval = target.health.startup_check_interval;
         let pause = QUICK
@@ -221,12 +235,20 @@ async fn attempt(target: &Target, office: &Office, round: Round) -> Result<(), U
     let post = |learned| office.desk.learn(target.worker.key.clone(), learned);
 
     // A worker that has named its models can serve; what else it says may take its time.
-    if round == Round::First && !advertised.is_empty() {
+    if round == Round::First && !advertised.is_empty() && !target.dp_aware {
         post(learned(&advertised, owner, &More::default()));
     }
     let more = ask_more(target, owner).await;
     let runtime = owner.unwrap_or_else(|| more.runtime());
-    post(learned(&advertised, Some(runtime), &more));
+    let learned = learned(&advertised, Some(runtime), &more);
+    if target.dp_aware {
+        match (round, learned.ranks(target.declared.or(Some(runtime)))) {
+            // It has become something else; its registration starts anew.
+            (Round::Later, Err(NoRanks::Engine(_))) | (_, Ok(_)) => {}
+            (_, Err(error)) => return Err(error.into()),
+        }
+    }
+    post(learned);
     Ok(())
 }
 
@@ -297,6 +319,7 @@ fn learned(advertised: &[Advertised], runtime: Option<Runtime>, more: &More) -> 
         runtime,
         models: names,
         max_model_len: labels.context_length(),
+        dp_size: labels.get("dp_size").and_then(|size| size.parse().ok()),
         labels: labels
             .iter()
             .filter(|(name, _)| LABELS.contains(name))

@@ -75,6 +75,13 @@ pub(super) fn registered(worker: &Worker, pool: &str) {
         }
         .emit()
     });
+    if let Some(word) = worker.unknown_policy() {
+        tracing::warn!(
+            target: "smg::worker",
+            worker = worker.key.as_str(), pool, label = word,
+            "the worker's label `policy` names no policy and is ignored"
+        );
+    }
 }
 
 /// A worker left.

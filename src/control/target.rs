@@ -6,8 +6,11 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
+use crate::api::load::Load;
+use crate::config::spec::Runtime;
 use crate::live::{Snapshot, WorkerParts, WorkerRef};
-use crate::plan::{Connections, Health, Worker, WorkerIx};
+use crate::plan::{Connections, Health, NoRanks, Worker, WorkerIx};
+use crate::upstream::loads::{self, NoLoad};
 use crate::upstream::{Failure, FetchError, Fetched, fetch};
 
 /// Longest answer that is read.
@@ -27,6 +30,10 @@ pub(super) struct Target {
     pub(super) health: Health,
     /// Probes under way at once, over all workers.
     pub(super) places: Arc<Semaphore>,
+    /// The engine that the configuration says it runs.
+    pub(super) declared: Option<Runtime>,
+    /// Whether its ranks are to be told apart.
+    pub(super) dp_aware: bool,
     connections: Connections,
 }
 
@@ -44,6 +51,9 @@ pub(super) enum Unwell {
         /// What came.
         status: StatusCode,
     },
+    /// It cannot be taken apart into ranks, as its pool wants it.
+    #[error(transparent)]
+    Whole(#[from] NoRanks),
 }
 
 impl Unwell {
@@ -65,6 +75,8 @@ impl Target {
             pool: Arc::clone(&pool.name),
             health: pool.health.clone(),
             places: Arc::clone(places),
+            declared: pool.runtime,
+            dp_aware: pool.dp_aware,
             connections: pool.connections,
         }
     }
@@ -74,21 +86,30 @@ impl Target {
         self.worker == other.worker
             && self.pool == other.pool
             && self.health == other.health
+            && self.dp_aware == other.dp_aware
             && self.connections == other.connections
             && Arc::ptr_eq(&self.places, &other.places)
             && Arc::ptr_eq(&self.parts.health, &other.parts.health)
             && Arc::ptr_eq(&self.parts.cell, &other.parts.cell)
     }
 
-    /// `GET`s `path` below the worker's URL, with its key, and reads the whole answer.
-    pub(super) async fn get(&self, path: &str, within: Duration) -> Result<Fetched, FetchError> {
-        let worker = WorkerRef {
+    fn worker(&self) -> WorkerRef<'_> {
+        WorkerRef {
             ix: WorkerIx(0),
             plan: &self.worker,
             parts: &self.parts,
-        };
+        }
+    }
+
+    /// Asks for its load.
+    pub(super) async fn loads(&self, within: Duration) -> Result<Vec<Load>, NoLoad> {
+        loads::ask(self.worker(), self.connections, within).await
+    }
+
+    /// `GET`s `path` below the worker's URL, with its key, and reads the whole answer.
+    pub(super) async fn get(&self, path: &str, within: Duration) -> Result<Fetched, FetchError> {
         fetch(
-            worker,
+            self.worker(),
             self.connections,
             Method::GET,
             path,

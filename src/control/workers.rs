@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::desk::Desk;
 use super::health::{self, Changed};
+use super::loads::Loads;
 use super::register;
 use super::report;
 use super::target::Target;
@@ -38,6 +39,7 @@ pub(super) struct Workers {
     office: register::Office,
     places: (usize, Arc<Semaphore>),
     changes: (mpsc::Sender<Changed>, mpsc::Receiver<Changed>),
+    loads: Loads,
 }
 
 struct Task {
@@ -54,6 +56,7 @@ impl Workers {
     pub(super) fn new(live: Arc<Live>, desk: Arc<Desk>) -> Self {
         let limit = live.load().plan.max_in_flight_probes;
         Self {
+            loads: Loads::new(Arc::clone(&live)),
             live,
             probes: HashMap::default(),
             registrations: HashMap::default(),
@@ -94,27 +97,30 @@ impl Workers {
             self.places = (limit, Arc::new(Semaphore::new(limit)));
         }
         let mut probed: HashMap<HealthKey, WorkerRef<'_>, RandomState> = HashMap::default();
-        let mut named: HashMap<&WorkerKey, WorkerRef<'_>, RandomState> = HashMap::default();
+        // The ranks of an engine are asked once.
+        let mut named: HashMap<WorkerKey, WorkerRef<'_>, RandomState> = HashMap::default();
         for worker in snapshot.workers() {
-            named.entry(&worker.plan.key).or_insert(worker);
+            let base = worker.plan.key.base();
+            named.entry(base.clone()).or_insert(worker);
             let health = &snapshot.plan.pool(worker.plan.pool).health;
             // Until it is registered a worker is asked by its registration.
             if health.enabled && worker.plan.is_admitted() {
                 let key = HealthKey {
-                    worker: worker.plan.key.clone(),
+                    worker: base,
                     endpoint: Arc::clone(&health.endpoint),
                     enabled: true,
                 };
                 probed.entry(key).or_insert(worker);
             }
         }
+        self.loads.follow(&snapshot, &self.places.1);
         self.registrations.retain(|key, _| named.contains_key(key));
         self.probes.retain(|key, _| probed.contains_key(key));
 
         let places = &self.places.1;
         for (key, worker) in named {
             let target = Target::new(&snapshot, worker, places);
-            if let Some(registration) = self.registrations.get(key) {
+            if let Some(registration) = self.registrations.get(&key) {
                 registration.task.set(target);
             } else {
                 let again = Arc::new(Notify::new());
@@ -122,8 +128,7 @@ impl Workers {
                 let task = Task::start("registration", target, |target| {
                     register::run(target, asked, office)
                 });
-                self.registrations
-                    .insert(key.clone(), Registration { task, again });
+                self.registrations.insert(key, Registration { task, again });
             }
         }
         for (key, worker) in probed {
@@ -142,8 +147,14 @@ impl Workers {
     /// reported as such, in one line.
     async fn report(&mut self, first: Changed) {
         let until = Instant::now() + TOGETHER;
+        let turned = |loads: &Loads, change: &Changed| {
+            let worker = change.target.worker.key.base();
+            loads.turned(&worker, change.transition.to == HealthState::Ready);
+        };
+        turned(&self.loads, &first);
         let mut changes = vec![first];
         while let Ok(Some(next)) = timeout_at(until, self.changes.1.recv()).await {
+            turned(&self.loads, &next);
             changes.push(next);
         }
         let snapshot = self.live.load();
@@ -155,7 +166,8 @@ impl Workers {
                     report::named(&target.worker, &target.pool, |worker| {
                         event::WorkerReady { worker }.emit();
                     });
-                    if let Some(registration) = self.registrations.get(&target.worker.key) {
+                    let base = target.worker.key.base();
+                    if let Some(registration) = self.registrations.get(&base) {
                         registration.again.notify_one();
                     }
                 }

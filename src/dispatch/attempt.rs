@@ -14,18 +14,20 @@ use metrics::Counter;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::call::{Call, Placed, Routed};
-use super::choose::{self, Chosen};
+use super::choose::{self, Chosen, Usable};
 use super::error::{CallError, Deadline};
-use super::{Job, State};
+use super::pair::Lost;
+use super::reply::{Reply, ReplyError};
+use super::{Job, State, rank};
 use crate::api::payload::Sending;
-use crate::api::{Endpoint, sse};
+use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Role, Route, Timeouts, WorkerIx};
-use crate::policy::{Mode, Refused};
+use crate::plan::{Leg, Role, Route, Timeouts, WorkerIx};
+use crate::policy::{self, Mode, Refused};
 use crate::state::{HealthCell, InFlight};
 use crate::telemetry::metrics::{self as names, Metric};
-use crate::upstream::{self, Answer, Failure, headers};
+use crate::upstream::{self, Failure, headers};
 
 /// Bytes of role-only deltas and comments that are held back before the first event; a worker that
 /// sends more of them than this is taken to have begun.
@@ -34,14 +36,14 @@ const HELD_BYTES: usize = 64 * 1024;
 /// An answer under way whose first event has not come yet.
 pub(super) struct Held {
     pub(super) parts: Parts,
-    pub(super) answer: Answer,
+    pub(super) answer: Reply,
     pub(super) guard: InFlight,
     pub(super) worker: WorkerIx,
     pub(super) sse: Option<sse::Reader>,
     pub(super) queued: Vec<Bytes>,
     pub(super) ended: bool,
-    health: Arc<HealthCell>,
-    first_by: Instant,
+    pub(super) health: Arc<HealthCell>,
+    pub(super) first_by: Instant,
 }
 
 /// How an attempt ended.
@@ -56,6 +58,10 @@ pub(super) enum Tried {
     Failed { worker: WorkerIx, error: CallError },
     /// Nobody could be picked.
     Nobody(Refused),
+    /// A leg of a pair failed; the other has been cancelled.
+    Leg(Box<Lost>),
+    /// No pair could be picked.
+    Unpaired(CallError),
 }
 
 /// Picks a worker and sends the request to it. `release` is how long a 2xx head is held back.
@@ -96,7 +102,8 @@ pub(super) async fn attempt(
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
-    let request = || build(job, worker, pool.forward_authorization, &call.id);
+    let body = rank::body(job, worker.plan.key.rank());
+    let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
@@ -139,7 +146,7 @@ pub(super) async fn attempt(
         sse: (streams && parts.status.is_success())
             .then(|| sse::Reader::new(dialect(job.endpoint))),
         parts,
-        answer,
+        answer: Reply::One(answer),
         guard,
         worker: worker.ix,
         queued: Vec::new(),
@@ -190,15 +197,38 @@ fn pick<'a>(
     state: &State,
 ) -> Result<Chosen<'a>, Refused> {
     let leg = route.legs.answering();
-    let mut usable = choose::usable(snapshot, leg, &state.tried);
-    if usable.is_empty() && !state.tried.is_empty() {
-        usable = choose::usable(snapshot, leg, &state.set_aside);
-    }
+    let usable = usable(snapshot, leg, job, state)?;
     choose::choose(snapshot, &job.request(Mode::Take), leg.role, &usable, None)
 }
 
+/// Whom an attempt may go to: those of `leg` that have not been tried, else all but those that asked
+/// not to be called again. Where the request names its worker nobody is left out, so that a position
+/// means the same one as before.
+pub(super) fn usable<'a>(
+    snapshot: &'a Snapshot,
+    leg: &Leg,
+    job: &Job,
+    state: &State,
+) -> Result<Vec<Usable<'a>>, Refused> {
+    if policy::is_targeted(&leg.policy, &job.headers) {
+        return if state.set_aside.is_empty() {
+            Ok(choose::usable(snapshot, leg, &[]))
+        } else {
+            Err(Refused::Target)
+        };
+    }
+    let usable = choose::usable(snapshot, leg, &state.tried);
+    if usable.is_empty() && !state.tried.is_empty() {
+        return Ok(choose::usable(snapshot, leg, &state.set_aside));
+    }
+    Ok(usable)
+}
+
 /// What `awaited` brings, or nothing once nothing connects to the worker any more.
-async fn unless_lost<T>(health: &HealthCell, awaited: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn unless_lost<T>(
+    health: &HealthCell,
+    awaited: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
         brought = awaited => Some(brought),
@@ -207,7 +237,7 @@ async fn unless_lost<T>(health: &HealthCell, awaited: impl Future<Output = T>) -
 }
 
 /// Counts a head received from a worker.
-fn count_answer(status: StatusCode) {
+pub(super) fn count_answer(status: StatusCode) {
     const FIRST: u16 = 100;
     static ANSWERS: [OnceLock<Counter>; 500] = [const { OnceLock::new() }; 500];
     let Some(slot) = ANSWERS.get(usize::from(status.as_u16() - FIRST)) else {
@@ -224,7 +254,12 @@ fn count_answer(status: StatusCode) {
     counter.increment(1);
 }
 
-fn deadline(streaming: bool, sent: Instant, timeouts: &Timeouts, total_by: Instant) -> Instant {
+pub(super) fn deadline(
+    streaming: bool,
+    sent: Instant,
+    timeouts: &Timeouts,
+    total_by: Instant,
+) -> Instant {
     // An engine that does not stream answers head and body together, at the end.
     if streaming {
         total_by.min(sent + timeouts.headers)
@@ -233,13 +268,14 @@ fn deadline(streaming: bool, sent: Instant, timeouts: &Timeouts, total_by: Insta
     }
 }
 
-fn build(
+pub(super) fn build(
     job: &Job,
+    body: &Payload,
     worker: WorkerRef<'_>,
     forward: bool,
     id: &http::HeaderValue,
 ) -> Request<Sending> {
-    let mut request = Request::new(job.body.send());
+    let mut request = Request::new(body.send());
     *request.method_mut() = Method::POST;
     if let Some(target) = worker.parts.targets.get(job.endpoint.index()) {
         request.uri_mut().clone_from(target);
@@ -250,7 +286,7 @@ fn build(
     request
 }
 
-fn classify(failure: &Failure) -> CallError {
+pub(super) fn classify(failure: &Failure) -> CallError {
     match failure {
         Failure::Connect(_) => CallError::Connect,
         Failure::ConnectTimeout(_) => CallError::Timeout(Deadline::Connect),
@@ -272,7 +308,7 @@ pub(super) fn dialect(endpoint: Endpoint) -> sse::Dialect {
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.as_bytes().get(..17))
@@ -280,7 +316,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 /// Waits for the first event of a stream, or for the first bytes of any other answer.
-async fn first_event(
+pub(super) async fn first_event(
     routed: &mut Routed,
     mut held: Box<Held>,
     total_by: Instant,
@@ -327,12 +363,13 @@ async fn first_event(
                 }
                 return Tried::Begun(held);
             }
-            Some(Err(_)) => {
+            Some(Err(ReplyError::BrokeOff)) => {
                 return Tried::Failed {
                     worker: held.worker,
                     error: CallError::BrokeOff,
                 };
             }
+            Some(Err(ReplyError::Leg(lost))) => return Tried::Leg(lost),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else {
                     continue;

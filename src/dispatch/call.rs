@@ -13,6 +13,7 @@ use crate::plan::{Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
 use crate::state::{ModelCell, Series};
 use crate::telemetry::access::{self, Access};
+use crate::telemetry::metrics::{self as names, Metric};
 
 /// What is known of one client request. It travels with the request into the response body and
 /// is dropped with it: whichever way the request ends, its end is counted and logged once, there.
@@ -57,6 +58,10 @@ pub struct Routed {
     pub worker: Option<WorkerIx>,
     /// How it was chosen.
     pub placed: Option<Placed>,
+    /// The worker that reads the prompt for it, where the latest attempt is one of a pair.
+    pub prefill: Option<Box<Prefilling>>,
+    /// What the worker of a leg said with its refusal.
+    pub said: Option<Box<Said>>,
     /// Attempts so far.
     pub attempts: u32,
     /// When the whole request body had been read.
@@ -90,6 +95,32 @@ pub struct Placed {
     pub lane: Lane,
     /// What the policy expected.
     pub expected: Expected,
+}
+
+/// The leg of a pair that reads the prompt.
+#[derive(Debug)]
+pub struct Prefilling {
+    /// The worker.
+    pub worker: WorkerIx,
+    /// How it was chosen.
+    pub placed: Placed,
+    /// The `runtime` label of the pair.
+    pub runtime: &'static str,
+    /// Whether its answer has come to its end.
+    pub complete: bool,
+    /// Token counts where it told them.
+    pub usage: Option<Usage>,
+    /// When it had handed its work over, where that is known.
+    pub handed_over: Option<Instant>,
+}
+
+/// What a worker said with its refusal, for the client.
+#[derive(Debug)]
+pub struct Said {
+    /// Its words, shortened.
+    pub text: String,
+    /// When it wants to be asked again.
+    pub retry_after: Option<Duration>,
 }
 
 impl std::fmt::Debug for Call {
@@ -191,22 +222,53 @@ impl Call {
             series.tokens_in.increment(usage.input);
             series.tokens_out.increment(usage.output);
         }
-        if let Some(placed) = &routed.placed
-            && let Some((route, parts)) = self.snapshot.route(routed.route)
+        let success = routed.complete && self.status < 400 && self.error_code.is_empty();
+        if let Some(placed) = &routed.placed {
+            self.learn(routed.route, placed, success, routed.usage);
+        }
+        if let Some(prefill) = &routed.prefill {
+            let usage = prefill.usage.or(routed.usage);
+            let success = success || prefill.complete;
+            self.learn(routed.route, &prefill.placed, success, usage);
+            prefill.record(routed);
+        }
+        if let Some(error_type) = error_type(self.status, self.error_code) {
+            series.error(error_type);
+        }
+    }
+
+    /// Tells the policy that `placed` the request how it ended.
+    fn learn(&self, route: RouteIx, placed: &Placed, success: bool, usage: Option<Usage>) {
+        if let Some((route, parts)) = self.snapshot.route(route)
             && let (Some(leg), Some(parts)) = (route.legs.get(placed.role), parts.leg(placed.role))
         {
             let feedback = Feedback {
                 lane: placed.lane,
                 expected: placed.expected,
-                success: routed.complete && self.status < 400 && self.error_code.is_empty(),
-                prompt_tokens: routed.usage.map(|usage| usage.input),
-                cached_tokens: routed.usage.and_then(|usage| usage.cached),
+                success,
+                prompt_tokens: usage.map(|usage| usage.input),
+                cached_tokens: usage.and_then(|usage| usage.cached),
             };
             policy::learn(&leg.policy, &parts.memory, feedback);
         }
-        if let Some(error_type) = error_type(self.status, self.error_code) {
-            series.error(error_type);
-        }
+    }
+}
+
+impl Prefilling {
+    fn record(&self, routed: &Routed) {
+        let labels = [
+            ("backend_type", "pd"),
+            ("model", &*routed.label),
+            ("runtime", self.runtime),
+        ];
+        let record = |metric, from: Option<Instant>| {
+            if let (Some(from), Some(first)) = (from, routed.first_event) {
+                let wait = first.saturating_duration_since(from);
+                names::histogram(metric, &labels).record(wait.as_secs_f64());
+            }
+        };
+        record(Metric::PdTtft, routed.sent);
+        record(Metric::PdKvTransferDuration, self.handed_over);
     }
 }
 
@@ -215,7 +277,8 @@ fn error_type(status: u16, code: &str) -> Option<&'static str> {
     match (status, code) {
         (_, "client_closed_request") => None,
         (400, _) => Some("validation_error"),
-        (404, _) | (503, "no_available_workers" | "target_worker_unavailable") => {
+        (404, _)
+        | (503, "no_available_workers" | "target_worker_unavailable" | "server_selection_failed") => {
             Some("no_workers")
         }
         (408 | 504, _) => Some("timeout"),
@@ -259,7 +322,16 @@ impl Drop for Call {
             access.model = &routed.label;
             access.attempts = routed.attempts;
             access.tokens_in = routed.usage.map(|usage| usage.input);
+            access.tokens_cached = routed.usage.and_then(|usage| usage.cached);
             access.tokens_out = routed.usage.map(|usage| usage.output);
+            if let Some((route, _)) = self.snapshot.route(routed.route) {
+                access.pool = &self.snapshot.plan.pool(route.pool).name;
+            }
+            if let Some(placed) = &routed.placed {
+                access.policy = placed.policy;
+                access.reason = placed.reason;
+                access.tokens_expected = placed.expected.cached_tokens.map(u64::from);
+            }
             if let Some(worker) = routed.worker.and_then(|ix| self.snapshot.worker(ix)) {
                 access.worker_id = worker.parts.id_str();
             }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+use super::{branches, fewest};
 use crate::api::prompt::Prompt;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, RouteIx, WorkerIx};
@@ -26,6 +27,8 @@ pub struct Request<'a> {
     pub mode: Mode,
     /// Now.
     pub now: Instant,
+    /// Decides what the policy leaves to chance.
+    pub seed: u64,
 }
 
 /// A worker that was chosen.
@@ -90,6 +93,7 @@ pub fn choose<'a>(
 ) -> Result<Chosen<'a>, Refused> {
     let (route, parts) = snapshot.route(request.route).ok_or(Refused::Nobody)?;
     let leg = route.legs.get(role).ok_or(Refused::Nobody)?;
+    let model = &parts.model;
     let parts = parts.leg(role).ok_or(Refused::Nobody)?;
     let candidates = candidates(snapshot, leg, parts, usable, request.now);
     let ask = Ask {
@@ -107,10 +111,30 @@ pub fn choose<'a>(
         now: request.now,
         notes,
     };
-    let mut rng = fastrand::Rng::with_seed(fastrand::u64(..));
-    let pick = policy::pick(&ask, &mut rng)?;
+    let mut rng = fastrand::Rng::with_seed(request.seed);
+    let picked = policy::pick(&ask, &mut rng);
+    if request.mode == Mode::Take {
+        branches::count(&leg.policy, &picked);
+    }
+    let pick = picked?;
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
-    let lane = candidates.get(pick.index).map(|candidate| candidate.lane);
+    let pool = snapshot.plan.pool(chosen.worker.plan.pool);
+    let by_tokens = pool.dp_minimum_tokens && pick.reason != "target_worker_hit";
+    let chosen = if by_tokens {
+        let age = snapshot.plan.load_monitor.age();
+        &fewest::beside(chosen, usable, request.now, age)
+    } else {
+        chosen
+    };
+    if by_tokens && request.mode == Mode::Take {
+        let report = &chosen.worker.parts.cell.report;
+        report.route(fewest::tokens(&request.prompt));
+    }
+    if request.mode == Mode::Take
+        && let Some(matched) = pick.matched
+    {
+        model.matched(matched);
+    }
     if request.mode == Mode::Take
         && let Some(count) = parts.attempts.get(chosen.position)
     {
@@ -120,7 +144,11 @@ pub fn choose<'a>(
         worker: chosen.worker,
         policy: leg.policy.as_str(),
         reason: pick.reason,
-        lane: lane.unwrap_or_default(),
+        lane: parts
+            .lanes
+            .get(chosen.position)
+            .copied()
+            .unwrap_or_default(),
         expected: pick.expected,
     })
 }
@@ -132,7 +160,7 @@ fn candidates<'a>(
     usable: &[Usable<'a>],
     now: Instant,
 ) -> Vec<Candidate<'a>> {
-    let age = snapshot.plan.load_monitor.interval * 3;
+    let age = snapshot.plan.load_monitor.age();
     let wanted = policy::wants_engine_load(&leg.policy);
     usable
         .iter()

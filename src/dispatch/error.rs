@@ -1,6 +1,7 @@
 //! Why a call has no answer from a worker.
 
 use crate::api::error::ErrorCode;
+use crate::plan::Role;
 use crate::policy::Refused;
 
 /// The deadline that ran out.
@@ -41,11 +42,162 @@ pub enum CallError {
     Stream,
     /// The worker answered with this status after the head had gone out.
     Status(u16),
+    /// The leg of a pair that has no worker which can be used now.
+    NoLeg(Role),
+    /// A leg of a pair failed.
+    Leg(Role, Fault),
+    /// What a worker is to be sent cannot be made of what the client sent.
+    Unbuildable,
     /// The gateway is ending.
     Ending,
 }
 
+/// How a leg of a pair failed; as [`CallError`] has it for a worker that answers alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection.
+    Connect,
+    /// A deadline ran out.
+    Timeout(Deadline),
+    /// The connection broke before an answer.
+    Broken,
+    /// The answer broke off.
+    BrokeOff,
+    /// The answer is not HTTP.
+    Malformed,
+    /// The answer is a redirect.
+    Redirect,
+    /// The stream ended without its terminator.
+    Stream,
+    /// The answer is a failure with this status.
+    Status(u16),
+}
+
+impl Fault {
+    /// The same, of a worker that answers alone.
+    pub(super) fn plain(self) -> CallError {
+        match self {
+            Self::Connect => CallError::Connect,
+            Self::Timeout(which) => CallError::Timeout(which),
+            Self::Broken => CallError::Broken,
+            Self::BrokeOff => CallError::BrokeOff,
+            Self::Malformed => CallError::Malformed,
+            Self::Redirect => CallError::Redirect,
+            Self::Stream => CallError::Stream,
+            Self::Status(status) => CallError::Status(status),
+        }
+    }
+
+    fn code(self, role: Role) -> ErrorCode {
+        use ErrorCode as Code;
+        let codes = match role {
+            Role::Prefill => [
+                Code::PrefillBadRequest,
+                Code::PrefillNotFound,
+                Code::PrefillInternalError,
+                Code::PrefillBadGateway,
+                Code::PrefillUnavailable,
+                Code::PrefillError,
+            ],
+            Role::Decode | Role::Regular => [
+                Code::DecodeBadRequest,
+                Code::DecodeNotFound,
+                Code::DecodeInternalError,
+                Code::DecodeBadGateway,
+                Code::DecodeUnavailable,
+                Code::DecodeError,
+            ],
+        };
+        let [
+            bad_request,
+            not_found,
+            internal,
+            gateway,
+            unavailable,
+            other,
+        ] = codes;
+        match self {
+            Self::Status(400) => bad_request,
+            Self::Status(404) => not_found,
+            Self::Status(500) => internal,
+            Self::Status(503) => unavailable,
+            Self::Timeout(_) => other,
+            Self::Status(status) if status != 502 => other,
+            _ => gateway,
+        }
+    }
+
+    fn message(self, role: Role) -> &'static str {
+        let [prefill, decode] = match self {
+            Self::Connect => [
+                "no connection to the prefill worker",
+                "no connection to the decode worker",
+            ],
+            Self::Timeout(Deadline::Idle) => [
+                "the prefill worker fell silent",
+                "the decode worker fell silent",
+            ],
+            Self::Timeout(_) => [
+                "the prefill worker did not answer in time",
+                "the decode worker did not answer in time",
+            ],
+            Self::Broken => [
+                "the prefill worker closed the connection before it answered",
+                "the decode worker closed the connection before it answered",
+            ],
+            Self::BrokeOff => [
+                "the prefill worker's answer broke off",
+                "the decode worker's answer broke off",
+            ],
+            Self::Malformed => [
+                "the prefill worker's answer is malformed",
+                "the decode worker's answer is malformed",
+            ],
+            Self::Redirect => [
+                "the prefill worker answered with a redirect",
+                "the decode worker answered with a redirect",
+            ],
+            Self::Stream => [
+                "the prefill worker's stream ended without its end",
+                "the decode worker's stream ended without its end",
+            ],
+            Self::Status(_) => [
+                "the prefill worker answered with an error",
+                "the decode worker answered with an error",
+            ],
+        };
+        if role == Role::Prefill {
+            prefill
+        } else {
+            decode
+        }
+    }
+}
+
 impl CallError {
+    /// The same as a failure of the leg of `role`, where it is the failure of a worker.
+    pub(super) fn of(self, role: Role) -> Self {
+        let fault = match self {
+            // Time runs out for the whole request, whoever is late.
+            Self::Timeout(Deadline::Total) => return self,
+            Self::Connect => Fault::Connect,
+            Self::Timeout(which) => Fault::Timeout(which),
+            Self::Broken => Fault::Broken,
+            Self::BrokeOff => Fault::BrokeOff,
+            Self::Malformed => Fault::Malformed,
+            Self::Redirect => Fault::Redirect,
+            Self::Stream => Fault::Stream,
+            Self::Status(status) => Fault::Status(status),
+            Self::NoWorker
+            | Self::Target
+            | Self::NoLeg(_)
+            | Self::Leg(..)
+            | Self::Unbuildable
+            | Self::Ending => return self,
+        };
+        Self::Leg(role, fault)
+    }
+
     /// The stable code.
     pub fn code(self) -> ErrorCode {
         match self {
@@ -56,6 +208,9 @@ impl CallError {
             Self::BrokeOff | Self::Stream => ErrorCode::ReadResponseBodyFailed,
             Self::Malformed | Self::Status(_) => ErrorCode::NoWorkerResponse,
             Self::Redirect => ErrorCode::CallUpstreamRedirectError,
+            Self::NoLeg(_) => ErrorCode::ServerSelectionFailed,
+            Self::Leg(role, fault) => fault.code(role),
+            Self::Unbuildable => ErrorCode::CallUpstreamBuilderError,
             Self::Ending => ErrorCode::InternalError,
         }
     }
@@ -79,6 +234,10 @@ impl CallError {
             Self::Redirect => "the worker answered with a redirect",
             Self::Stream => "the worker's stream ended without its end",
             Self::Status(_) => "the worker answered with an error",
+            Self::NoLeg(Role::Prefill) => "no prefill worker for this model is available",
+            Self::NoLeg(_) => "no decode worker for this model is available",
+            Self::Leg(role, fault) => fault.message(role),
+            Self::Unbuildable => "the request to the worker could not be put together",
             Self::Ending => "the gateway is shutting down",
         }
     }
@@ -88,13 +247,16 @@ impl CallError {
         match self {
             Self::Connect | Self::Broken => "connection_error",
             Self::Timeout(_) => "timeout",
+            Self::Leg(_, fault) => fault.plain().label(),
             Self::NoWorker
+            | Self::NoLeg(_)
             | Self::Target
             | Self::BrokeOff
             | Self::Stream
             | Self::Malformed
             | Self::Redirect
             | Self::Status(_)
+            | Self::Unbuildable
             | Self::Ending => "backend_error",
         }
     }

@@ -4,12 +4,19 @@
 //! client. Whatever ends a call, its in-flight guard and its counters end with it.
 
 mod attempt;
+mod branches;
 mod call;
 pub mod choose;
 mod error;
+mod fewest;
 mod late;
+pub mod mirror;
+mod pair;
+mod rank;
 mod relay;
+mod reply;
 mod retry;
+pub mod target;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,10 +31,11 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
-pub use self::call::{Call, Placed, Routed};
-pub use self::error::{CallError, Deadline};
+pub use self::call::{Call, Placed, Prefilling, Routed, Said};
+pub use self::error::{CallError, Deadline, Fault};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
+use crate::api::members::Outline;
 use crate::api::prompt::Prompt;
 use crate::api::scan::Fields;
 use crate::api::{Endpoint, Payload};
@@ -67,6 +75,7 @@ impl Job {
             headers: &self.headers,
             mode,
             now: clock::now(),
+            seed: fastrand::u64(..),
         }
     }
 
@@ -91,6 +100,8 @@ struct State {
     kept: Option<(Parts, Bytes)>,
     /// An answer whose head has gone out and whose first event has not come.
     held: Option<Box<Held>>,
+    /// Where the members of the body stand that differ between the legs of a pair.
+    outline: Option<Box<Outline>>,
 }
 
 /// How far a call has come.
@@ -180,11 +191,17 @@ async fn attempts(
     state: &mut State,
     release: Option<Duration>,
 ) -> Progress {
+    let pair = call
+        .snapshot
+        .route(job.route)
+        .is_some_and(|(route, _)| route.legs.is_pair());
     loop {
         let tried = match state.held.take() {
             Some(held) => Box::pin(attempt::resume(call, job, held)).await,
+            None if pair => Box::pin(pair::attempt(call, job, state, release)).await,
             None => attempt::attempt(call, job, state, release).await,
         };
+        let tried = if pair { pair::named(tried) } else { tried };
         let failure = match tried {
             Tried::Begun(held) => return Progress::Begun(held),
             Tried::Waiting(held) => {
@@ -204,6 +221,8 @@ async fn attempts(
             }
             Tried::Refused(held) => retry::Failed::Refused(held),
             Tried::Failed { worker, error } => retry::Failed::Error(worker, error),
+            Tried::Unpaired(error) => return Progress::Failed(error),
+            Tried::Leg(lost) => retry::Failed::Leg(lost),
         };
         match Box::pin(retry::next(call, job, state, failure)).await {
             retry::Next::Again => {}

@@ -19,12 +19,13 @@ use super::Job;
 use super::attempt::{Held, dialect};
 use super::call::{Call, Routed};
 use super::error::{CallError, Deadline};
+use super::pair::Joint;
+use super::reply::Reply;
 use crate::api::{Endpoint, error, sse, usage};
 use crate::base::clock;
 use crate::live::Phase;
-use crate::plan::Timeouts;
+use crate::plan::{Role, Timeouts};
 use crate::state::InFlight;
-use crate::upstream::Answer;
 
 /// What is sent on a silent event stream.
 pub(super) const KEEPALIVE: &[u8] = b": keep-alive\n\n";
@@ -48,7 +49,7 @@ pub struct Relay {
     /// Taken only by [`Relay::into_call`].
     call: Option<Box<Call>>,
     endpoint: Endpoint,
-    answer: Option<Answer>,
+    answer: Option<Reply>,
     guard: Option<InFlight>,
     kind: Kind,
     queued: VecDeque<Bytes>,
@@ -90,10 +91,9 @@ impl Relay {
         }
         relay.queued = queued.into();
         relay.guard = Some(guard);
+        relay.answer = Some(answer);
         if ended {
-            relay.finish();
-        } else {
-            relay.answer = Some(answer);
+            relay.end();
         }
         (parts, relay)
     }
@@ -183,7 +183,26 @@ impl Relay {
         }
     }
 
-    /// The worker's answer has reached its end.
+    /// The worker's answer has reached its end, and is let go.
+    fn end(&mut self) {
+        let reply = self.answer.take();
+        self.finish();
+        if let Some(Reply::Pair(joint)) = reply {
+            self.note(&joint);
+            let good = |call: &Box<Call>| call.error_code.is_empty();
+            if self.call.as_ref().is_some_and(good) {
+                joint.let_go();
+            }
+        }
+    }
+
+    /// Notes how far the other leg of a pair has come.
+    fn note(&mut self, joint: &Joint) {
+        if let Some(prefilling) = self.routed().and_then(|routed| routed.prefill.as_mut()) {
+            joint.tell(prefilling);
+        }
+    }
+
     fn finish(&mut self) {
         self.closing = true;
         self.guard = None;
@@ -210,15 +229,23 @@ impl Relay {
     /// A reader that knows the length stops asking once it has all bytes.
     fn settle(&mut self) {
         if !self.closing && self.is_end_stream() {
-            self.finish();
+            self.end();
         }
     }
 
     /// Ends the stream with a frame that its protocol has for failures.
     fn fail(&mut self, error: CallError) {
-        self.answer = None;
+        if let Some(Reply::Pair(joint)) = self.answer.take() {
+            self.note(&joint);
+        }
         self.guard = None;
         self.closing = true;
+        let paired = self.routed().is_some_and(|routed| routed.prefill.is_some());
+        let error = if paired {
+            error.of(Role::Decode)
+        } else {
+            error
+        };
         let code = error.code();
         if let Some(call) = self.call.as_mut() {
             call.error_code = code.as_str();
@@ -322,14 +349,11 @@ impl Body for Relay {
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(None) => {
-                    this.answer = None;
-                    this.finish();
-                }
-                Poll::Ready(Some(Err(_))) => match this.kind {
-                    Kind::Events(_) => this.fail(CallError::BrokeOff),
+                Poll::Ready(None) => this.end(),
+                Poll::Ready(Some(Err(error))) => match this.kind {
+                    Kind::Events(_) => this.fail(error.error()),
                     Kind::Bytes(_) => {
-                        this.fail(CallError::BrokeOff);
+                        this.fail(error.error());
                         return Poll::Ready(Some(Err(RelayError)));
                     }
                 },

@@ -7,11 +7,12 @@ use http::header::{HeaderMap, RETRY_AFTER};
 
 use super::attempt::{Held, keep};
 use super::call::Call;
-use super::error::{CallError, Deadline};
+use super::error::{CallError, Deadline, Fault};
+use super::pair::{self, Lost};
 use super::{Job, Progress, State};
 use crate::base::clock;
 use crate::live::Snapshot;
-use crate::plan::{Route, WorkerIx};
+use crate::plan::{Leg, Role, Route, WorkerIx};
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// Longest that the rest of a refused answer is waited for, while nobody else could answer.
@@ -26,6 +27,8 @@ pub(super) enum Failed {
     Refused(Box<Held>),
     /// Without any.
     Error(WorkerIx, CallError),
+    /// As a leg of a pair.
+    Leg(Box<Lost>),
 }
 
 /// What happens now.
@@ -46,8 +49,8 @@ pub(super) fn is_last(call: &Call, job: &Job) -> bool {
 
 /// Accounts for a refusal that is the answer.
 pub(super) fn count_last(job: &Job) {
-    count_error(CallError::Stream);
-    count_exhausted(job, "attempts");
+    count_error(Role::Regular, CallError::Stream);
+    count_exhausted(Role::Regular, job, "attempts");
 }
 
 /// Judges a failed attempt, waits where waiting is due, and accounts for both.
@@ -62,7 +65,8 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             let worker = held.worker;
             let asked = retry_after(&held.parts.headers, clock::wall());
             let status = held.parts.status.as_u16();
-            let patience = if others(&snapshot, route, state) {
+            let leg = leg_of(&snapshot, route, worker);
+            let patience = if others(&snapshot, leg, state) {
                 KEEP_BRIEFLY
             } else {
                 KEEP
@@ -74,24 +78,47 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             state.kept = None;
             (worker, error, None)
         }
+        Failed::Leg(lost) => {
+            state.kept = None;
+            let (worker, error) = (lost.worker, lost.error());
+            if let Some(routed) = call.routed.as_ref() {
+                pair::count_failure(routed, lost.role);
+            }
+            let said = lost.listen().await;
+            let asked = said.as_ref().and_then(|said| said.retry_after);
+            if let Some(routed) = call.routed.as_mut() {
+                routed.said = said.map(Box::new);
+            }
+            (worker, error, asked)
+        }
     };
-    count_error(error);
+    let leg = leg_of(&snapshot, route, worker);
+    // What a leg of a pair may do is what a worker may do that answers alone.
+    let plain = match error {
+        CallError::Leg(_, fault) => fault.plain(),
+        other => other,
+    };
+    let final_status = match error {
+        CallError::Leg(_, Fault::Status(status)) => !route.retry.covers(status),
+        _ => false,
+    };
+    count_error(leg.role, error);
     let end = |state: &mut State, reason: &'static str| {
-        count_exhausted(job, reason);
+        count_exhausted(leg.role, job, reason);
         Next::Final(match state.kept.take() {
             Some((parts, body)) => Progress::Verbatim(parts, body),
             None => Progress::Failed(error),
         })
     };
     let hopeless = matches!(
-        error,
+        plain,
         CallError::Redirect | CallError::Timeout(Deadline::Total) | CallError::Ending
     );
     let answered = matches!(
-        error,
+        plain,
         CallError::Status(_) | CallError::BrokeOff | CallError::Stream
     );
-    if hopeless || answered && !job.endpoint.retries_answers() {
+    if hopeless || final_status || answered && !job.endpoint.retries_answers() {
         return Next::Final(match state.kept.take() {
             Some((parts, body)) => Progress::Verbatim(parts, body),
             None => Progress::Failed(error),
@@ -104,11 +131,11 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     if too_long {
         state.set_aside.push(worker);
     }
-    let elsewhere = others(&snapshot, route, state);
-    if too_long && !elsewhere && all_set_aside(&snapshot, route, state) {
+    let elsewhere = others(&snapshot, leg, state);
+    if too_long && !elsewhere && all_set_aside(&snapshot, leg, state) {
         return end(state, "no_worker");
     }
-    let transport = !matches!(error, CallError::Status(_));
+    let transport = !matches!(plain, CallError::Status(_));
     let wait = if elsewhere && transport {
         Duration::ZERO
     } else {
@@ -136,17 +163,25 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     Next::Again
 }
 
-/// Whether a usable worker is left that this call has not tried.
-fn others(snapshot: &Snapshot, route: &Route, state: &State) -> bool {
-    usable(snapshot, route).any(|ix| !state.tried.contains(&ix))
+/// The leg in which `worker` was tried.
+fn leg_of<'a>(snapshot: &Snapshot, route: &'a Route, worker: WorkerIx) -> &'a Leg {
+    snapshot
+        .worker(worker)
+        .and_then(|worker| route.legs.get(worker.plan.role))
+        .unwrap_or(route.legs.answering())
 }
 
-fn all_set_aside(snapshot: &Snapshot, route: &Route, state: &State) -> bool {
-    usable(snapshot, route).all(|ix| state.set_aside.contains(&ix))
+/// Whether a usable worker is left in `leg` that this call has not tried.
+fn others(snapshot: &Snapshot, leg: &Leg, state: &State) -> bool {
+    usable(snapshot, leg).any(|ix| !state.tried.contains(&ix))
 }
 
-fn usable<'a>(snapshot: &'a Snapshot, route: &'a Route) -> impl Iterator<Item = WorkerIx> + 'a {
-    route.legs.candidates().filter(|ix| {
+fn all_set_aside(snapshot: &Snapshot, leg: &Leg, state: &State) -> bool {
+    usable(snapshot, leg).all(|ix| state.set_aside.contains(&ix))
+}
+
+fn usable<'a>(snapshot: &'a Snapshot, leg: &'a Leg) -> impl Iterator<Item = WorkerIx> + 'a {
+    leg.candidates.iter().copied().filter(|ix| {
         snapshot
             .worker(*ix)
             .is_some_and(|worker| snapshot.is_usable(worker))
@@ -154,7 +189,7 @@ fn usable<'a>(snapshot: &'a Snapshot, route: &'a Route) -> impl Iterator<Item = 
 }
 
 /// What `retry-after` asks for: seconds or a date. RFC 9110 §10.2.3.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
@@ -163,18 +198,18 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-fn count_error(error: CallError) {
+fn count_error(role: Role, error: CallError) {
     let labels = [
-        ("worker_type", "regular"),
+        ("worker_type", role.as_str()),
         ("connection_mode", "http"),
         ("error_type", error.label()),
     ];
     names::counter(Metric::WorkerErrors, &labels).increment(1);
 }
 
-fn count_exhausted(job: &Job, reason: &'static str) {
+fn count_exhausted(role: Role, job: &Job, reason: &'static str) {
     let labels = [
-        ("worker_type", "regular"),
+        ("worker_type", role.as_str()),
         ("endpoint", job.endpoint.label()),
         ("reason", reason),
     ];

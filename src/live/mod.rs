@@ -2,10 +2,13 @@
 //! meet.
 
 mod admin;
+mod degraded;
 mod handle;
 pub mod scrape;
 mod snapshot;
+mod trees;
 
 pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
+pub use degraded::{Signal, signals};
 pub use handle::{CallGuard, Live, Phase, Prepared};
 pub use snapshot::{LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};

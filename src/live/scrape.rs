@@ -2,16 +2,18 @@
 //! with what they describe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef};
+use super::{Live, Snapshot, WorkerRef, signals, trees};
 use crate::api::Endpoint;
-use crate::plan::WorkerKey;
+use crate::api::load::Load;
+use crate::config::spec::Policy;
+use crate::plan::{Role, RouteIx, WorkerKey};
 use crate::telemetry::metrics::{Families, Metric};
 
-/// Every worker is of this kind, and spoken to in this way.
-const KIND: &str = "regular";
+/// Every worker is spoken to in this way.
 const MODE: &str = "http";
 
 /// Model of what names none.
@@ -25,6 +27,9 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    routing_keys(&snapshot, &mut families);
+    trees::write(&snapshot, &mut families);
+    engines(&snapshot, now, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -50,19 +55,23 @@ fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
     members
 }
 
-/// Workers by model. One that serves several models counts for each.
+/// Workers by role and model. One that serves several models counts for each.
 fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
-    let mut registered: BTreeMap<&str, BTreeSet<&WorkerKey>> = BTreeMap::new();
-    let mut healthy: BTreeMap<&str, BTreeSet<&WorkerKey>> = BTreeMap::new();
+    let mut registered: BTreeMap<(&str, Role), BTreeSet<&WorkerKey>> = BTreeMap::new();
+    let mut healthy: BTreeMap<(&str, Role), BTreeSet<&WorkerKey>> = BTreeMap::new();
     let mut routed: BTreeSet<&WorkerKey> = BTreeSet::new();
     let mut add = |model, worker: WorkerRef<'_>, key| {
-        registered.entry(model).or_default().insert(key);
-        let healthy = healthy.entry(model).or_default();
+        let name = (model, worker.plan.role);
+        registered.entry(name).or_default().insert(key);
+        let healthy = healthy.entry(name).or_default();
         if snapshot.is_usable(worker) {
             healthy.insert(key);
         }
     };
-    for route in &snapshot.plan.routes.all {
+    // Copies make nobody a worker of the model.
+    let all = &snapshot.plan.routes.all;
+    let serving = || all.iter().filter(|route| !route.copies);
+    for route in serving() {
         for worker in route.legs.candidates().filter_map(|ix| snapshot.worker(ix)) {
             add(&*route.label, worker, &worker.plan.key);
             routed.insert(&worker.plan.key);
@@ -75,22 +84,24 @@ fn pools(snapshot: &Snapshot, families: &mut Families<'_>) {
         add(UNKNOWN, worker, &worker.plan.key);
     }
     // Models without a worker are told too: an alert wants to see the 0.
-    for route in &snapshot.plan.routes.all {
-        registered.entry(&route.label).or_default();
-        healthy.entry(&route.label).or_default();
+    for route in serving() {
+        for leg in route.legs.iter() {
+            registered.entry((&route.label, leg.role)).or_default();
+            healthy.entry((&route.label, leg.role)).or_default();
+        }
     }
     if registered.is_empty() {
-        registered.entry(UNKNOWN).or_default();
-        healthy.entry(UNKNOWN).or_default();
+        registered.entry((UNKNOWN, Role::Regular)).or_default();
+        healthy.entry((UNKNOWN, Role::Regular)).or_default();
     }
     for (metric, counts) in [
         (Metric::WorkerPoolSize, &healthy),
         (Metric::WorkerPoolRegistered, &registered),
     ] {
         let mut family = families.family(metric);
-        for (model, workers) in counts {
+        for ((model, role), workers) in counts {
             let labels = [
-                ("worker_type", KIND),
+                ("worker_type", role.as_str()),
                 ("connection_mode", MODE),
                 ("model", model),
             ];
@@ -111,7 +122,7 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
         let labels = [
             ("worker", *worker),
             ("worker_id", id),
-            ("worker_type", KIND),
+            ("worker_type", member.first.plan.role.as_str()),
             ("connection_mode", MODE),
         ];
         family.sample(&labels, number(member.first.parts.conns.open()));
@@ -141,7 +152,7 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
             let labels = [
                 ("worker", *worker),
                 ("worker_id", id),
-                ("worker_type", KIND),
+                ("worker_type", member.first.plan.role.as_str()),
                 ("result", result),
             ];
             family.sample(&labels, count(counter.load(Ordering::Relaxed)));
@@ -165,7 +176,7 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
                 let labels = [
                     ("worker", *worker),
                     ("worker_id", id),
-                    ("worker_type", KIND),
+                    ("worker_type", member.first.plan.role.as_str()),
                     ("endpoint", endpoint.label()),
                 ];
                 family.sample(&labels, count(retries));
@@ -176,6 +187,110 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
     families
         .family(Metric::DiscoveryWorkersDiscovered)
         .sample(&[("source", "static")], number(named.len()));
+}
+
+/// Routing keys by model entry and by worker, for legs that remember them. Routes under one glob share
+/// what is remembered, which counts once.
+fn routing_keys(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut entries: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut assigned: BTreeMap<(&WorkerKey, &str), u64> = BTreeMap::new();
+    let mut memories = BTreeSet::new();
+    let mut places = BTreeSet::new();
+    for (at, route) in (0..).zip(&snapshot.plan.routes.all) {
+        let Some((_, parts)) = snapshot.route(RouteIx(at)) else {
+            continue;
+        };
+        for leg in route.legs.iter() {
+            if !leg.sticky && !matches!(leg.policy, Policy::Manual(_)) {
+                continue;
+            }
+            let Some(parts) = parts.leg(leg.role) else {
+                continue;
+            };
+            let memory = Arc::as_ptr(&parts.memory);
+            let entry = if *route.entry == *"*" {
+                UNKNOWN
+            } else {
+                &*route.entry
+            };
+            let keys = entries.entry(entry).or_default();
+            if memories.insert(memory) {
+                *keys += parts.memory.routing_keys();
+            }
+            for (ix, lane) in leg.candidates.iter().zip(&parts.lanes) {
+                let Some(worker) = snapshot.worker(*ix) else {
+                    continue;
+                };
+                let keys = assigned
+                    .entry((&worker.plan.key, worker.parts.id_str()))
+                    .or_default();
+                if places.insert((memory, *lane)) {
+                    *keys += u64::from(parts.memory.routing_keys_of(*lane));
+                }
+            }
+        }
+    }
+    let mut family = families.family(Metric::WorkerRoutingKeysActive);
+    for ((worker, id), keys) in assigned {
+        family.sample(
+            &[("worker", worker.as_str()), ("worker_id", id)],
+            count(keys),
+        );
+    }
+    let mut family = families.family(Metric::ManualPolicyCacheEntries);
+    for (model, keys) in entries {
+        family.sample(&[("model", model)], number(keys));
+    }
+}
+
+/// One figure of a report.
+type Figure = fn(&Load) -> Option<f64>;
+
+/// What engines say of their load, and which policies miss it.
+fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::PolicyDegraded);
+    for signal in signals(snapshot, now) {
+        let value = if signal.is_degraded() { 1.0 } else { 0.0 };
+        family.sample(&[("model", signal.model), ("policy", signal.policy)], value);
+    }
+    let age = snapshot.plan.load_monitor.age();
+    let told: Vec<_> = members(snapshot)
+        .into_values()
+        .filter(|member| member.usable)
+        .filter_map(|member| {
+            let report = member.first.parts.cell.report.read(now, age)?;
+            Some((member.first.plan, report))
+        })
+        .collect();
+    let figures: [(Metric, Figure); 5] = [
+        (Metric::EngineRunningRequests, |load| {
+            load.running.map(count)
+        }),
+        (Metric::EngineWaitingRequests, |load| {
+            load.waiting.map(count)
+        }),
+        (Metric::EngineTokenUsage, |load| load.token_usage),
+        (Metric::EngineGenThroughput, |load| load.gen_throughput),
+        (Metric::EngineCacheHitRate, |load| load.cache_hit_rate),
+    ];
+    for (metric, figure) in figures {
+        let mut family = families.family(metric);
+        for (worker, report) in &told {
+            let model = worker.models.first().map_or(UNKNOWN, |model| model);
+            for load in &report.ranks {
+                let Some(value) = figure(load) else {
+                    continue;
+                };
+                let rank = load.dp_rank.unwrap_or_default().to_string();
+                let labels = [
+                    ("worker", worker.key.as_str()),
+                    ("model", model),
+                    ("dp_rank", &rank),
+                ];
+                family.sample(&labels, value);
+            }
+        }
+    }
 }
 
 fn configuration(live: &Live, snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
@@ -301,6 +416,27 @@ mod tests {
         series.sort_unstable();
         series.dedup();
         assert_eq!(series.len(), all);
+    }
+
+    #[test]
+    fn routing_keys_are_told_where_they_are_remembered() {
+        let cells = Cells::default();
+        let text = TWO_POOLS.to_owned() + "policy = 'manual'\n";
+        let manual = live(&cells, &text, &learned());
+        let (manual, round_robin) = (
+            render(&manual, clock::now()),
+            render(&live(&cells, TWO_POOLS, &learned()), clock::now()),
+        );
+        let id = WorkerKey::new("http://h:1").id();
+        for line in [
+            "smg_manual_policy_cache_entries{model=\"m\"} 0",
+            &format!(
+                "smg_worker_routing_keys_active{{worker=\"http://h:1\",worker_id=\"{id}\"}} 0"
+            ),
+        ] {
+            assert!(has(&manual, line), "no `{line}` in\n{manual}");
+            assert!(!has(&round_robin, line), "{round_robin}");
+        }
     }
 
     #[test]

@@ -8,12 +8,13 @@ use ahash::{AHashMap, AHashSet};
 use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
+use super::degraded;
 use crate::api::Endpoint;
-use crate::plan::{Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
+use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, ModelCell, ModelKey, RouteKey,
-    WorkerCell,
+    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell, ModelKey,
+    RouteKey, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -32,6 +33,7 @@ pub struct Snapshot {
     pub plan: Plan,
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
+    mirrors: Box<[Option<Arc<MirrorCell>>]>,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -130,6 +132,17 @@ impl Snapshot {
             .iter()
             .map(|route| RouteParts::bind(route, &plan, &workers, cells))
             .collect();
+        let mirrors = plan
+            .routes
+            .destinations
+            .iter()
+            .map(|destination| {
+                let label = &destination.label;
+                let cell = || MirrorCell::new(label);
+                let mirror = destination.mirror.as_ref();
+                mirror.map(|_| cells.mirrors.get_or_insert(label, cell))
+            })
+            .collect();
         Self {
             id: stamp.id,
             generation: stamp.generation,
@@ -138,6 +151,7 @@ impl Snapshot {
             plan,
             workers,
             routes,
+            mirrors,
         }
     }
 
@@ -168,6 +182,20 @@ impl Snapshot {
         Some((self.plan.routes.all.get(index)?, self.routes.get(index)?))
     }
 
+    /// The mirror of the destination at `ix` and its cell, where it has one.
+    pub fn mirror(&self, ix: DestinationIx) -> Option<(&Mirror, &Arc<MirrorCell>)> {
+        let mirror = self.plan.routes.destination(ix)?.mirror.as_ref()?;
+        Some((mirror, self.mirrors.get(ix.0 as usize)?.as_ref()?))
+    }
+
+    /// Whether somebody can take a request on `route` now: each of its legs has a usable worker.
+    pub fn can_serve(&self, route: &Route) -> bool {
+        route.legs.iter().all(|leg| {
+            let mut workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
+            workers.any(|worker| self.is_usable(worker))
+        })
+    }
+
     /// Has the policies forget workers that this snapshot does not name. For the snapshot that has
     /// just been published.
     pub fn forget_others(&self) {
@@ -184,6 +212,28 @@ impl Snapshot {
         for (memory, known) in members.values() {
             memory.retain(|worker| known.contains(worker));
         }
+    }
+
+    /// Has the policies forget what was in the cache of `worker`, which is empty now.
+    pub fn flushed(&self, worker: &WorkerKey) {
+        for leg in self.routes.iter().flat_map(|parts| &parts.legs) {
+            leg.memory.flush(worker);
+        }
+    }
+
+    /// The workers whose engines somebody wants to hear of, each membership.
+    pub fn heard(&self) -> impl Iterator<Item = WorkerRef<'_>> {
+        let wanted: AHashSet<WorkerIx> = self
+            .plan
+            .routes
+            .all
+            .iter()
+            .flat_map(|route| route.legs.iter().map(move |leg| (route, leg)))
+            .filter(|(route, leg)| degraded::wants(self, route, leg))
+            .flat_map(|(_, leg)| leg.candidates.iter().copied())
+            .collect();
+        self.workers()
+            .filter(move |worker| wanted.contains(&worker.ix))
     }
 
     /// Whether requests may go to `worker` now.
@@ -242,7 +292,8 @@ impl WorkerParts {
     fn bind(worker: &Worker, plan: &Plan, cells: &Cells, previous: Option<&Snapshot>) -> Self {
         let health = &plan.pool(worker.pool).health;
         let key = HealthKey {
-            worker: worker.key.clone(),
+            // The ranks of an engine live and die together.
+            worker: worker.key.base(),
             endpoint: Arc::clone(&health.endpoint),
             enabled: health.enabled,
         };
@@ -252,7 +303,10 @@ impl WorkerParts {
         };
         let initial = || {
             let known = previous
-                .and_then(|old| old.workers().find(|other| other.plan.key == worker.key))
+                .and_then(|old| {
+                    old.workers()
+                        .find(|other| other.plan.key.base() == key.worker)
+                })
                 .map(|other| other.parts.health.state());
             if !health.enabled || worker.is_admitted() && known.is_none() {
                 HealthState::Ready
@@ -288,6 +342,61 @@ impl WorkerParts {
                     .encode_lower(&mut [0; Hyphenated::LENGTH]) as &str,
             )
             .unwrap_or_else(|_| HeaderValue::from_static("worker")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::clock;
+    use crate::config::Spec;
+    use crate::plan::{Facts, compile};
+
+    /// This many models, each served by all of this many workers.
+    fn many(models: usize, workers: usize, policy: &str) -> Spec {
+        let urls: Vec<String> = (0..workers).map(|n| format!("http://w{n}:1")).collect();
+        let models = (0..models).map(|n| format!("[[models]]\nname = 'm{n}'\npool = 'p'\n"));
+        let text = format!(
+            "version = 1\nrouting.policy = '{policy}'\n[[pools]]\nname = 'p'\n\
+             runtime = 'vllm'\nworkers = {urls:?}\n{}",
+            models.collect::<String>()
+        );
+        toml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn many_models_at_many_workers_are_bound_in_a_moment() {
+        // Unoptimised and on a busy machine; a ring for each model would take longer than that.
+        const BOUND: Duration = Duration::from_secs(5);
+        let cells = Cells::default();
+        let mut before: Option<Snapshot> = None;
+        for (id, policy) in (1..).zip(["consistent_hashing", "cache_aware", "consistent_hashing"]) {
+            let spec = many(100, 100, policy);
+            let started = clock::now();
+            let plan = compile(&spec, &Facts::default());
+            let compiled = clock::now();
+            let stamp = Stamp {
+                id,
+                generation: id,
+                sha256: "".into(),
+            };
+            let snapshot = Snapshot::bind(plan, &cells, before.as_ref(), stamp, compiled);
+            snapshot.forget_others();
+            let (plan, bind) = (compiled - started, compiled.elapsed());
+            println!("{policy}: compiled in {plan:?}, bound in {bind:?}");
+            assert!(plan + bind < BOUND, "{policy}: {plan:?} and {bind:?}");
+            assert!(
+                snapshot
+                    .plan
+                    .routes
+                    .all
+                    .iter()
+                    .all(|route| snapshot.can_serve(route))
+            );
+            before = Some(snapshot);
         }
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Plan;
+use super::route::Route;
+use super::{Destination, DestinationIx, Plan};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Change {
-    /// `worker`, `route`, `pool`, `listener` or `server`.
+    /// `worker`, `route`, `split`, `fallback`, `mirror`, `pool`, `listener` or `server`.
     pub subject: &'static str,
     /// Which one.
     pub name: String,
@@ -30,6 +31,9 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     compare("pool", &pools(old), &pools(new), &mut changes);
     compare("worker", &workers(old), &workers(new), &mut changes);
     compare("route", &routes(old), &routes(new), &mut changes);
+    compare("split", &splits(old), &splits(new), &mut changes);
+    compare("fallback", &fallbacks(old), &fallbacks(new), &mut changes);
+    compare("mirror", &mirrors(old), &mirrors(new), &mut changes);
     if old.server != new.server || old.max_in_flight_probes != new.max_in_flight_probes {
         changes.push(Change {
             subject: "server",
@@ -86,6 +90,7 @@ fn pools(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
         .map(|pool| {
             let mut bare = pool.clone();
             bare.workers.clear();
+            bare.pair.iter_mut().flatten().for_each(Vec::clear);
             (pool.name.to_string(), value(bare))
         })
         .collect()
@@ -109,45 +114,85 @@ fn workers(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
         .collect()
 }
 
-/// Names and globs with what they mean, candidates by key.
+/// Every name and glob, `*` for what takes any name, and the canonical name behind it.
+fn names(plan: &Plan) -> impl Iterator<Item = (&str, &str, DestinationIx)> {
+    let routes = &plan.routes;
+    let named = routes.names.iter();
+    let named = named.map(|(name, named)| (&**name, &*named.canonical, named.destination));
+    let globs = routes.globs.iter();
+    let globs = globs.map(|glob| (&*glob.pattern, &*glob.pattern, glob.destination));
+    let any = routes.any.iter().map(|ix| ("*", "*", *ix));
+    named.chain(globs).chain(any)
+}
+
+/// Models and globs, aliases left out.
+fn models(plan: &Plan) -> impl Iterator<Item = (&str, &Destination)> {
+    names(plan)
+        .filter(|(name, canonical, _)| name == canonical)
+        .filter_map(|(name, _, ix)| Some((name, plan.routes.destination(ix)?)))
+}
+
+/// What a route means, candidates by key.
+fn meaning(plan: &Plan, route: &Route) -> serde_json::Value {
+    let candidates: Vec<&str> = route
+        .legs
+        .candidates()
+        .filter_map(|ix| plan.workers.get(ix.0 as usize))
+        .map(|worker| worker.key.as_str())
+        .collect();
+    let choices: Vec<_> = route
+        .legs
+        .iter()
+        .map(|leg| (leg.role, &leg.policy, leg.sticky))
+        .collect();
+    let pool = &plan.pool(route.pool).name;
+    value((pool, candidates, choices, &route.retry, route.timeouts))
+}
+
+/// Names and globs with the routes behind them.
 fn routes(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
-    let meaning = |ix: super::RouteIx, canonical: &str| {
-        plan.routes.all.get(ix.0 as usize).map(|route| {
-            let candidates: Vec<&str> = route
-                .legs
-                .candidates()
-                .filter_map(|ix| plan.workers.get(ix.0 as usize))
-                .map(|worker| worker.key.as_str())
-                .collect();
-            let choices: Vec<_> = route
-                .legs
-                .iter()
-                .map(|leg| (leg.role, &leg.policy, leg.sticky))
-                .collect();
-            let pool = &plan.pool(route.pool).name;
-            value((
-                canonical,
-                pool,
-                candidates,
-                choices,
-                &route.retry,
-                route.timeouts,
-            ))
-        })
-    };
-    let named = plan.routes.names.iter().filter_map(|(name, named)| {
-        Some((name.to_string(), meaning(named.route, &named.canonical)?))
+    let routes = names(plan).filter_map(|(name, canonical, ix)| {
+        let routes = plan.routes.of(plan.routes.destination(ix)?);
+        let routes: Vec<_> = routes.map(|route| meaning(plan, route)).collect();
+        Some((name.to_owned(), value((canonical, routes))))
     });
-    let globs = plan.routes.globs.iter().filter_map(|glob| {
+    routes.collect()
+}
+
+/// Models whose requests are divided, or for which workers are asked for another name.
+fn splits(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    let split = models(plan).filter(|(_, destination)| {
+        destination.shares.len() > 1 || destination.shares.iter().any(|s| s.model.is_some())
+    });
+    let split = split.map(|(name, destination)| {
+        let shares = plan.routes.of(destination).zip(&destination.shares);
+        let shares: Vec<_> = shares
+            .map(|(route, share)| (&plan.pool(route.pool).name, &share.model, share.weight))
+            .collect();
+        (name.to_owned(), value(shares))
+    });
+    split.collect()
+}
+
+/// Models with the ones that stand in for them.
+fn fallbacks(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    let some = models(plan).filter(|(_, destination)| !destination.fallback.is_empty());
+    let some = some.map(|(name, destination)| {
+        let models: Vec<_> = destination.fallback.iter().map(|f| &f.model).collect();
+        (name.to_owned(), value(models))
+    });
+    some.collect()
+}
+
+/// Models of whose requests copies are sent.
+fn mirrors(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    let some = models(plan).filter_map(|(name, destination)| {
+        let mirror = destination.mirror.as_ref()?;
+        let route = plan.routes.all.get(mirror.route.0 as usize)?;
         Some((
-            glob.pattern.to_string(),
-            meaning(glob.route, &glob.pattern)?,
+            name.to_owned(),
+            value((mirror.fraction, meaning(plan, route))),
         ))
     });
-    let any = plan
-        .routes
-        .any
-        .iter()
-        .filter_map(|ix| Some(("*".to_owned(), meaning(*ix, "*")?)));
-    named.chain(globs).chain(any).collect()
+    some.collect()
 }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::worker::WorkerKey;
 use crate::config::spec::Runtime;
 
+/// More ranks than any engine has.
+const MAX_RANKS: u32 = 1024;
+
 /// Everything learned so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
@@ -21,6 +24,35 @@ pub struct Learned {
     pub models: Vec<String>,
     /// Context length in tokens.
     pub max_model_len: Option<u64>,
+    /// Ranks over which the engine spreads requests.
+    pub dp_size: Option<u32>,
     /// Descriptive labels (version, model path, parallelism, …).
     pub labels: BTreeMap<String, String>,
+}
+
+/// Why a worker cannot be taken apart into its ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRanks {
+    /// Its engine takes no rank.
+    #[error("`dp_aware` needs SGLang, and the worker runs `{0}`")]
+    Engine(Runtime),
+    /// It does not say how many it has, or what it says cannot be.
+    #[error("`dp_aware` needs the worker's `dp_size`, and it does not tell a usable one")]
+    Size,
+}
+
+impl Learned {
+    /// Number of ranks that requests may be sent to one by one, where `runtime` is the engine.
+    ///
+    /// # Errors
+    /// [`NoRanks`].
+    pub fn ranks(&self, runtime: Option<Runtime>) -> Result<u32, NoRanks> {
+        match runtime {
+            Some(Runtime::Sglang) | None => self
+                .dp_size
+                .filter(|size| (1..=MAX_RANKS).contains(size))
+                .ok_or(NoRanks::Size),
+            Some(other) => Err(NoRanks::Engine(other)),
+        }
+    }
 }

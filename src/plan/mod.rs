@@ -3,12 +3,14 @@
 //! Invariant: nothing here reads a file, asks the time or holds a lock; the same input gives the
 //! same plan in every gateway.
 
+mod destination;
 mod diff;
 mod facts;
 mod listener;
 mod pool;
 mod ring;
 mod route;
+mod routes;
 mod table;
 mod worker;
 
@@ -20,13 +22,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use destination::{Destination, DestinationIx, Fallback, Mirror, Share};
 pub use diff::{Change, diff};
-pub use facts::{Facts, Learned};
+pub use facts::{Facts, Learned, NoRanks};
 pub use listener::{Address, Cors, Groups, Limits, Listener};
 pub use pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
 pub use ring::Ring;
 pub use route::{
-    Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Target, Unroutable, is_glob, matches,
+    Found, Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Target, Unroutable, is_glob,
+    matches,
 };
 pub use worker::{Admission, Role, Worker, WorkerIx, WorkerKey};
 
@@ -58,6 +62,13 @@ pub struct LoadMonitor {
     pub interval: Duration,
 }
 
+impl LoadMonitor {
+    /// How old a report may be.
+    pub fn age(&self) -> Duration {
+        self.interval.saturating_mul(3)
+    }
+}
+
 /// What holds for every request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Server {
@@ -76,7 +87,7 @@ pub struct Server {
 /// Compiles `spec`, which the checks have accepted, with what is known about workers.
 pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
     let (pools, workers) = table::pools(spec, facts);
-    let routes = table::routes(spec, facts, &pools, &workers);
+    let routes = routes::routes(spec, facts, &pools, &workers);
     Plan {
         server: Server {
             request_timeout: spec.server.request_timeout.get(),
@@ -116,12 +127,5 @@ impl Plan {
     )]
     pub fn pool(&self, ix: PoolIx) -> &Pool {
         &self.pools[ix.0 as usize]
-    }
-}
-
-impl Worker {
-    /// Whether requests may go to it as far as the plan knows.
-    pub fn is_admitted(&self) -> bool {
-        !matches!(self.admission, Admission::Pending)
     }
 }

@@ -22,6 +22,10 @@ pub struct Pool {
     pub runtime: Option<Runtime>,
     /// Whether a client's credential goes on to these workers.
     pub forward_authorization: bool,
+    /// Whether each rank of its workers is a worker.
+    pub dp_aware: bool,
+    /// Whether, of the ranks of the worker that the policy chose, the one with the fewest tokens serves.
+    pub dp_minimum_tokens: bool,
     /// Connections towards its workers.
     pub connections: Connections,
     /// How its workers are probed.

@@ -1,7 +1,5 @@
 //! A hash ring: where a key belongs among workers that come and go.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -27,14 +25,10 @@ impl Ring {
     pub fn new<'a>(workers: impl IntoIterator<Item = (WorkerIx, &'a WorkerKey)>) -> Self {
         let mut taken = Vec::new();
         let mut ids = Vec::new();
-        let mut name = String::new();
         for (ix, key) in workers {
             ids.push((key.id(), ix));
             for node in 0..VIRTUAL_NODES {
-                name.clear();
-                // Writing to a string does not fail.
-                let _: std::fmt::Result = write!(name, "{key}#{node}");
-                taken.push((position(name.as_bytes()), ix));
+                taken.push((position(format!("{key}#{node}").as_bytes()), ix));
             }
         }
         taken.sort_unstable();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 use serde::{Serialize, Serializer};
 
+use super::destination::{Destination, DestinationIx, Share};
 use super::pool::{PoolIx, Retry, Timeouts};
 use super::ring::Ring;
 use super::worker::{Role, WorkerIx};
@@ -15,7 +16,7 @@ use crate::config::spec::Policy;
 #[serde(transparent)]
 pub struct RouteIx(pub u32);
 
-/// How one model, or every name under one glob, is served.
+/// How one model, or every name under one glob, is served by one pool.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Route {
     /// Name that metrics carry: the model, or `unknown` where the name is the client's own.
@@ -31,6 +32,8 @@ pub struct Route {
     pub retry: Retry,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// Whether only copies come here, whose answers nobody sees.
+    pub copies: bool,
 }
 
 /// Whom a request needs.
@@ -61,17 +64,6 @@ impl Legs {
     /// Every worker that may be chosen, leg by leg.
     pub fn candidates(&self) -> impl Iterator<Item = WorkerIx> {
         self.iter().flat_map(|leg| leg.candidates.iter().copied())
-    }
-
-    /// Keeps the candidates that `wanted` picks.
-    pub(super) fn retain(&mut self, wanted: impl Fn(&WorkerIx) -> bool) {
-        match self {
-            Self::One(leg) => leg.candidates.retain(wanted),
-            Self::Pair { prefill, decode } => {
-                prefill.candidates.retain(&wanted);
-                decode.candidates.retain(&wanted);
-            }
-        }
     }
 
     /// The leg of `role`.
@@ -114,15 +106,17 @@ pub struct Leg {
 pub struct Routes {
     /// The routes.
     pub all: Vec<Route>,
-    /// Names and aliases to the canonical name and its route.
+    /// What names lead to: the routes of one model.
+    pub destinations: Vec<Destination>,
+    /// Names and aliases to the canonical name and its destination.
     #[serde(serialize_with = "sorted")]
     pub names: AHashMap<Arc<str>, Named>,
     /// Globs, longest first.
     pub globs: Vec<Glob>,
     /// Takes a name that nothing else knows, where workers serve any model.
-    pub any: Option<RouteIx>,
+    pub any: Option<DestinationIx>,
     /// Takes a request without a model: set while exactly one model is served.
-    pub sole: Option<RouteIx>,
+    pub sole: Option<DestinationIx>,
     /// What `GET /v1/models` lists, sorted by id.
     pub listed: Vec<Listed>,
 }
@@ -132,8 +126,8 @@ pub struct Routes {
 pub struct Named {
     /// The name that the worker is asked for.
     pub canonical: Arc<str>,
-    /// Its route.
-    pub route: RouteIx,
+    /// Who serves it.
+    pub destination: DestinationIx,
 }
 
 /// A declared model name with wildcards.
@@ -141,8 +135,8 @@ pub struct Named {
 pub struct Glob {
     /// As written; `*` stands for any run of characters, `?` for one.
     pub pattern: Arc<str>,
-    /// Its route.
-    pub route: RouteIx,
+    /// Who serves the names that nobody advertises.
+    pub destination: DestinationIx,
 }
 
 /// One line of `GET /v1/models`.
@@ -158,10 +152,42 @@ pub struct Listed {
 
 /// What a request's model name means.
 #[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found<'a> {
+    /// Who serves it.
+    pub destination: DestinationIx,
+    /// The name that the client sent, if any.
+    pub asked: Option<&'a str>,
+    /// The name of the model, where it is a known one and the client named it.
+    pub canonical: Option<&'a Arc<str>>,
+}
+
+impl<'a> Found<'a> {
+    /// The name to send instead of the client's, where it was an alias.
+    pub fn rename(&self) -> Option<&'a Arc<str>> {
+        self.differs(self.canonical)
+    }
+
+    /// What a worker is asked for: `rename`, else the client's own name, else, where the client
+    /// named none, that of the route.
+    pub fn model(&self, rename: Option<&Arc<str>>, route: &Route) -> Arc<str> {
+        match (rename, self.asked) {
+            (Some(name), _) => Arc::clone(name),
+            (None, Some(name)) if !name.is_empty() && *name != *route.label => name.into(),
+            (None, _) => Arc::clone(&route.label),
+        }
+    }
+
+    fn differs(&self, name: Option<&'a Arc<str>>) -> Option<&'a Arc<str>> {
+        name.filter(|name| self.asked != Some(&***name))
+    }
+}
+
+/// Where one request goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Target<'a> {
     /// The route to take.
     pub route: RouteIx,
-    /// The name to send instead of the client's, where it was an alias.
+    /// The name to send instead of the client's, where the worker knows the model by another.
     pub rename: Option<&'a Arc<str>>,
 }
 
@@ -180,31 +206,81 @@ impl Routes {
     ///
     /// # Errors
     /// [`Unroutable`] when nothing serves the name.
-    pub fn resolve(&self, model: Option<&str>) -> Result<Target<'_>, Unroutable> {
+    pub fn resolve<'a>(&'a self, model: Option<&'a str>) -> Result<Found<'a>, Unroutable> {
         let name = model.unwrap_or_default();
         if let Some(named) = self.names.get(name) {
-            let rename = (*named.canonical != *name).then_some(&named.canonical);
-            return Ok(Target {
-                route: named.route,
-                rename,
+            return Ok(Found {
+                destination: named.destination,
+                asked: model,
+                canonical: Some(&named.canonical),
             });
         }
-        if name.is_empty() || name == "unknown" {
-            let route = self.sole.ok_or(Unroutable::Missing)?;
-            return Ok(Target {
-                route,
-                rename: None,
-            });
-        }
-        let glob = self.globs.iter().find(|glob| matches(&glob.pattern, name));
-        let route = glob
-            .map(|glob| glob.route)
-            .or(self.any)
-            .ok_or(Unroutable::Unknown)?;
-        Ok(Target {
-            route,
-            rename: None,
+        let destination = if name.is_empty() || name == "unknown" {
+            self.sole.ok_or(Unroutable::Missing)?
+        } else {
+            let glob = self.globs.iter().find(|glob| matches(&glob.pattern, name));
+            glob.map(|glob| glob.destination)
+                .or(self.any)
+                .ok_or(Unroutable::Unknown)?
+        };
+        Ok(Found {
+            destination,
+            asked: model,
+            canonical: None,
         })
+    }
+
+    /// Chooses among the routes of what was found: by weight among those that `can_serve`, else
+    /// those of the first fallback of which some route can. Where none can, the model's own, so
+    /// that the refusal is about the model that was asked for. Equal draws choose alike; `draw` is
+    /// not asked for where there is nothing to choose.
+    ///
+    /// # Errors
+    /// [`Unroutable`] when `found` comes from another plan.
+    pub fn target<'a>(
+        &'a self,
+        found: &Found<'a>,
+        draw: impl FnOnce() -> u64,
+        can_serve: impl Fn(&Route) -> bool,
+    ) -> Result<Target<'a>, Unroutable> {
+        let own = self
+            .destination(found.destination)
+            .ok_or(Unroutable::Unknown)?;
+        let to = |share: &'a Share, model: Option<&'a Arc<str>>| Target {
+            route: share.route,
+            rename: found.differs(share.model.as_ref().or(model)),
+        };
+        if let ([only], []) = (&*own.shares, &*own.fallback) {
+            return Ok(to(only, found.canonical));
+        }
+        let draw = draw();
+        let serves = |share: &Share| {
+            let route = self.all.get(share.route.0 as usize);
+            route.is_some_and(&can_serve)
+        };
+        if let Some(share) = own.drawn(draw, serves) {
+            return Ok(to(share, found.canonical));
+        }
+        for other in &own.fallback {
+            let destination = self.destination(other.destination);
+            if let Some(share) = destination.and_then(|there| there.drawn(draw, serves)) {
+                return Ok(to(share, Some(&other.model)));
+            }
+        }
+        own.drawn(draw, |_| true)
+            .map(|share| to(share, found.canonical))
+            .ok_or(Unroutable::Unknown)
+    }
+
+    /// The destination at `ix`.
+    pub fn destination(&self, ix: DestinationIx) -> Option<&Destination> {
+        self.destinations.get(ix.0 as usize)
+    }
+
+    /// The routes of a destination that clients' requests take, in the order of the file.
+    pub fn of<'a>(&'a self, destination: &'a Destination) -> impl Iterator<Item = &'a Route> {
+        let shares = destination.shares.iter();
+        shares.filter_map(|share| self.all.get(share.route.0 as usize))
     }
 }
 

@@ -4,52 +4,94 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use super::pool::PoolIx;
 use crate::base::secret::Secret;
-use crate::config::spec::Runtime;
+use crate::config::spec::{PolicyName, Runtime};
 
 /// Identity of a worker: its normalised URL (lower-case scheme and host, explicit port, no
-/// trailing slash). A URL that stands in two pools is one worker with one key.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct WorkerKey(Arc<str>);
+/// trailing slash), and the rank where it is one rank of an engine. A URL that stands in two pools is one
+/// worker with one key. Sorted by URL, then rank.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerKey {
+    url: Arc<str>,
+    rank: Option<u32>,
+    text: Arc<str>,
+}
 
 impl WorkerKey {
     /// The key of `url`, which the configuration has checked. Text that is no URL is kept as it is.
     pub fn new(url: &str) -> Self {
         let Ok(parsed) = url::Url::parse(url) else {
-            return Self(url.trim_end_matches('/').into());
+            return Self::of(url.trim_end_matches('/').into());
         };
         let host = parsed.host_str().unwrap_or_default();
         let port = parsed.port_or_known_default().unwrap_or(80);
         let path = parsed.path().trim_end_matches('/');
-        Self(format!("{}://{host}:{port}{path}", parsed.scheme()).into())
+        Self::of(format!("{}://{host}:{port}{path}", parsed.scheme()).into())
     }
 
-    /// The normalised URL.
+    fn of(url: Arc<str>) -> Self {
+        Self {
+            text: Arc::clone(&url),
+            rank: None,
+            url,
+        }
+    }
+
+    /// The key of the rank `rank` of this worker: its URL, `@` and the number.
+    pub fn ranked(&self, rank: u32) -> Self {
+        Self {
+            url: Arc::clone(&self.url),
+            rank: Some(rank),
+            text: format!("{}@{rank}", self.url).into(),
+        }
+    }
+
+    /// The key of the worker that this is a rank of; itself where it is none.
+    pub fn base(&self) -> Self {
+        Self::of(Arc::clone(&self.url))
+    }
+
+    /// Whether both are the same worker or ranks of one.
+    pub fn is_rank_beside(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+
+    /// The rank, where it is one.
+    pub const fn rank(&self) -> Option<u32> {
+        self.rank
+    }
+
+    /// The normalised URL, with the rank where it is one.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The opaque id shown to clients and operators: UUID version 5 of the key in the URL
     /// namespace (RFC 9562), stable over restarts.
     pub fn id(&self) -> Uuid {
-        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.0.as_bytes())
+        Uuid::new_v5(&Uuid::NAMESPACE_URL, self.text.as_bytes())
+    }
+}
+
+impl Serialize for WorkerKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 
 impl fmt::Display for WorkerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for WorkerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -65,6 +107,8 @@ pub struct Worker {
     pub key: WorkerKey,
     /// The opaque id, derived from the key.
     pub id: Uuid,
+    /// Ranks of the engine, where this is one of them.
+    pub dp_size: Option<u32>,
     /// The pool of this membership.
     pub pool: PoolIx,
     /// What it does there.
@@ -95,6 +139,27 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// How far it may be used before its registration has finished.
     pub admission: Admission,
+}
+
+/// Label by which a worker says how its model's workers are chosen.
+const POLICY: &str = "policy";
+
+impl Worker {
+    /// Whether requests may go to it as far as the plan knows.
+    pub fn is_admitted(&self) -> bool {
+        !matches!(self.admission, Admission::Pending)
+    }
+
+    /// The policy that its label asks for, where there is one and the word is known.
+    pub fn policy(&self) -> Option<PolicyName> {
+        self.labels.get(POLICY)?.parse().ok()
+    }
+
+    /// What its label asks for where no policy is called so.
+    pub fn unknown_policy(&self) -> Option<&str> {
+        let word = self.labels.get(POLICY)?;
+        self.policy().is_none().then_some(word)
+    }
 }
 
 /// What a worker does for a request.

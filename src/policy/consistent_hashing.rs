@@ -30,6 +30,11 @@ pub(super) fn pick(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, Refus
     Ok(Pick::of(index, "random_fallback"))
 }
 
+/// Whether the request names its worker.
+pub(super) fn is_targeted(headers: &HeaderMap) -> bool {
+    headers.contains_key(&X_SMG_TARGET_WORKER)
+}
+
 /// The first candidate at or after the place of `key`, and how many places lie before its own.
 fn clockwise(ask: &Ask<'_>, key: &[u8]) -> Option<(usize, usize)> {
     let seats = Seats::of(ask);

@@ -50,6 +50,11 @@ impl Lanes {
         lane
     }
 
+    /// The lane of `worker`, if it has one.
+    pub(super) fn find(&self, worker: &WorkerKey) -> Option<Lane> {
+        self.table.lock().taken.get(worker).copied()
+    }
+
     /// Grows whenever somebody comes or goes.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)

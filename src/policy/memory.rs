@@ -1,7 +1,7 @@
 //! What the policies of one leg and model entry remember.
 
 use super::lane::{Lane, Lanes};
-use super::{bucket, cache_aware, manual, round_robin};
+use super::{TreeSize, bucket, cache_aware, manual, round_robin};
 use crate::plan::WorkerKey;
 
 /// What is remembered for one leg of one model entry of one pool. Each policy has a part of its own,
@@ -32,6 +32,18 @@ impl Memory {
             self.bucket.leave(lane);
             self.cache_aware.leave(lane);
         }
+    }
+
+    /// Forgets what was in the cache of `worker`, which is empty now.
+    pub fn flush(&self, worker: &WorkerKey) {
+        if let Some(lane) = self.lanes.find(worker) {
+            self.cache_aware.flush(lane);
+        }
+    }
+
+    /// Size of the trees of prompts; `None` where no policy has used any.
+    pub fn tree_size(&self) -> Option<TreeSize> {
+        self.cache_aware.tree.size()
     }
 
     /// Routing keys that are remembered here.

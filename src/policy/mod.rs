@@ -21,11 +21,11 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-pub use self::cache_aware::Trail;
+pub use self::cache_aware::{Trail, TreeSize};
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
-use crate::config::spec::Policy;
+use crate::config::spec::{Algorithm, Policy};
 use crate::plan::{Leg, WorkerIx, WorkerKey};
 
 /// One candidate of a pick: ready, serving the model, of the highest priority present, and not yet
@@ -68,10 +68,12 @@ pub struct Engine {
     pub waiting_uncached_tokens: Option<u64>,
     /// Share of the cache in use, 0 to 1; the mean over ranks.
     pub token_usage: Option<f64>,
-    /// Tokens that the cache can hold.
-    pub capacity_tokens: Option<u64>,
     /// Tokens generated per second.
     pub gen_throughput: Option<f64>,
+    /// Tokens in the cache for requests under way.
+    pub used_tokens: Option<u64>,
+    /// Tokens that the cache can hold.
+    pub capacity_tokens: Option<u64>,
     /// Tokens of requests sent since the engine said so.
     pub in_flight_tokens: u64,
 }
@@ -155,6 +157,8 @@ pub struct Pick {
     pub reason: &'static str,
     /// What the policy expects.
     pub expected: Expected,
+    /// Share of the prompt that is known to be in somebody's cache; `None` where nobody looked.
+    pub matched: Option<f32>,
 }
 
 impl Pick {
@@ -170,6 +174,7 @@ impl Pick {
                 of_tokens: false,
                 trail: Trail::NONE,
             },
+            matched: None,
         }
     }
 }
@@ -245,6 +250,11 @@ fn by_policy(ask: &Ask<'_>, rng: &mut fastrand::Rng) -> Result<Pick, Refused> {
     Ok(pick)
 }
 
+/// Whether the request itself names its worker, so that another attempt can only mean the same one.
+pub fn is_targeted(policy: &Policy, headers: &HeaderMap) -> bool {
+    matches!(policy, Policy::ConsistentHashing) && consistent_hashing::is_targeted(headers)
+}
+
 /// Tells the policy how a request that it placed ended.
 pub fn learn(policy: &Policy, memory: &Memory, feedback: Feedback) {
     if let Policy::CacheAware(options) = policy {
@@ -264,6 +274,24 @@ pub fn wants_engine_load(policy: &Policy) -> bool {
         | Policy::PrefixHash(_)
         | Policy::Manual(_)
         | Policy::Bucket(_) => false,
+    }
+}
+
+/// Whether `told` holds what `policy` looks at.
+pub fn is_enough(policy: &Policy, told: &Engine) -> bool {
+    match policy {
+        Policy::PowerOfTwo | Policy::LeastLoad(_) => told.token_usage.is_some(),
+        Policy::CacheAware(options) => match options.runs() {
+            Algorithm::Score => true,
+            Algorithm::Tree => told.token_usage.is_some(),
+        },
+        Policy::Random
+        | Policy::RoundRobin
+        | Policy::Passthrough
+        | Policy::ConsistentHashing
+        | Policy::PrefixHash(_)
+        | Policy::Manual(_)
+        | Policy::Bucket(_) => true,
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Ask, Candidate, Hint, Lane, Memory, Mode, Notes, Pick, Refused, pick
 use crate::api::Endpoint;
 use crate::api::prompt::Prompt;
 use crate::api::scan::{Fields, scan};
+use crate::base::clock;
 use crate::config::spec::Policy;
 use crate::plan::{Leg, Ring, Role, WorkerIx, WorkerKey};
 
@@ -74,7 +75,7 @@ impl Scene {
             routing_key: None,
             tokens: None,
             mode: Mode::Take,
-            now: Instant::now(),
+            now: clock::now(),
             rng: fastrand::Rng::with_seed(7),
             notes: None,
         };

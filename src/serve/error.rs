@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
-use crate::dispatch::{Call, CallError};
+use crate::dispatch::{Call, CallError, Fault};
 use crate::plan::Unroutable;
 use crate::upstream::headers::X_REQUEST_ID;
 
@@ -53,6 +53,36 @@ impl Refusal {
         self.status
     }
 
+    /// The stable code.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What the client reads.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// There is no such path.
+    pub(crate) fn unknown_url() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::UnknownUrl,
+            "there is no such path here",
+        )
+    }
+
+    /// The path takes `allowed` methods only.
+    pub(crate) fn method(allowed: &'static str) -> Self {
+        let mut refusal = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::MethodNotAllowed,
+            format!("this path takes {allowed}"),
+        );
+        refusal.allow = Some(allowed);
+        refusal
+    }
+
     /// The field that is at fault.
     pub(crate) fn at(mut self, param: Option<&'static str>) -> Self {
         self.param = param;
@@ -62,12 +92,6 @@ impl Refusal {
     /// When to come back.
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
-        self
-    }
-
-    /// The methods that would do.
-    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
-        self.allow = Some(methods);
         self
     }
 
@@ -164,16 +188,24 @@ pub(crate) fn respond(
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
         let status = match error {
-            CallError::NoWorker | CallError::Target | CallError::Ending => {
+            CallError::NoWorker | CallError::Target | CallError::NoLeg(_) | CallError::Ending => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            CallError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            CallError::Unbuildable => StatusCode::INTERNAL_SERVER_ERROR,
+            CallError::Timeout(_) | CallError::Leg(_, Fault::Timeout(_)) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            CallError::Leg(_, Fault::Status(status)) => StatusCode::from_u16(status)
+                .ok()
+                .filter(|status| status.is_client_error() || status.is_server_error())
+                .unwrap_or(StatusCode::BAD_GATEWAY),
             CallError::Connect
             | CallError::Broken
             | CallError::BrokeOff
             | CallError::Malformed
             | CallError::Redirect
             | CallError::Stream
+            | CallError::Leg(..)
             | CallError::Status(_) => StatusCode::BAD_GATEWAY,
         };
         let refusal = Self::new(status, error.code(), error.message());
@@ -181,6 +213,21 @@ impl From<CallError> for Refusal {
             CallError::NoWorker => refusal.retry_after(Duration::from_secs(1)),
             _ => refusal,
         }
+    }
+}
+
+impl Refusal {
+    /// Why `call` has no answer, with what the worker of a leg said itself.
+    pub(crate) fn failed(call: &Call, error: CallError) -> Self {
+        let mut refusal = Self::from(error);
+        let said = call.routed.as_ref().and_then(|routed| routed.said.as_ref());
+        if let (CallError::Leg(..), Some(said)) = (error, said) {
+            if !said.text.is_empty() {
+                refusal.message = format!("{}: {}", refusal.message, said.text);
+            }
+            refusal.retry_after = said.retry_after;
+        }
+        refusal
     }
 }
 

@@ -6,6 +6,7 @@
 mod body;
 mod endpoint;
 mod error;
+pub mod explain;
 mod exposition;
 mod gate;
 mod guarded;

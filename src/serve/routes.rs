@@ -38,6 +38,8 @@ pub(crate) enum Goal<'a> {
     ConfigStatus,
     /// `GET /admin/snapshots`
     Snapshots,
+    /// `POST /admin/explain`
+    Explain,
     /// `GET /metrics`
     Metrics,
 }
@@ -102,6 +104,7 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "/admin/config",
     "/admin/config/status",
     "/admin/snapshots",
+    "/admin/explain",
     "/metrics",
     OTHER,
 ];
@@ -177,6 +180,7 @@ fn admin(path: &str) -> Option<Found<'_>> {
         "/admin/config" => get("/admin/config", Goal::Config),
         "/admin/config/status" => get("/admin/config/status", Goal::ConfigStatus),
         "/admin/snapshots" => get("/admin/snapshots", Goal::Snapshots),
+        "/admin/explain" => post("/admin/explain", Goal::Explain),
         _ => {
             let id = path
                 .strip_prefix("/workers/")

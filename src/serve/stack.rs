@@ -199,20 +199,10 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         return refusal.into_response(call);
     }
     let Some(found) = routes::find(uri.path(), gate.listener.serve) else {
-        let refusal = Refusal::new(
-            StatusCode::NOT_FOUND,
-            ErrorCode::UnknownUrl,
-            "there is no such path here",
-        );
-        return refusal.into_response(call);
+        return Refusal::unknown_url().into_response(call);
     };
     if !found.takes(&method) {
-        let refusal = Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            ErrorCode::MethodNotAllowed,
-            format!("this path takes {}", found.allow),
-        );
-        return refusal.allow(found.allow).into_response(call);
+        return Refusal::method(found.allow).into_response(call);
     }
     if found.control_plane && !may_control(gate, &headers) {
         return Refusal::control_plane().into_response(call);
@@ -245,6 +235,7 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Config => endpoint::config(gate, call),
         Goal::ConfigStatus => endpoint::config_status(gate, call),
         Goal::Snapshots => endpoint::snapshots(gate, call),
+        Goal::Explain => Box::pin(endpoint::explain(gate, call, body)).await,
         Goal::Metrics => endpoint::metrics(gate, call),
     }
 }

@@ -4,6 +4,7 @@
 mod conn;
 mod health;
 mod keyed;
+mod mirror;
 mod model;
 mod report;
 mod route;
@@ -12,10 +13,11 @@ mod worker;
 pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
+pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
-pub use report::ReportCell;
+pub use report::{Report, ReportCell};
 pub use route::RouteKey;
-pub use worker::{InFlight, WorkerCell};
+pub use worker::{InFlight, Trouble, WorkerCell};
 
 use std::sync::Arc;
 
@@ -45,6 +47,8 @@ pub struct Cells {
     pub conns: Keyed<ConnKey, ConnPool>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
+    /// Copies under way, by label of the model.
+    pub mirrors: Keyed<Arc<str>, MirrorCell>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
 }
@@ -56,6 +60,7 @@ impl Cells {
         self.health.sweep();
         self.conns.sweep();
         self.routes.sweep();
+        self.mirrors.sweep();
         self.models.sweep();
     }
 }

@@ -22,6 +22,7 @@ pub struct ModelKey {
 #[derive(Debug)]
 pub struct ModelCell {
     key: ModelKey,
+    match_ratio: OnceLock<Histogram>,
     series: [OnceLock<Box<Series>>; Endpoint::ALL.len()],
 }
 
@@ -30,6 +31,7 @@ impl ModelCell {
     pub fn new(key: ModelKey) -> Self {
         Self {
             key,
+            match_ratio: OnceLock::new(),
             series: [const { OnceLock::new() }; Endpoint::ALL.len()],
         }
     }
@@ -39,6 +41,14 @@ impl ModelCell {
         // The index is that of a closed enum, so the fallback is the first slot and never taken.
         let slot = self.series.get(endpoint.index()).unwrap_or(&self.series[0]);
         slot.get_or_init(|| Box::new(Series::new(&self.key, endpoint)))
+    }
+
+    /// Counts a prompt of which this share is known to be in some worker's cache.
+    pub fn matched(&self, share: f32) {
+        let labels = [("model", &*self.key.model)];
+        self.match_ratio
+            .get_or_init(|| names::histogram(Metric::CacheAwareMatchRatio, &labels))
+            .record(share);
     }
 }
 
@@ -62,7 +72,7 @@ pub struct Series {
     pub tokens_in: Counter,
     /// Generated tokens.
     pub tokens_out: Counter,
-    /// Picks by the policy.
+    /// Picks by the policy; of a pair, of the worker that answers.
     pub selections: Counter,
     /// Time spent in the gateway itself, whole answers.
     pub overhead: Histogram,
@@ -125,7 +135,14 @@ impl Series {
             selections: names::counter(
                 Metric::WorkerSelection,
                 &[
-                    ("worker_type", "regular"),
+                    (
+                        "worker_type",
+                        if key.backend == "pd" {
+                            "decode"
+                        } else {
+                            "regular"
+                        },
+                    ),
                     ("connection_mode", "http"),
                     ("model", model),
                     ("policy", key.policy),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
@@ -27,6 +28,16 @@ pub struct WorkerCell {
     pub probes_ok: AtomicU64,
     /// Failed probes.
     pub probes_failed: AtomicU64,
+    trouble: Mutex<Option<Trouble>>,
+}
+
+/// Why a worker could not be registered when that was last tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What went wrong.
+    pub message: String,
+    /// When.
+    pub at: SystemTime,
 }
 
 impl WorkerCell {
@@ -42,7 +53,18 @@ impl WorkerCell {
             retries: [const { AtomicU64::new(0) }; Endpoint::ALL.len()],
             probes_ok: AtomicU64::new(0),
             probes_failed: AtomicU64::new(0),
+            trouble: Mutex::default(),
         }
+    }
+
+    /// Notes how the latest attempt to register the worker went.
+    pub fn set_trouble(&self, trouble: Option<Trouble>) {
+        *self.trouble.lock() = trouble;
+    }
+
+    /// What keeps the worker from being registered.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble.lock().clone()
     }
 
     /// Counts the attempts that `model` sends here. Resolved when a snapshot is bound; `model` is a

@@ -30,12 +30,22 @@ pub struct Access<'a> {
     pub latency: Duration,
     /// Canonical name of the model.
     pub model: &'a str,
+    /// Pool that served it.
+    pub pool: &'a str,
+    /// Policy that chose the worker.
+    pub policy: &'a str,
+    /// The policy's reason.
+    pub reason: &'a str,
     /// Id of the last worker tried.
     pub worker_id: &'a str,
     /// Attempts made at workers.
     pub attempts: u32,
     /// Tokens of the prompt, if the worker told.
     pub tokens_in: Option<u64>,
+    /// Tokens of the prompt that the policy expected in the worker's cache, if it did.
+    pub tokens_expected: Option<u64>,
+    /// Tokens of the prompt that the worker found in its cache, if it told.
+    pub tokens_cached: Option<u64>,
     /// Tokens of the answer, if the worker told.
     pub tokens_out: Option<u64>,
     /// Code of the error that the gateway answered or ended with.
@@ -99,10 +109,19 @@ fn finish(output: &Output, access: &Access<'_>) {
             u64::try_from(access.latency.as_micros()).unwrap_or(u64::MAX),
         );
         text(&mut line, "model", access.model);
+        text(&mut line, "pool", access.pool);
+        text(&mut line, "policy", access.policy);
+        text(&mut line, "reason", access.reason);
         text(&mut line, "worker_id", access.worker_id);
         line.u64("attempts", u64::from(access.attempts));
         if let Some(tokens) = access.tokens_in {
             line.u64("tokens_in", tokens);
+        }
+        if let Some(tokens) = access.tokens_expected {
+            line.u64("tokens_expected", tokens);
+        }
+        if let Some(tokens) = access.tokens_cached {
+            line.u64("tokens_cached", tokens);
         }
         if let Some(tokens) = access.tokens_out {
             line.u64("tokens_out", tokens);
@@ -157,9 +176,14 @@ mod tests {
             status: 200,
             latency: Duration::from_micros(1234),
             model: "llama-3.1-8b",
+            pool: "llama",
+            policy: "cache_aware",
+            reason: "cache_hit",
             worker_id: "6f1c",
             attempts: 2,
             tokens_in: Some(10),
+            tokens_expected: Some(8),
+            tokens_cached: Some(6),
             tokens_out: Some(0),
             error_code: "",
             generation: 3,
@@ -180,8 +204,9 @@ mod tests {
             log.take(),
             "<6>INFO smg::response: finished processing request \
              request_id=chatcmpl-0123456789abcdef01234567 method=POST path=/v1/chat/completions \
-             status=200 latency_us=1234 model=llama-3.1-8b worker_id=6f1c attempts=2 \
-             tokens_in=10 tokens_out=0 generation=3\n"
+             status=200 latency_us=1234 model=llama-3.1-8b pool=llama \
+             policy=cache_aware reason=cache_hit worker_id=6f1c attempts=2 tokens_in=10 \
+             tokens_expected=8 tokens_cached=6 tokens_out=0 generation=3\n"
         );
         let refused = Access {
             status: 404,

@@ -246,10 +246,204 @@ const FLAG_TO_KEY: &[(&str, &str, &str, &str, &str)] = &[
         "metrics.duration_buckets",
         "[0.5]",
     ),
+    (
+        "prefill",
+        "http://p:1",
+        "http://p:1 none",
+        "pools[default].prefill.workers[0]",
+        "\"http://p:1\"",
+    ),
+    (
+        "decode",
+        "http://d:1",
+        "http://d:1",
+        "pools[default].decode.workers[0]",
+        "\"http://d:1\"",
+    ),
+    (
+        "pd-disaggregation",
+        "",
+        "yes",
+        "pools[default].decode.workers",
+        "[]",
+    ),
+    ("enable-igw", "", "1", "routing.multi_model", "true"),
+    ("dp-aware", "", "true", "pools[default].dp_aware", "true"),
+    (
+        "dp-minimum-tokens-scheduler",
+        "",
+        "on",
+        "pools[default].dp_minimum_tokens",
+        "true",
+    ),
+    (
+        "load-monitor-interval",
+        "5",
+        "5s",
+        "routing.load_monitor_interval",
+        "\"5s\"",
+    ),
+    (
+        "prefill-policy",
+        "least-load",
+        "leastload",
+        "pools[default].prefill.policy",
+        "\"least_load\"",
+    ),
+    (
+        "decode-policy",
+        "least-load",
+        "leastload",
+        "pools[default].decode.policy",
+        "\"least_load\"",
+    ),
+    (
+        "routing-key-override",
+        "",
+        "yes",
+        "routing.sticky_sessions",
+        "true",
+    ),
+    (
+        "cache-threshold",
+        "0.5",
+        "0.5",
+        "routing.policy.cache_aware.cache_threshold",
+        "0.5",
+    ),
+    (
+        "balance-abs-threshold",
+        "7",
+        "7",
+        "routing.policy.cache_aware.balance_abs_threshold",
+        "7",
+    ),
+    (
+        "balance-rel-threshold",
+        "2.5",
+        "2.5",
+        "routing.policy.cache_aware.balance_rel_threshold",
+        "2.5",
+    ),
+    (
+        "balance-token-usage-threshold",
+        "0.5",
+        "0.5",
+        "routing.policy.cache_aware.balance_token_usage_threshold",
+        "0.5",
+    ),
+    (
+        "overload-token-usage-threshold",
+        "0.5",
+        "0.5",
+        "routing.policy.cache_aware.overload_token_usage_threshold",
+        "0.5",
+    ),
+    (
+        "eviction-interval",
+        "60",
+        "1m",
+        "routing.policy.cache_aware.eviction_interval",
+        "\"1m\"",
+    ),
+    (
+        "max-tree-size",
+        "5000000000",
+        "5000000000",
+        "routing.policy.cache_aware.max_tree_size",
+        "5000000000",
+    ),
+    (
+        "block-size",
+        "32",
+        "32",
+        "routing.policy.cache_aware.block_size",
+        "32",
+    ),
+    (
+        "prefix-token-count",
+        "64",
+        "64",
+        "routing.policy.prefix_hash.prefix_token_count",
+        "64",
+    ),
+    (
+        "prefix-hash-load-factor",
+        "2.5",
+        "2.5",
+        "routing.policy.prefix_hash.load_factor",
+        "2.5",
+    ),
+    (
+        "assignment-mode",
+        "min-group",
+        "mingroup",
+        "routing.policy.manual.assignment_mode",
+        "\"min_group\"",
+    ),
+    (
+        "max-idle-secs",
+        "3600",
+        "1h",
+        "routing.policy.manual.max_idle",
+        "\"1h\"",
+    ),
+    (
+        "bucket-adjust-interval-secs",
+        "9",
+        "9s",
+        "routing.policy.bucket.adjust_interval",
+        "\"9s\"",
+    ),
+    (
+        "least-load-kv-pressure-weight",
+        "0.5",
+        "0.5",
+        "routing.policy.least_load.kv_pressure_weight",
+        "0.5",
+    ),
+    (
+        "least-load-default-throughput",
+        "100.5",
+        "100.5",
+        "routing.policy.least_load.default_throughput",
+        "100.5",
+    ),
+    (
+        "least-load-mean-prefill-tokens",
+        "512",
+        "512",
+        "routing.policy.least_load.mean_prefill_tokens",
+        "512",
+    ),
     ("log-level", "debug", "DEBUG", "logging.level", "\"debug\""),
     ("log-json", "", "1", "logging.format", "\"json\""),
     ("log-dir", "/tmp", "/tmp", "logging.dir", "\"/tmp\""),
 ];
+
+/// What must stand beside a flag for it to have an effect, or for the whole to be valid.
+const BESIDE: &[(&str, &[&str])] = &[
+    ("prefill", &["--decode", "http://d:2"]),
+    ("decode", &["--prefill", "http://p:2"]),
+    ("prefill-policy", &["--pd-disaggregation"]),
+    ("decode-policy", &["--pd-disaggregation"]),
+    ("prefix-token-count", &["--policy", "prefix_hash"]),
+    ("prefix-hash-load-factor", &["--policy", "prefix_hash"]),
+    ("assignment-mode", &["--policy", "manual"]),
+    ("max-idle-secs", &["--policy", "manual"]),
+    ("bucket-adjust-interval-secs", &["--policy", "bucket"]),
+    ("least-load-kv-pressure-weight", &["--policy", "least_load"]),
+    ("least-load-default-throughput", &["--policy", "least_load"]),
+    (
+        "least-load-mean-prefill-tokens",
+        &["--policy", "least_load"],
+    ),
+];
+
+fn beside(name: &str) -> &'static [&'static str] {
+    let found = BESIDE.iter().find(|(flag, _)| *flag == name);
+    found.map_or(&[], |(_, args)| args)
+}
 
 #[test]
 fn every_flag_sets_its_key_by_each_of_its_names() {
@@ -270,6 +464,7 @@ fn every_flag_sets_its_key_by_each_of_its_names() {
             } else {
                 vec![&*dashed, typed]
             };
+            let args = [&args, beside(name)].concat();
             let dump = dump(&args, &[]);
             let origin = format!("flag --{name}");
             assert_eq!(
@@ -285,7 +480,7 @@ fn every_flag_sets_its_key_by_each_of_its_names() {
 fn every_variable_sets_its_key() {
     for (name, typed, held, key, value) in FLAG_TO_KEY {
         let variable = find(name).unwrap().variable();
-        let dump = dump(&[], &[(&*variable, held)]);
+        let dump = dump(beside(name), &[(&*variable, held)]);
         let (found, origin) = dump
             .get(*key)
             .unwrap_or_else(|| panic!("{variable}: no {key}"));
@@ -327,6 +522,49 @@ fn lists_add_up_on_the_command_line_and_stand_between_commas_in_a_variable() {
     );
     assert_eq!(dump["models[m].aliases"].0, "[\"a\", \"c\"]");
     assert_eq!(dump["models[n].aliases"].0, "[\"b\"]");
+}
+
+#[test]
+fn a_prefill_worker_may_be_followed_by_its_port() {
+    let read = |args: &[&str], variables: &[(&str, &str)]| {
+        let decode = ["--decode", "http://d:1"];
+        dump(&[args, &decode].concat(), variables)
+    };
+    let typed: &[&[&str]] = &[
+        &["--prefill", "http://p:1", "9001", "--prefill", "http://q:1"],
+        &[
+            "--prefill=http://p:1",
+            "9001",
+            "--prefill=http://q:1",
+            "none",
+        ],
+        &[
+            "--prefill",
+            "http://p:1",
+            "9001",
+            "--prefill",
+            "http://q:1",
+            "NONE",
+        ],
+    ];
+    let variable = [("SMG_PREFILL", "http://p:1 9001,http://q:1")];
+    let all = typed.iter().map(|args| read(args, &[]));
+    for dump in all.chain([read(&[], &variable)]) {
+        let worker = |at: usize| &dump[&format!("pools[default].prefill.workers[{at}]")].0;
+        assert!(worker(0).contains("bootstrap_port = 9001"), "{}", worker(0));
+        assert_eq!(worker(1), "\"http://q:1\"");
+    }
+    // A command is no port.
+    let args = [
+        "--decode",
+        "http://d:1",
+        "--prefill",
+        "http://p:1",
+        "config",
+        "dump",
+    ];
+    let output = smg(&args, &[]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod binary;
 #[cfg(test)]
 mod dump;
 #[cfg(test)]
+mod explain;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod flags;

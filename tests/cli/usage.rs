@@ -29,11 +29,20 @@ fn usage_errors_say_what_is_wrong_in_exit_2() {
     for (args, said) in [
         (&["--prot", "1"][..], "'--port'"),
         (&["--port", "65536"], "invalid value `65536` for `--port`"),
+        (&["--policy", "best"], "expected one of `cache_aware`"),
         (
-            &["--policy", "cache_aware"],
-            "is not available in this version",
+            &["--decode-policy", "bucket"],
+            "invalid value `bucket` for `--decode-policy`: `bucket` goes by",
         ),
-        (&["--policy", "best"], "expected one of `random`"),
+        (
+            &["--prefill", "http://p:1", "0"],
+            "invalid value `http://p:1 0` for `--prefill`: expected a port from 1",
+        ),
+        (&["--prefill", "--decode", "http://d:1"], "--prefill"),
+        (
+            &["--assignment-mode", "best"],
+            "expected one of `random`, `min_load`, `min_group`",
+        ),
         (
             &["--worker-urls", "grpc://a:1"],
             "is not available in this version",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use smg::config::{Input, Secrets, load};
+use smg::config::{Input, Secrets, Severity, load};
 use smg::plan::{Facts, compile};
 
 use super::{CANARY, cases, golden, input, show};
@@ -126,4 +126,64 @@ fn shipped_files_load() {
         found += 1;
     }
     assert!(found > 0);
+}
+
+/// What the shipped file shows in comments holds as well: every commented table and key, taken in.
+#[test]
+fn what_the_shipped_file_shows_in_comments_loads() {
+    let text = std::fs::read_to_string("config/smg.toml").unwrap();
+    let taken_in: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if is_toml(rest) => rest,
+            _ => line,
+        })
+        .collect();
+    let more = "\n[[pools]]\nname = 'llama-next'\nworkers = ['http://10.0.0.13:8000']\n";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("smg.toml");
+    let text = taken_in.join("\n") + more;
+    std::fs::write(&file, &text).unwrap();
+    let loaded = load(&Input {
+        secrets: Secrets::Note,
+        ..input(&file)
+    });
+    let spec = loaded
+        .spec
+        .as_ref()
+        .unwrap_or_else(|| panic!("{}\n{text}", show(&loaded)));
+    assert_eq!(
+        (spec.pools.len(), spec.models.len(), spec.tests.len()),
+        (3, 2, 1),
+        "{text}"
+    );
+    let warned = loaded
+        .diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Warning);
+    assert_eq!(warned.count(), 0, "{}", show(&loaded));
+}
+
+/// Whether the text of a comment is a line of a file: a table, a key, or a line of a list.
+fn is_toml(line: &str) -> bool {
+    let key = line.split(" = ").next().unwrap_or_default();
+    let is_key = line.contains(" = ")
+        && key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
+    let in_list = line.starts_with("  \"") || line.starts_with("  {");
+    is_key || in_list || line == "]" || line.starts_with('[') && line.ends_with(']')
+}
+
+/// The example of a file of its own is read beside the shipped one.
+#[test]
+fn the_example_of_an_included_file_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    std::fs::copy("config/smg.toml", dir.path().join("smg.toml")).unwrap();
+    let example = dir.path().join("conf.d/example.toml");
+    std::fs::copy("config/conf.d/example.toml.disabled", example).unwrap();
+    let loaded = load(&input(&dir.path().join("smg.toml")));
+    assert!(loaded.spec.is_some(), "{}", show(&loaded));
+    assert!(loaded.diagnostics.is_empty(), "{}", show(&loaded));
 }

@@ -17,6 +17,8 @@ mod golden;
 #[cfg(test)]
 mod precedence;
 #[cfg(test)]
+mod routing;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod unknown_keys;

@@ -35,7 +35,8 @@ fn without_a_file_there_are_defaults() {
         spec.pools[0].workers[0].url.as_str(),
         "http://localhost:8000"
     );
-    assert_eq!(spec.routing.policy, Policy::LeastLoad);
+    assert_eq!(spec.routing.policy, Policy::default());
+    assert_eq!(spec.routing.policy.as_str(), "cache_aware");
     assert_eq!(spec.server.worker_threads, WorkerThreads::Auto);
     assert_eq!(loaded.diagnostics.len(), 1, "{}", show(&loaded));
     assert_eq!(loaded.diagnostics[0].slug, "public-without-auth");
@@ -273,9 +274,11 @@ fn a_dump_is_a_file_that_means_the_same() {
             // A dump does not hold secrets.
             for pool in &mut spec.pools {
                 pool.api_key = None;
-                pool.workers
-                    .iter_mut()
-                    .for_each(|worker| worker.api_key = None);
+                let legs = pool.prefill.iter_mut().chain(&mut pool.decode);
+                let workers = legs.flat_map(|leg| &mut leg.workers);
+                for worker in pool.workers.iter_mut().chain(workers) {
+                    worker.api_key = None;
+                }
             }
         }
         old.server.control_socket = None;

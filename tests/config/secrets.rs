@@ -41,6 +41,10 @@ fn secrets_are_read_from_where_they_are() {
     );
     let own = pool.workers[1].api_key.as_ref().unwrap();
     assert_eq!(own.expose(), Some("canary-from-environment"));
+    let of_leg = spec.pools[2].prefill.as_ref().unwrap().workers[0]
+        .api_key
+        .as_ref();
+    assert_eq!(of_leg.unwrap().expose(), Some("canary-from-environment"));
 
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("worker"), "canary-credential\r\n").unwrap();

@@ -63,8 +63,11 @@ async fn readiness_names_what_is_missing() {
     let smg = gateway(&[&engine], &more).await;
     let answer = get(smg.main(), "/readiness").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut body = answer.json();
+    // The engine does not report its load, which is noticed after a moment.
+    body.as_object_mut().unwrap().remove("degraded");
     assert_eq!(
-        answer.json(),
+        body,
         json!({
             "status": "ready", "healthy_workers": 1, "total_workers": 2, "unready_pools": ["down"],
         })
@@ -379,7 +382,10 @@ async fn loads_are_gathered() {
     .await;
     let vllm = telling(&[("/load", json!({ "server_load": 3 }))]).await;
     let mute = telling(&[]).await;
-    let smg = gateway(&[&sglang, &vllm, &mute], "").await;
+    let workers = [sglang.url(), vllm.url(), mute.url()];
+    // What an engine is asked depends on its kind, which is unknown here.
+    let toml = config(&workers, "").replace("\"vllm\"", "\"external\"");
+    let smg = Smg::start(&toml).await;
     for path in ["/get_loads", "/v1/loads"] {
         let answer = get(smg.main(), path).await;
         assert_eq!(answer.status, 200);

@@ -32,6 +32,9 @@ mod idle;
 mod listeners;
 #[cfg(test)]
 mod load;
+mod loads;
+#[cfg(test)]
+mod many_models;
 #[cfg(test)]
 mod notify;
 #[cfg(test)]
@@ -43,11 +46,17 @@ mod watch;
 
 // The request path.
 #[cfg(test)]
+mod cache_tree;
+#[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
+mod dp;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
+mod explain;
 #[cfg(test)]
 mod headers;
 #[cfg(test)]
@@ -58,6 +67,14 @@ mod information;
 mod limits;
 #[cfg(test)]
 mod metrics;
+#[cfg(test)]
+mod models;
+#[cfg(test)]
+mod pd;
+#[cfg(test)]
+mod pd_failures;
+#[cfg(test)]
+mod pd_vllm;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Which worker a policy chooses.
 
 use serde_json::json;
+use smg::plan::WorkerKey;
 use tokio::task::JoinSet;
 
-use crate::scene::{LISTENERS, PATIENCE, ask, gateway, ok, plain_engine, silent_engine};
-use crate::support::{FakeEngine, Gate, Smg, Step, eventually, post};
+use crate::scene::{
+    LISTENERS, PATIENCE, ask, assert_error, config, gateway, ok, plain_engine, silent_engine, with,
+};
+use crate::support::client::{Answer, json_request};
+use crate::support::{Connection, FakeEngine, Gate, Smg, Step, eventually, post};
 
 /// Engines in the order in which the gateway sorts them.
 async fn sorted(count: usize) -> Vec<FakeEngine> {
@@ -151,9 +155,9 @@ async fn spreads(policy: &str) {
     let engines = sorted(3).await;
     let all: Vec<_> = engines.iter().collect();
     let smg = gateway(&all, &format!("policy = \"{policy}\"\n")).await;
-    let mut connection = crate::support::Connection::h1(smg.main()).await;
+    let mut connection = Connection::h1(smg.main()).await;
     for _ in 0..60 {
-        let request = crate::support::client::json_request("/v1/completions", &ask());
+        let request = json_request("/v1/completions", &ask());
         assert_eq!(connection.send(request).await.status, 200);
     }
     let counts = counts(&engines);
@@ -201,4 +205,301 @@ async fn a_model_has_its_own_policy() {
             1
         );
     }
+}
+
+/// A request with these headers, and which of the engines answered it.
+async fn ask_with(
+    smg: &Smg,
+    engines: &[FakeEngine],
+    headers: &[(&'static str, &str)],
+) -> (Answer, Option<usize>) {
+    let before = counts(engines);
+    let mut request = json_request("/v1/completions", &ask());
+    for (name, value) in headers {
+        request = with(request, name, value);
+    }
+    let answer = Connection::h1(smg.main()).await.send(request).await;
+    let after = counts(engines);
+    let at = before.iter().zip(&after).position(|(was, is)| is > was);
+    (answer, at)
+}
+
+/// Who answers a request with this routing key.
+async fn home(smg: &Smg, engines: &[FakeEngine], key: &str) -> usize {
+    let (answer, at) = ask_with(smg, engines, &[("x-smg-routing-key", key)]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    at.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_its_worker() {
+    let engines = sorted(3).await;
+    let all: Vec<_> = engines.iter().collect();
+    let smg = gateway(&all, "policy = \"consistent_hashing\"\n").await;
+    let url = engines[1].url();
+    let id = WorkerKey::new(&url).id().to_string();
+    for target in ["1", &id, &id.to_uppercase(), &url, &format!("{url}/")] {
+        let (answer, at) = ask_with(&smg, &engines, &[("x-smg-target-worker", target)]).await;
+        assert_eq!((answer.status, at), (200, Some(1)), "{target}: {answer:?}");
+    }
+    for target in [
+        "3",
+        "http://127.0.0.1:1",
+        "0b7e6d6e-0000-5000-8000-000000000000",
+        "me",
+    ] {
+        let (answer, at) = ask_with(&smg, &engines, &[("x-smg-target-worker", target)]).await;
+        assert_error(&answer, 503, "target_worker_unavailable");
+        assert_eq!(at, None, "{target}");
+    }
+    let metrics = smg.metrics().await;
+    let branch = |name| {
+        let labels = [("branch", name)];
+        metrics.sum("smg_consistent_hashing_policy_branch_total", &labels)
+    };
+    assert_eq!(
+        (branch("target_worker_hit"), branch("target_worker_miss")),
+        (5.0, 4.0)
+    );
+}
+
+/// The second attempt of a request for the worker at position 0 goes there again, not to the one
+/// that is first among the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_worker_is_tried_again() {
+    let refuses = std::sync::atomic::AtomicBool::new(true);
+    let script = move |_: &_| {
+        if refuses.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            vec![Step::json(503, &json!({ "error": "once" }))]
+        } else {
+            vec![ok()]
+        }
+    };
+    let engines = vec![FakeEngine::serving("m", script).await, plain_engine().await];
+    let all: Vec<_> = engines.iter().collect();
+    let smg = gateway(
+        &all,
+        "policy = \"consistent_hashing\"\n[reliability.retry]\ninitial_backoff = \"1ms\"\n",
+    )
+    .await;
+    let position = usize::from(engines[0].url() > engines[1].url()).to_string();
+    let (answer, _) = ask_with(&smg, &engines, &[("x-smg-target-worker", &position)]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(counts(&engines), [2, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_are_keys_too() {
+    let engines = sorted(3).await;
+    let all: Vec<_> = engines.iter().collect();
+    let smg = gateway(&all, "policy = \"consistent_hashing\"\n").await;
+    for (name, value) in [
+        ("authorization", "Bearer one"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("cookie", "session=1"),
+    ] {
+        let (_, first) = ask_with(&smg, &engines, &[(name, value)]).await;
+        for _ in 0..5 {
+            let (_, at) = ask_with(&smg, &engines, &[(name, value)]).await;
+            assert_eq!(at, first, "{name}");
+        }
+    }
+    let labels = [("branch", "implicit_key_hit")];
+    let metrics = smg.metrics().await;
+    let hits = metrics.sum("smg_consistent_hashing_policy_branch_total", &labels);
+    assert_eq!(hits, 18.0);
+}
+
+/// Keys keep their engine when another one leaves, comes back, and a third joins.
+async fn keys_stay_put(more: &str, joining_takes_keys: bool) {
+    const KEYS: usize = 24;
+    let engines = sorted(4).await;
+    let toml = |present: &[usize]| {
+        let urls: Vec<String> = present.iter().map(|at| engines[*at].url()).collect();
+        config(&urls, more)
+    };
+    let smg = Smg::start(&toml(&[0, 1, 2])).await;
+    let mut homes = Vec::new();
+    for key in 0..KEYS {
+        homes.push(home(&smg, &engines, &key.to_string()).await);
+    }
+    for present in [&[0, 2][..], &[0, 2, 3]] {
+        smg.apply(&toml(present)).await;
+        for (key, home_was) in homes.iter_mut().enumerate() {
+            let at = home(&smg, &engines, &key.to_string()).await;
+            let moved_to_new = joining_takes_keys && at == 3;
+            if present.contains(home_was) && !moved_to_new {
+                assert_eq!(at, *home_was, "key {key} with {present:?}");
+            }
+            assert!(present.contains(&at));
+            *home_was = at;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consistent_hashing_stays_put_over_reloads() {
+    keys_stay_put("policy = \"consistent_hashing\"\n", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manual_stays_put_over_reloads() {
+    keys_stay_put("policy = \"manual\"\n", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sticky_sessions_stay_put_over_reloads() {
+    keys_stay_put(
+        "policy = \"round_robin\"\n[routing]\nsticky_sessions = true\n",
+        false,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sticky_sessions_leave_requests_without_a_key_to_the_policy() {
+    let engines = sorted(3).await;
+    let all: Vec<_> = engines.iter().collect();
+    let more = "policy = \"round_robin\"\n[routing]\nsticky_sessions = true\n";
+    let smg = gateway(&all, more).await;
+    let first = home(&smg, &engines, "k").await;
+    for _ in 0..6 {
+        ask_with(&smg, &engines, &[]).await;
+    }
+    for _ in 0..4 {
+        assert_eq!(home(&smg, &engines, "k").await, first);
+    }
+    let mut expected = [2, 2, 2];
+    expected[first] += 5;
+    assert_eq!(counts(&engines), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assigned_keys_are_counted() {
+    let engines = sorted(2).await;
+    let all: Vec<_> = engines.iter().collect();
+    let more = "policy.manual = { assignment_mode = \"min_group\" }\n";
+    let smg = gateway(&all, more).await;
+    for key in ["a", "b", "c", "d", "a"] {
+        home(&smg, &engines, key).await;
+    }
+    ask_with(&smg, &engines, &[]).await;
+    let metrics = smg.metrics().await;
+    let branch = |name| metrics.sum("smg_manual_policy_branch_total", &[("branch", name)]);
+    assert_eq!(
+        ["vacant", "occupied_hit", "no_routing_key", "occupied_miss"].map(branch),
+        [4.0, 1.0, 1.0, 0.0]
+    );
+    let entries = metrics.sum("smg_manual_policy_cache_entries", &[("model", "m")]);
+    assert_eq!(entries, 4.0);
+    for engine in &engines {
+        let labels = [("worker", &*engine.url())];
+        assert_eq!(metrics.sum("smg_worker_routing_keys_active", &labels), 2.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_has_a_home_by_its_beginning() {
+    let engines = sorted(3).await;
+    let all: Vec<_> = engines.iter().collect();
+    let more = "policy.prefix_hash = { prefix_token_count = 16 }\n";
+    let smg = gateway(&all, more).await;
+    let mut seen = [0; 3];
+    for document in 0..12 {
+        let mut before = counts(&engines);
+        for tail in ["", " and more", " and quite another end"] {
+            let prompt = format!("document {document:-<60}{tail}");
+            let ask = json!({ "model": "m", "prompt": prompt });
+            assert_eq!(post(smg.main(), "/v1/completions", &ask).await.status, 200);
+        }
+        for (at, now) in counts(&engines).into_iter().enumerate() {
+            let new = now - std::mem::replace(&mut before[at], now);
+            assert!(new == 0 || new == 3, "document {document}: {new} at {at}");
+            seen[at] += new;
+        }
+    }
+    assert!(seen.iter().filter(|n| **n > 0).count() > 1, "{seen:?}");
+    let labels = [("branch", "ring_hit")];
+    let metrics = smg.metrics().await;
+    assert_eq!(
+        metrics.sum("smg_prefix_hash_policy_branch_total", &labels),
+        36.0
+    );
+}
+
+/// A gateway with one pool whose workers are written as these tables.
+fn with_workers(workers: &[String], more: &str) -> String {
+    let strings: [String; 0] = [];
+    let list = format!("workers = [{}]", workers.join(", "));
+    config(&strings, more).replace("workers = []", &list)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_priority_is_used_when_the_higher_one_is_gone() {
+    let high = plain_engine().await;
+    let low = sorted(2).await;
+    let mut workers: Vec<String> = low
+        .iter()
+        .map(|engine| format!("{{ url = {:?}, priority = 10 }}", engine.url()))
+        .collect();
+    // The default, 50, is higher.
+    workers.push(format!("{:?}", high.url()));
+    let more = "policy = \"round_robin\"\n[reliability.retry]\ninitial_backoff = \"1ms\"\n";
+    let smg = Smg::start(&with_workers(&workers, more)).await;
+    for _ in 0..6 {
+        let answer = post(smg.main(), "/v1/completions", &ask()).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!((high.calls().len(), counts(&low)), (6, vec![0, 0]));
+    // Gone for one request: nothing connects to it, and the attempt goes on in the lower tier.
+    drop(high);
+    let answer = post(smg.main(), "/v1/completions", &ask()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(counts(&low).iter().sum::<usize>(), 1);
+    // Gone from the file: the lower tier takes turns.
+    workers.pop();
+    smg.apply(&with_workers(&workers, more)).await;
+    for _ in 0..6 {
+        let answer = post(smg.main(), "/v1/completions", &ask()).await;
+        assert_eq!(answer.status, 200);
+    }
+    let counts = counts(&low);
+    assert!(
+        counts.iter().sum::<usize>() == 7 && counts.iter().all(|n| *n >= 3),
+        "{counts:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_costs_more_carries_less() {
+    let gate = Gate::closed();
+    let engines = holding(2, &gate).await;
+    let workers = [(0, 1.0), (1, 4.0)].map(|(at, cost): (usize, f64)| {
+        format!("{{ url = {:?}, cost = {cost:?} }}", engines[at].url())
+    });
+    let smg = Smg::start(&with_workers(&workers, "policy = \"least_load\"\n")).await;
+    let mut held = JoinSet::new();
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        order.push(hold(&smg, &engines, &mut held).await);
+    }
+    // The cheaper one first on ties: 0:0, then 4 for the other until it has 4 as well.
+    assert_eq!(order, [0, 1, 0, 0, 0, 0]);
+    gate.open();
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_and_short_prompts_have_their_own_workers() {
+    let engines = sorted(2).await;
+    let all: Vec<_> = engines.iter().collect();
+    let more = "policy.bucket = { balance_abs_threshold = 1000000, adjust_interval = \"1h\" }\n";
+    let smg = gateway(&all, more).await;
+    for length in [10, 3000, 20, 9000, 30] {
+        let ask = json!({ "model": "m", "prompt": "x".repeat(length) });
+        assert_eq!(post(smg.main(), "/v1/completions", &ask).await.status, 200);
+    }
+    assert_eq!(counts(&engines), [3, 2]);
 }

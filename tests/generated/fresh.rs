@@ -61,7 +61,7 @@ fn every_flag_is_documented_everywhere() {
             );
             assert!(help.contains(&format!("--{alias}")), "help: --{alias}");
         }
-        if flag.target.reference().is_some() {
+        if !flag.target.references().is_empty() {
             let line = format!("- Flag: `{dashed}`, variable `{variable}`");
             assert!(markdown.contains(&line), "CONFIG.md: {dashed}");
             assert!(keys.contains(&variable), "smg.toml.5: {variable}");
@@ -96,11 +96,15 @@ fn the_reference_has_every_key_of_the_schema() {
             key.is_some_and(|key| key == *name || key.ends_with(&format!(".{name}")))
         });
         assert!(
-            heading || markdown.contains(&format!("### `[[{name}]]`")),
+            heading
+                || markdown.contains(&format!("### `[[{name}]]`"))
+                || markdown.contains(&format!(".{name}]]`")),
             "CONFIG.md: {name}"
         );
         assert!(
-            man.contains(&format!("\\fB{name}\\fR\n")) || man.contains(&format!("[[{name}]]")),
+            man.contains(&format!("\\fB{name}\\fR\n"))
+                || man.contains(&format!("[[{name}]]"))
+                || man.contains(&format!(".{name}]]")),
             "smg.toml.5: {name}"
         );
     }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -107,6 +107,7 @@ struct Shared {
     script: Box<Script>,
     calls: Mutex<Vec<Asked>>,
     connections: AtomicUsize,
+    cut: Mutex<Vec<Instant>>,
 }
 
 /// A running engine. It stops, connections included, when dropped.
@@ -149,6 +150,7 @@ impl FakeEngine {
             script: Box::new(script),
             calls: Mutex::default(),
             connections: AtomicUsize::new(0),
+            cut: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         Self {
@@ -180,6 +182,11 @@ impl FakeEngine {
     /// Everything asked so far, probes included.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.shared.calls.lock().clone()
+    }
+
+    /// When the gateway closed connections on which a [`Step::Hold`] was waiting.
+    pub(crate) fn cut(&self) -> Vec<Instant> {
+        self.shared.cut.lock().clone()
     }
 
     /// Connections open now.
@@ -229,7 +236,10 @@ async fn serve(mut stream: TcpStream, shared: &Shared) {
                 Step::Pause(length) => tokio::time::sleep(length).await,
                 Step::Hold(gate) => tokio::select! {
                     () = gate.passed() => {}
-                    () = closed(&mut stream, &mut unread) => return,
+                    () = closed(&mut stream, &mut unread) => {
+                        shared.cut.lock().push(Instant::now());
+                        return;
+                    }
                 },
                 Step::Close => return,
                 Step::Reset => {

@@ -77,7 +77,7 @@ fn list(page: &mut Page, name: &str, items: &[(&str, &str)]) {
 fn tag_of_flag(flag: &Flag) -> String {
     let value = match flag.kind {
         Kind::Switch => String::new(),
-        kind if kind.is_list() => format!(" {}...", italic(kind.placeholder())),
+        kind if kind.is_many() => format!(" {}...", italic(kind.placeholder())),
         kind => format!(" {}", italic(kind.placeholder())),
     };
     let short = flag.short.map(|short| bold(&format!("-{short}")));

@@ -45,6 +45,33 @@ pub(super) static INTRODUCTION: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "POLICIES",
+        &[
+            "Where a policy is asked for, its name may stand, or a table with its name as the only \
+             key and its options below: `policy = \"round_robin\"`, `policy.cache_aware = { \
+             memory = \"1GiB\" }`. The policy of a request is that of its model; where that has \
+             none, of the leg of its pool; else `routing.policy`. What a policy remembers is kept \
+             for each entry of `[[models]]` and each leg, and survives a reload.",
+        ],
+    ),
+    (
+        "LEGS",
+        &[
+            "A pool with `[pools.prefill]` and `[pools.decode]` sends each request to a pair of \
+             workers: one reads the prompt, the other generates. The legs are chosen one \
+             independently of the other, each by its own policy.",
+            "\u{1}[[pools]]\n\
+             name = \"llama-pd\"\n\
+             runtime = \"sglang\"\n\n\
+             [pools.prefill]\n\
+             workers = [{ url = \"http://10.0.0.21:30001\", bootstrap_port = 9001 }]\n\
+             policy = \"cache_aware\"\n\n\
+             [pools.decode]\n\
+             workers = [\"http://10.0.0.31:30003\", \"http://10.0.0.32:30003\"]\n\
+             policy = \"power_of_two\"",
+        ],
+    ),
+    (
         "SEVERAL FILES",
         &[
             "`include` names further files. Tables of several files merge key by key, lists of \
@@ -60,6 +87,9 @@ pub(super) static INTRODUCTION: &[(&str, &[&str])] = &[
              listener `metrics`, `--worker-urls` and its like on the pool `default`; one that the \
              file does not define is added. `smg config dump --origins` shows of every value \
              where it comes from.",
+            "`--policy` keeps the options that the file has for the same policy. An option of a \
+             policy, such as `--cache-threshold`, acts on `routing.policy` and on the policies of \
+             the legs of the pool `default`, wherever it is one that has the option.",
         ],
     ),
     (
@@ -88,6 +118,9 @@ pub(super) static OPTIONS: &[&str] = &[
      An empty variable counts as unset. Yes is `1`, `true`, `yes` or `on`, no is `0`, `false`, `no` \
      or `off`. An option that takes several values takes them after one occurrence, after several, \
      or both; its variable has them between commas.",
+    "`--prefill` takes one worker and may be repeated; a number behind the URL is its bootstrap \
+     port, `none` says that it has none: `--prefill http://p:1 9001`. Its variable has the workers \
+     between commas, each like that: `SMG_PREFILL='http://p:1 9001,http://q:1'`.",
     "TIME is a number with `ms`, `s`, `m` or `h`, or a bare number: of milliseconds where the option \
      ends in `-ms`, else of seconds. SIZE is a number of bytes, or has a unit as in 512MiB.",
 ];
@@ -173,6 +206,11 @@ pub(super) static EXAMPLES: &[(&str, &str)] = &[
         "Try it without an engine:",
         "smg sample-worker --port 8001 &\n\
          smg --host 127.0.0.1 --worker-urls http://127.0.0.1:8001",
+    ),
+    (
+        "A gateway in front of prefill and decode workers:",
+        "smg --prefill http://10.0.0.21:30001 9001 --decode http://10.0.0.31:30003 \\\n    \
+         --decode-policy power_of_two",
     ),
     (
         "Change a running gateway:",

@@ -60,6 +60,8 @@ enum Shape<'a> {
     Table(&'a Map<String, Value>),
     /// A list whose elements are, or can be, tables.
     List(&'a Map<String, Value>),
+    /// A word, or a table with one word as its key.
+    Choice(&'a Map<String, Value>),
     Plain,
 }
 
@@ -87,6 +89,17 @@ impl<'a> Walk<'a> {
             let page = Page::read(text(node));
             match self.shape(node) {
                 Shape::Table(table) => inner.push((path, table, page, Brackets::One)),
+                Shape::Choice(choice) => {
+                    table.keys.push(key(&path, name, page));
+                    // The same tables may stand wherever the same choice is made.
+                    if path == DESCRIBED_CHOICE {
+                        let page = Page {
+                            what: CHOICE.to_owned(),
+                            ..Page::default()
+                        };
+                        inner.push((path, choice, page, Brackets::One));
+                    }
+                }
                 Shape::List(element) => {
                     // A list that takes plain values as well is a key and a table.
                     if self.is_mixed(node) {
@@ -116,7 +129,14 @@ impl<'a> Walk<'a> {
                  level decides."
             ));
         }
-        if !table.keys.is_empty() || wider.is_some() {
+        if let Some(same) = same(path) {
+            table
+                .about
+                .push_str(&format!(" It takes the keys of `{same}`."));
+            table.keys.clear();
+            inner.clear();
+        }
+        if !table.keys.is_empty() || wider.is_some() || same(path).is_some() {
             out.push(table);
         }
         for (path, node, page, brackets) in inner {
@@ -136,8 +156,12 @@ impl<'a> Walk<'a> {
     fn shape(&self, node: &'a Value) -> Shape<'a> {
         let whole = self.resolve(node);
         if whole.iter().any(|node| is_documented_table(node)) {
+            let is_choice = whole.iter().any(|node| node.contains_key("enum"));
             let table = whole.into_iter().find(|node| is_documented_table(node));
-            return table.map_or(Shape::Plain, Shape::Table);
+            return match is_choice {
+                true => table.map_or(Shape::Plain, Shape::Choice),
+                false => table.map_or(Shape::Plain, Shape::Table),
+            };
         }
         let elements = whole.iter().filter_map(|node| node.get("items"));
         let mut tables = elements.flat_map(|items| self.resolve(items));
@@ -186,8 +210,24 @@ impl<'a> Walk<'a> {
         path.split('.')
             .try_fold(start?, |keys, part| match self.shape(keys.get(part)?) {
                 Shape::Table(table) | Shape::List(table) => properties(Some(table)),
-                Shape::Plain => None,
+                Shape::Choice(_) | Shape::Plain => None,
             })
+    }
+}
+
+/// The choice whose tables are described.
+const DESCRIBED_CHOICE: &str = "routing.policy";
+
+/// What is said of them all.
+const CHOICE: &str = "How a worker is chosen, as a table with one key: one of these, \
+    which have no options, or one of the tables that follow. `models[].policy` and `policy` of the \
+    legs of a pool take the same.";
+
+/// The table that the table at `path` is like, key by key.
+fn same(path: &str) -> Option<&'static str> {
+    match path {
+        "pools[].prefill.workers[]" | "pools[].decode.workers[]" => Some("[[pools.workers]]"),
+        _ => None,
     }
 }
 
@@ -226,7 +266,7 @@ fn text(node: &Value) -> &str {
 fn key(path: &str, name: &str, page: Page) -> Key {
     let flags = FLAGS
         .iter()
-        .filter(|flag| flag.target.reference().as_deref() == Some(path));
+        .filter(|flag| flag.target.references().iter().any(|key| key == path));
     Key {
         path: path.to_owned(),
         name: name.to_owned(),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::args::Runtime;
-use super::engine::Engine;
+use super::engine::{Engine, Rank};
 use super::reply::{Refusal, Reply, json_value, typed};
 use crate::base::clock;
 
@@ -50,7 +50,7 @@ pub(super) fn server_info(engine: &Engine) -> Reply {
         "api_key": args.api_key,
         "admin_api_key": null,
         "tp_size": 1,
-        "dp_size": 1,
+        "dp_size": args.dp_size,
         "pp_size": 1,
         "load_balance_method": "round_robin",
         "disaggregation_mode": "null",
@@ -93,20 +93,44 @@ pub(super) fn server_load(engine: &Engine) -> Reply {
 
 /// SGLang's old `/get_load`.
 pub(super) fn get_load(engine: &Engine) -> Reply {
-    let stats = &engine.stats;
-    json_value(&json!([{
-        "dp_rank": 0,
-        "num_reqs": stats.running.get() + stats.waiting.get(),
-        "num_waiting_reqs": stats.waiting.get(),
-        "num_tokens": stats.used_tokens.get(),
-        "num_pending_tokens": 0,
-    }]))
+    let loads = engine.ranks().iter().enumerate().map(|(at, rank)| {
+        json!({
+            "dp_rank": at,
+            "num_reqs": rank.running.get() + rank.waiting.get(),
+            "num_waiting_reqs": rank.waiting.get(),
+            "num_tokens": rank.used_tokens.get(),
+            "num_pending_tokens": 0,
+        })
+    });
+    json_value(&loads.collect())
 }
 
 /// SGLang's `/v1/loads`.
 pub(super) fn loads(engine: &Engine) -> Reply {
     let stats = &engine.stats;
-    let (running, waiting) = (stats.running.get(), stats.waiting.get());
+    let ranks = engine.ranks();
+    let share = 1.0 / ranks.len() as f64;
+    let throughput = round(stats.throughput() * share);
+    let loads = ranks.iter().enumerate().map(|(at, rank)| {
+        let (running, waiting) = (rank.running.get(), rank.waiting.get());
+        let used = rank.used_tokens.get();
+        json!({
+            "dp_rank": at,
+            "num_running_reqs": running,
+            "num_waiting_reqs": waiting,
+            "num_waiting_uncached_tokens": 0,
+            "num_total_reqs": running + waiting,
+            "num_used_tokens": used,
+            "num_total_tokens": used,
+            "max_total_num_tokens": engine.args.cache_tokens,
+            "max_running_requests": engine.args.max_running,
+            "token_usage": round(token_usage(engine, rank)),
+            "gen_throughput": throughput,
+            "cache_hit_rate": round(stats.hit_rate()),
+            "utilization": round(utilization(engine)),
+        })
+    });
+    let loads: Vec<Value> = loads.collect();
     let now = time::OffsetDateTime::from(clock::wall());
     let now = now
         .format(&time::format_description::well_known::Rfc3339)
@@ -114,22 +138,8 @@ pub(super) fn loads(engine: &Engine) -> Reply {
     json_value(&json!({
         "timestamp": now,
         "version": VERSION,
-        "dp_rank_count": 1,
-        "loads": [{
-            "dp_rank": 0,
-            "num_running_reqs": running,
-            "num_waiting_reqs": waiting,
-            "num_waiting_uncached_tokens": 0,
-            "num_total_reqs": running + waiting,
-            "num_used_tokens": stats.used_tokens.get(),
-            "num_total_tokens": stats.used_tokens.get(),
-            "max_total_num_tokens": engine.args.cache_tokens,
-            "max_running_requests": engine.args.max_running,
-            "token_usage": round(token_usage(engine)),
-            "gen_throughput": round(stats.throughput()),
-            "cache_hit_rate": round(stats.hit_rate()),
-            "utilization": round(utilization(engine)),
-        }],
+        "dp_rank_count": loads.len(),
+        "loads": loads,
     }))
 }
 
@@ -157,7 +167,7 @@ pub(super) fn metrics(engine: &Engine) -> Reply {
                 "gauge",
                 engine.args.cache_tokens as f64,
             ),
-            ("sglang:token_usage", "gauge", token_usage(engine)),
+            ("sglang:token_usage", "gauge", mean_usage(engine)),
             ("sglang:gen_throughput", "gauge", stats.throughput()),
             ("sglang:cache_hit_rate", "gauge", stats.hit_rate()),
             ("sglang:utilization", "gauge", utilization(engine)),
@@ -173,8 +183,8 @@ pub(super) fn metrics(engine: &Engine) -> Reply {
         Runtime::Vllm => vec![
             ("vllm:num_requests_running", "gauge", running),
             ("vllm:num_requests_waiting", "gauge", waiting),
-            ("vllm:kv_cache_usage_perc", "gauge", token_usage(engine)),
-            ("vllm:gpu_cache_usage_perc", "gauge", token_usage(engine)),
+            ("vllm:kv_cache_usage_perc", "gauge", mean_usage(engine)),
+            ("vllm:gpu_cache_usage_perc", "gauge", mean_usage(engine)),
             ("vllm:gpu_prefix_cache_hit_rate", "gauge", stats.hit_rate()),
             ("vllm:prefix_cache_queries_total", "counter", prompt),
             ("vllm:prefix_cache_hits_total", "counter", cached),
@@ -206,8 +216,15 @@ fn main_model(engine: &Engine) -> &str {
     engine.args.models.first().map_or("", String::as_str)
 }
 
-fn token_usage(engine: &Engine) -> f64 {
-    (engine.stats.used_tokens.get() as f64 / engine.args.cache_tokens.max(1) as f64).min(1.0)
+fn token_usage(engine: &Engine, rank: &Rank) -> f64 {
+    (rank.used_tokens.get() as f64 / engine.args.cache_tokens.max(1) as f64).min(1.0)
+}
+
+/// The mean over all ranks.
+fn mean_usage(engine: &Engine) -> f64 {
+    let ranks = engine.ranks();
+    let sum: f64 = ranks.iter().map(|rank| token_usage(engine, rank)).sum();
+    sum / ranks.len() as f64
 }
 
 fn utilization(engine: &Engine) -> f64 {

@@ -17,6 +17,7 @@ use super::body::{Abort, Aborted, Body};
 use super::engine::Engine;
 use super::fault::{Act, Cut, Fault};
 use super::job::{Api, Job, Parsed};
+use super::pair::{self, Meeting};
 use super::reply::{self, Refusal, Reply};
 use super::scoring;
 use super::shape::{Script, whole};
@@ -71,7 +72,14 @@ impl Worker {
         abort: Arc<AtomicBool>,
     ) -> Result<Response<Body>, Aborted> {
         let (head, body) = request.into_parts();
-        let mut response = if head.uri.path().starts_with("/sample/") {
+        let mut response = if let Some(room) = head.uri.path().strip_prefix(pair::PATH) {
+            let reply = if self.engine.rooms.fetch(room).await {
+                reply::text(StatusCode::OK, "")
+            } else {
+                Refusal::no_route().reply(self.engine.args.runtime)
+            };
+            reply.map(|bytes| Body::whole(bytes, None))
+        } else if head.uri.path().starts_with("/sample/") {
             let body = read(body).await?.unwrap_or_default();
             self.control(&head, &body)
                 .map(|bytes| Body::whole(bytes, None))
@@ -93,6 +101,9 @@ impl Worker {
         abort: Abort,
     ) -> Result<Response<Body>, Aborted> {
         let stats = &self.engine.stats;
+        let meeting = body
+            .as_ref()
+            .and_then(|body| Meeting::read(&self.engine, body));
         let (outcome, fault) = match body {
             None => (Err(Refusal::too_long()), None),
             Some(body) => {
@@ -126,6 +137,10 @@ impl Worker {
             Some(Act::Refuse) => return Err(Aborted),
             Some(Act::StallHead) => std::future::pending().await,
         };
+        let outcome = match (outcome, &meeting) {
+            (Ok(Outcome::Job(job)), Some(meeting)) => self.meet(meeting, job).await,
+            (outcome, _) => outcome,
+        };
         let reply = match outcome {
             Ok(Outcome::Reply(reply)) => reply,
             Ok(Outcome::Job(job)) if job.stream => {
@@ -138,6 +153,16 @@ impl Worker {
             Some(cut) => Body::broken(bytes, cut, Some(presence), abort),
             None => Body::whole(bytes, Some(presence)),
         }))
+    }
+
+    /// What a request comes to that two workers serve together.
+    async fn meet(&self, meeting: &Meeting, job: Box<Job>) -> Result<Outcome, Refusal> {
+        if self.engine.is_prefill() {
+            let reply = meeting.offer(&self.engine, job.stream, self.run(*job));
+            return Ok(Outcome::Reply(reply.await?));
+        }
+        meeting.fetch(&self.engine, &job).await?;
+        Ok(Outcome::Job(job))
     }
 
     fn outcome(&self, head: &Parts, body: &[u8]) -> Parsed<Outcome> {
@@ -203,13 +228,13 @@ impl Worker {
     async fn run(&self, mut job: Job) -> Reply {
         let engine = &self.engine;
         let tokens = job.completion_tokens();
-        let mut ticket = engine.enter(job.prompt_tokens() + tokens);
+        let mut ticket = engine.enter(job.rank, job.prompt_tokens() + tokens);
         let slot = match engine.slots() {
             Some(slots) => slots.acquire_owned().await.ok(),
             None => None,
         };
         ticket.start(slot);
-        let pace = engine.prefill(&mut job.prompts);
+        let pace = engine.prefill(job.rank, &mut job.prompts);
         if let Some(due) = pace.due(job.steps() - 1) {
             tokio::time::sleep_until(due.into()).await;
         }

@@ -15,6 +15,15 @@ pub enum Runtime {
     Vllm,
 }
 
+/// Which of two workers that serve a request together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Disaggregation {
+    /// Computes prompts, for others to fetch.
+    Prefill,
+    /// Fetches what has been computed, and generates.
+    Decode,
+}
+
 /// A small OpenAI-compatible engine to try a gateway against.
 ///
 /// It needs no model and no GPU: answers are plain words that follow from the prompt alone, so the
@@ -38,6 +47,13 @@ pub struct Args {
     /// Engine to look like.
     #[arg(long, value_enum, default_value_t = Runtime::Sglang)]
     pub runtime: Runtime,
+
+    /// Be one of two workers that serve a request together.
+    ///
+    /// They find each other the way the engine's do: SGLang's by `bootstrap_host`, `bootstrap_port`
+    /// (the prefill worker's own port) and `bootstrap_room`, vLLM's by `kv_transfer_params`.
+    #[arg(long, value_enum, value_name = "LEG")]
+    pub disaggregation: Option<Disaggregation>,
 
     /// `owned_by` of the entries of /v1/models. Default: the name of the runtime.
     #[arg(long, value_name = "NAME")]
@@ -82,6 +98,14 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", default_value_t = 262_144)]
     pub cache_tokens: u64,
 
+    /// Data-parallel ranks (SGLang), each with a prefix cache and a queue of prompts of its own.
+    ///
+    /// A request goes to the one that `data_parallel_rank` or `routed_dp_rank` names, others take
+    /// turns. The loads are told rank by rank.
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub dp_size: u32,
+
     /// Share of inference requests, 0 to 1, that fail with `--fail-status`, chosen at random.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
     pub fail_rate: f64,
@@ -110,6 +134,7 @@ Examples:
   smg sample-worker --port 8001
   smg sample-worker --port 8001 --model llama --ttft 200ms --itl 20ms --max-running 8
   smg sample-worker --port 8002 --runtime vllm --prefill-rate 20000 --cache-tokens 65536
+  smg sample-worker --port 8003 --disaggregation prefill
 
 Ask for a fault in one request, by the header `x-sample-fault` or the body member `sample_fault`
 (a gateway forwards bodies, but not headers that it does not know), or for the next requests:
@@ -142,6 +167,7 @@ impl Default for Args {
             port: 0,
             models: vec!["sample".to_owned()],
             runtime: Runtime::Sglang,
+            disaggregation: None,
             owned_by: None,
             api_key: None,
             max_model_len: 131_072,
@@ -151,6 +177,7 @@ impl Default for Args {
             prefill_rate: 0,
             max_running: 0,
             cache_tokens: 262_144,
+            dp_size: 1,
             fail_rate: 0.0,
             fail_status: 500,
             health_status: 200,

@@ -21,6 +21,8 @@ pub(super) struct Chat<'a> {
     pub(super) stream_options: Option<StreamOptions>,
     #[serde(borrow, default)]
     pub(super) stop: Texts<'a>,
+    pub(super) data_parallel_rank: Option<u32>,
+    pub(super) routed_dp_rank: Option<u32>,
     #[serde(borrow)]
     pub(super) sample_fault: Option<Text<'a>>,
 }
@@ -38,6 +40,8 @@ pub(super) struct Completion<'a> {
     pub(super) stream_options: Option<StreamOptions>,
     #[serde(borrow, default)]
     pub(super) stop: Texts<'a>,
+    pub(super) data_parallel_rank: Option<u32>,
+    pub(super) routed_dp_rank: Option<u32>,
     #[serde(borrow)]
     pub(super) sample_fault: Option<Text<'a>>,
 }
@@ -54,6 +58,8 @@ pub(super) struct Generate<'a> {
     #[serde(borrow)]
     pub(super) sampling_params: Option<SamplingParams<'a>>,
     pub(super) stream: Option<bool>,
+    pub(super) data_parallel_rank: Option<u32>,
+    pub(super) routed_dp_rank: Option<u32>,
     #[serde(borrow)]
     pub(super) sample_fault: Option<Text<'a>>,
 }
@@ -76,6 +82,8 @@ pub(super) struct Responses<'a> {
     pub(super) input: Turns<'a>,
     pub(super) max_output_tokens: Option<u32>,
     pub(super) stream: Option<bool>,
+    pub(super) data_parallel_rank: Option<u32>,
+    pub(super) routed_dp_rank: Option<u32>,
     #[serde(borrow)]
     pub(super) sample_fault: Option<Text<'a>>,
 }

@@ -97,7 +97,7 @@ impl Body {
         abort: Abort,
     ) -> Self {
         let job = &script.job;
-        let ticket = engine.enter(job.prompt_tokens() + job.completion_tokens());
+        let ticket = engine.enter(job.rank, job.prompt_tokens() + job.completion_tokens());
         let phase = match engine.slots() {
             None => Phase::Start(None),
             Some(slots) => Phase::Queued(Box::pin(async move { slots.acquire_owned().await.ok() })),
@@ -274,7 +274,8 @@ impl Stream {
                     if let Some(ticket) = &mut self.ticket {
                         ticket.start(slot.take());
                     }
-                    self.pace = self.engine.prefill(&mut self.script.job.prompts);
+                    let job = &mut self.script.job;
+                    self.pace = self.engine.prefill(job.rank, &mut job.prompts);
                     self.phase = Phase::Decode;
                 }
                 Phase::Decode => {

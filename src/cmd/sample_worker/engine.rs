@@ -1,7 +1,7 @@
 //! The engine behind the routes: models, the prefix cache, the queue and the pace.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -11,9 +11,10 @@ use super::args::{Args, Runtime};
 use super::cache::Cache;
 use super::hash::{fold, mix};
 use super::job::Asked;
+use super::pair::Rooms;
 use super::prompt::BLOCK_TOKENS;
 use super::reply::Refusal;
-use super::stats::Stats;
+use super::stats::{Gauge, Stats};
 use crate::base::clock;
 
 /// One worker's engine.
@@ -25,12 +26,25 @@ pub(super) struct Engine {
     pub(super) port: u16,
     /// Its figures.
     pub(super) stats: Arc<Stats>,
+    /// Where decode workers fetch what it has computed.
+    pub(super) rooms: Rooms,
     models: Vec<Model>,
-    cache: Option<Mutex<Cache>>,
+    ranks: Vec<Arc<Rank>>,
+    /// Requests so far that named no rank.
+    unranked: AtomicUsize,
     slots: Option<Arc<Semaphore>>,
+    ids: AtomicU64,
+}
+
+/// One data-parallel rank.
+#[derive(Debug)]
+pub(super) struct Rank {
+    cache: Option<Mutex<Cache>>,
     /// When the prompts accepted so far will have been computed.
     prefilled: Mutex<Instant>,
-    ids: AtomicU64,
+    pub(super) running: Gauge,
+    pub(super) waiting: Gauge,
+    pub(super) used_tokens: Gauge,
 }
 
 #[derive(Debug)]
@@ -50,6 +64,7 @@ pub(super) struct Pace {
 #[derive(Debug)]
 pub(super) struct Ticket {
     stats: Arc<Stats>,
+    rank: Arc<Rank>,
     tokens: u64,
     running: bool,
     /// Held for the bound of `--max-running`.
@@ -67,11 +82,14 @@ impl Engine {
         Self {
             port,
             stats: Arc::new(Stats::new(args.record)),
+            rooms: Rooms::default(),
             models: args.models.iter().map(quoted).collect(),
-            cache: (blocks > 0).then(|| Mutex::new(Cache::new(blocks))),
+            ranks: (0..args.dp_size.max(1))
+                .map(|_| Arc::new(Rank::new(blocks)))
+                .collect(),
+            unranked: AtomicUsize::new(0),
             slots: (args.max_running > 0)
                 .then(|| Arc::new(Semaphore::new(args.max_running.min(Semaphore::MAX_PERMITS)))),
-            prefilled: Mutex::new(clock::now()),
             ids: AtomicU64::new(fold(
                 u64::from(port),
                 &clock::unix().as_nanos().to_le_bytes(),
@@ -103,12 +121,36 @@ impl Engine {
         mix(self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Enters the queue with a request of `tokens` tokens, prompt and answer.
-    pub(super) fn enter(&self, tokens: u64) -> Ticket {
+    /// The rank that computes a request that asks for `asked`.
+    ///
+    /// # Errors
+    /// 400 when there is no such rank.
+    pub(super) fn rank(&self, asked: Option<u32>) -> Result<usize, Refusal> {
+        let count = self.ranks.len();
+        match asked {
+            None => Ok(self.unranked.fetch_add(1, Ordering::Relaxed) % count),
+            Some(rank) if (rank as usize) < count => Ok(rank as usize),
+            Some(rank) => {
+                let message = format!("there is no rank {rank} of {count}");
+                Err(Refusal::bad_request(message))
+            }
+        }
+    }
+
+    /// The ranks, in order.
+    pub(super) fn ranks(&self) -> &[Arc<Rank>] {
+        &self.ranks
+    }
+
+    /// Enters the queue of `rank` with a request of `tokens` tokens, prompt and answer.
+    pub(super) fn enter(&self, rank: usize, tokens: u64) -> Ticket {
+        let rank = &self.ranks[rank];
         self.stats.requests.add(1);
         self.stats.waiting.add(1);
+        rank.waiting.add(1);
         Ticket {
             stats: Arc::clone(&self.stats),
+            rank: Arc::clone(rank),
             tokens,
             running: false,
             slot: None,
@@ -120,11 +162,12 @@ impl Engine {
         self.slots.clone()
     }
 
-    /// Takes `prompts` through the prefix cache, notes in each how much of it was cached, and
+    /// Takes `prompts` through the prefix cache of `rank`, notes in each how much of it was cached, and
     /// says when the answer's tokens are due.
-    pub(super) fn prefill(&self, prompts: &mut [Asked]) -> Pace {
+    pub(super) fn prefill(&self, rank: usize, prompts: &mut [Asked]) -> Pace {
+        let rank = &self.ranks[rank];
         let (mut tokens, mut cached) = (0, 0);
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = &rank.cache {
             let mut cache = cache.lock();
             for prompt in &mut *prompts {
                 let held = cache.serve(&prompt.blocks) as u64 * BLOCK_TOKENS;
@@ -139,24 +182,33 @@ impl Engine {
         }
         self.stats.prompt_tokens.add(tokens);
         self.stats.cached_tokens.add(cached);
-        self.pace(tokens - cached)
+        self.pace(rank, tokens - cached)
+    }
+
+    /// Takes into the cache of `rank` what another worker has computed.
+    pub(super) fn adopt(&self, rank: usize, prompts: &[Asked]) {
+        if let Some(cache) = self.ranks.get(rank).and_then(|rank| rank.cache.as_ref()) {
+            let mut cache = cache.lock();
+            for prompt in prompts {
+                cache.serve(&prompt.blocks);
+            }
+        }
     }
 
     /// Blocks that the prefix cache holds.
     pub(super) fn cached_blocks(&self) -> u64 {
-        self.cache
-            .as_ref()
-            .map_or(0, |cache| cache.lock().len() as u64)
+        let caches = self.ranks.iter().filter_map(|rank| rank.cache.as_ref());
+        caches.map(|cache| cache.lock().len() as u64).sum()
     }
 
     /// Empties the prefix cache.
     pub(super) fn flush(&self) {
-        if let Some(cache) = &self.cache {
+        for cache in self.ranks.iter().filter_map(|rank| rank.cache.as_ref()) {
             cache.lock().clear();
         }
     }
 
-    fn pace(&self, uncached: u64) -> Pace {
+    fn pace(&self, rank: &Rank, uncached: u64) -> Pace {
         let Args {
             ttft,
             itl,
@@ -169,13 +221,26 @@ impl Engine {
         let mut first = clock::now();
         if prefill_rate > 0 {
             let cost = Duration::from_secs_f64(uncached as f64 / prefill_rate as f64);
-            let mut prefilled = self.prefilled.lock();
+            let mut prefilled = rank.prefilled.lock();
             first = first.max(*prefilled) + cost;
             *prefilled = first;
         }
         Pace {
             first: Some(first + ttft),
             gap: itl,
+        }
+    }
+}
+
+impl Rank {
+    /// A rank whose cache holds `blocks`.
+    fn new(blocks: usize) -> Self {
+        Self {
+            cache: (blocks > 0).then(|| Mutex::new(Cache::new(blocks))),
+            prefilled: Mutex::new(clock::now()),
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            used_tokens: Gauge::default(),
         }
     }
 }
@@ -195,6 +260,9 @@ impl Ticket {
         self.stats.waiting.sub(1);
         self.stats.running.add(1);
         self.stats.used_tokens.add(self.tokens);
+        self.rank.waiting.sub(1);
+        self.rank.running.add(1);
+        self.rank.used_tokens.add(self.tokens);
     }
 
     /// Counts tokens of the answer.
@@ -208,8 +276,11 @@ impl Drop for Ticket {
         if self.running {
             self.stats.running.sub(1);
             self.stats.used_tokens.sub(self.tokens);
+            self.rank.running.sub(1);
+            self.rank.used_tokens.sub(self.tokens);
         } else {
             self.stats.waiting.sub(1);
+            self.rank.waiting.sub(1);
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Job {
     pub(super) created: u64,
     /// The model, as a JSON string.
     pub(super) model: Arc<str>,
+    /// The rank of the engine that computes it.
+    pub(super) rank: usize,
     /// Tells which worker answered.
     pub(super) port: u16,
     pub(super) prompts: Vec<Asked>,
@@ -115,6 +117,7 @@ struct Wish<'a> {
     stops: &'a ask::Texts<'a>,
     stream: Option<bool>,
     include_usage: bool,
+    rank: Option<u32>,
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "parsed for this call alone")]
@@ -130,6 +133,7 @@ fn chat(engine: &Engine, ask: ask::Chat<'_>) -> Parsed<Job> {
         stops: &ask.stop,
         stream: ask.stream,
         include_usage: wants_usage(ask.stream_options.as_ref()),
+        rank: ask.routed_dp_rank.or(ask.data_parallel_rank),
     };
     let fill = |prompt: &mut Prompt| turns(prompt, &ask.messages);
     Ok((
@@ -148,6 +152,7 @@ fn completion(engine: &Engine, ask: ask::Completion<'_>) -> Parsed<Job> {
         stops: &ask.stop,
         stream: ask.stream,
         include_usage: wants_usage(ask.stream_options.as_ref()),
+        rank: ask.routed_dp_rank.or(ask.data_parallel_rank),
     };
     Ok((
         build_from(engine, &wish, &ask.prompt)?,
@@ -170,6 +175,7 @@ fn generate(engine: &Engine, ask: ask::Generate<'_>) -> Parsed<Job> {
         stops: &params.stop,
         stream: ask.stream,
         include_usage: false,
+        rank: ask.routed_dp_rank.or(ask.data_parallel_rank),
     };
     let job = build_from(engine, &wish, &input)?;
     if job.stream && job.prompts.len() > 1 {
@@ -188,6 +194,7 @@ fn responses(engine: &Engine, ask: ask::Responses<'_>) -> Parsed<Job> {
         stops: &ask::Texts::default(),
         stream: ask.stream,
         include_usage: false,
+        rank: ask.routed_dp_rank.or(ask.data_parallel_rank),
     };
     let fill = |prompt: &mut Prompt| {
         if let Some(text) = &ask.instructions {
@@ -232,6 +239,7 @@ fn build(
         id: engine.id(),
         created: clock::unix().as_secs(),
         port: engine.port,
+        rank: engine.rank(wish.rank)?,
         prompts: Vec::with_capacity(count),
         answers: Vec::with_capacity(n * count),
         stream: wish.stream.unwrap_or(false),
@@ -253,6 +261,8 @@ fn build(
             .max(1);
         let most = wish.limit.unwrap_or(engine.args.output_tokens);
         let most = most.min(u32::try_from(room).unwrap_or(u32::MAX));
+        // A prompt that has been computed gives the first token, and others make the rest.
+        let most = if engine.is_prefill() { 1 } else { most };
         for answer in 0..n as u64 {
             let seed = mix(prompt.seed().wrapping_add(answer));
             job.answers

@@ -18,6 +18,7 @@ mod fault;
 mod hash;
 mod job;
 mod listen;
+mod pair;
 mod prompt;
 mod reply;
 mod scoring;
@@ -35,7 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use self::answering::Worker;
-pub use self::args::{Args, Runtime};
+pub use self::args::{Args, Disaggregation, Runtime};
 use self::armed::{Armed, Order};
 use self::engine::Engine;
 use crate::base::task;

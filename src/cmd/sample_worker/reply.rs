@@ -74,6 +74,12 @@ impl Refusal {
         }
     }
 
+    /// 500: the fault is the worker's.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "InternalServerError", message)
+    }
+
     /// The error as an answer, in the shape that `runtime` has for it.
     pub(super) fn reply(&self, runtime: Runtime) -> Reply {
         let code = self.status.as_u16();

@@ -7,8 +7,10 @@
 
 mod listener;
 mod model;
+mod policy;
 mod pool;
 mod reliability;
+mod test;
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -35,8 +37,10 @@ pub(crate) fn check(spec: &Spec, origins: &Origins, secrets: Secrets) -> Vec<Dia
     check.listeners();
     check.pools();
     check.models();
+    check.routing();
     check.reliability();
     check.telemetry();
+    check.tests();
     check.out
 }
 

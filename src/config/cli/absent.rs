@@ -2,6 +2,7 @@
 //! of a similar program that this one leaves out on purpose.
 
 use super::flag::variable;
+use super::table;
 
 /// A flag of a feature that this version does not have.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ impl Later {
 pub fn reason(name: &str) -> Option<&'static str> {
     if LATER.iter().any(|later| later.names.contains(&name)) {
         return Some("is not available in this version");
+    }
+    if table::find(name).is_some() {
+        return None;
     }
     FOREIGN
         .iter()
@@ -53,34 +57,7 @@ pub static LATER: &[Later] = later! {
     "trust-tenant-header";
     "tenant-header-name";
 
-    "enable-igw";
-    "dp-aware";
-    "dp-minimum-tokens-scheduler";
-    "load-monitor-interval" ("load-monitor-interval-secs");
     "drain-settle-secs";
-    "pd-disaggregation";
-    "prefill";
-    "decode";
-    "prefill-policy";
-    "decode-policy";
-    "routing-key-override" ("sticky-sessions");
-
-    "cache-threshold";
-    "balance-abs-threshold";
-    "balance-rel-threshold";
-    "eviction-interval" ("eviction-interval-secs");
-    "max-tree-size";
-    "block-size";
-    "prefix-token-count";
-    "prefix-hash-load-factor";
-    "max-idle-secs";
-    "assignment-mode";
-    "bucket-adjust-interval-secs";
-    "least-load-kv-pressure-weight";
-    "least-load-default-throughput";
-    "least-load-mean-prefill-tokens";
-    "balance-token-usage-threshold";
-    "overload-token-usage-threshold";
 
     "service-discovery";
     "selector";
@@ -261,7 +238,7 @@ mod tests {
         let later = Some("is not available in this version");
         assert_eq!(reason("tls-cert-path"), later);
         assert_eq!(reason("l0-max-entries"), later);
-        assert_eq!(reason("overload-token-usage-threshold"), later);
+        assert_eq!(reason("overload-token-usage-threshold"), None);
         assert!(
             reason("priority-scheduler-enabled")
                 .unwrap()

@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::flag::{Flag, Kind, Target};
 use super::table::{DEFAULT_POOL, MAIN};
-use crate::config::spec::{ListenAddress, Spec};
+use crate::config::spec::{ListenAddress, Policy, Spec};
 
 static SPEC: LazyLock<Spec> = LazyLock::new(Spec::default);
 
@@ -27,7 +27,17 @@ pub fn default_of(flag: &Flag) -> Option<String> {
             ListenAddress::Unix(_) => return None,
         }),
         Target::Port(name) => Some(address(name)?.port()?.to_string()),
+        Target::Policy => Some(SPEC.routing.policy.to_string()),
+        Target::Option(kinds, option) => {
+            let default = match Policy::named(*kinds.first()?) {
+                Policy::CacheAware(options) => Policy::CacheAware(options.in_full()),
+                other => other,
+            };
+            text(&Value::try_from(default.options().get(option)?).ok()?)
+        }
         Target::Key(_)
+        | Target::LegPolicy(_)
+        | Target::Legs
         | Target::File
         | Target::Off(_)
         | Target::Word(..)
@@ -80,7 +90,22 @@ mod tests {
             ("host", Some("0.0.0.0")),
             ("port", Some("30000")),
             ("prometheus-port", Some("29000")),
-            ("policy", Some("least_load")),
+            ("policy", Some("cache_aware")),
+            ("cache-threshold", Some("0.3")),
+            ("balance-abs-threshold", Some("64")),
+            ("balance-token-usage-threshold", Some("1")),
+            ("eviction-interval", Some("2m")),
+            ("max-tree-size", Some("67108864")),
+            ("block-size", Some("16")),
+            ("prefix-hash-load-factor", Some("1.25")),
+            ("assignment-mode", Some("random")),
+            ("max-idle-secs", Some("4h")),
+            ("bucket-adjust-interval-secs", Some("5s")),
+            ("least-load-default-throughput", Some("2000")),
+            ("load-monitor-interval", Some("10s")),
+            ("prefill", None),
+            ("prefill-policy", None),
+            ("pd-disaggregation", None),
             ("request-timeout-secs", Some("30m")),
             ("idle-connection-timeout-secs", Some("75s")),
             ("max-payload-size", Some("512MiB")),

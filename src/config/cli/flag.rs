@@ -1,7 +1,7 @@
 //! What a flag is: its names, the form of its value and the key it sets.
 
 use super::table::{DEFAULT_POOL, MAIN, PROBES};
-use crate::config::spec::{LogLevel, PolicyName, Runtime};
+use crate::config::spec::{AssignmentMode, LogLevel, PolicyName, Runtime};
 
 /// A flag of the command line, and the variables that mean the same.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ pub enum Kind {
     FixedPort,
     /// A whole number that is not negative.
     Number,
+    /// A whole number that is not negative and may be large.
+    Long,
     /// A number with a fraction.
     Float,
     /// A duration; bare numbers are seconds.
@@ -111,12 +113,18 @@ pub enum Kind {
     Secret,
     /// The name of a policy.
     Policy,
+    /// The name of a policy that can choose among workers that generate.
+    DecodePolicy,
+    /// A way to place keys.
+    AssignmentMode,
     /// The name of an engine.
     Runtime,
     /// The importance of a log message.
     LogLevel,
     /// A list of worker URLs.
     Urls,
+    /// A worker URL with an optional bootstrap port, which repeats.
+    Prefill,
     /// A list of origins.
     Origins,
     /// A list of header names.
@@ -132,14 +140,26 @@ impl Kind {
     pub const fn is_list(self) -> bool {
         matches!(
             self,
-            Self::Urls | Self::Origins | Self::Headers | Self::Floats | Self::Aliases
+            Self::Urls
+                | Self::Prefill
+                | Self::Origins
+                | Self::Headers
+                | Self::Floats
+                | Self::Aliases
         )
+    }
+
+    /// Whether one occurrence of the flag takes several values.
+    pub const fn is_many(self) -> bool {
+        self.is_list() && !matches!(self, Self::Prefill)
     }
 
     /// The words that the flag takes, where there are only some.
     pub const fn words(self) -> Option<&'static [&'static str]> {
         Some(match self {
             Self::Policy => PolicyName::WORDS,
+            Self::DecodePolicy => DECODE_POLICIES,
+            Self::AssignmentMode => AssignmentMode::WORDS,
             Self::Runtime => Runtime::WORDS,
             Self::LogLevel => LogLevel::WORDS,
             Self::Switch
@@ -148,6 +168,7 @@ impl Kind {
             | Self::Port
             | Self::FixedPort
             | Self::Number
+            | Self::Long
             | Self::Float
             | Self::Seconds
             | Self::Millis
@@ -156,6 +177,7 @@ impl Kind {
             | Self::UrlPath
             | Self::Secret
             | Self::Urls
+            | Self::Prefill
             | Self::Origins
             | Self::Headers
             | Self::Floats
@@ -170,16 +192,18 @@ impl Kind {
             Self::Path => "PATH",
             Self::Host => "HOST",
             Self::Port | Self::FixedPort => "PORT",
-            Self::Number | Self::Float => "N",
+            Self::Number | Self::Long | Self::Float => "N",
             Self::Seconds | Self::Millis => "TIME",
             Self::Size => "SIZE",
             Self::Threads => "N|auto",
             Self::UrlPath => "URL-PATH",
             Self::Secret => "KEY",
-            Self::Policy => "POLICY",
+            Self::Policy | Self::DecodePolicy => "POLICY",
+            Self::AssignmentMode => "MODE",
             Self::Runtime => "ENGINE",
             Self::LogLevel => "LEVEL",
             Self::Urls => "URL",
+            Self::Prefill => "URL [PORT|none]",
             Self::Origins => "ORIGIN",
             Self::Headers => "NAME",
             Self::Floats => "SECONDS",
@@ -187,6 +211,19 @@ impl Kind {
         }
     }
 }
+
+/// The policies that a decode leg can have.
+const DECODE_POLICIES: &[&str] = &[
+    "cache_aware",
+    "random",
+    "round_robin",
+    "power_of_two",
+    "least_load",
+    "prefix_hash",
+    "consistent_hashing",
+    "manual",
+    "passthrough",
+];
 
 /// What a flag sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,19 +248,36 @@ pub enum Target {
     Pool(&'static str),
     /// The aliases of a model.
     Aliases,
+    /// The policy of every model that names none.
+    Policy,
+    /// The policy of this leg of the pool `default`.
+    LegPolicy(&'static str),
+    /// Both legs of the pool `default`.
+    Legs,
+    /// An option of the policies of these kinds that are in force.
+    Option(&'static [PolicyName], &'static str),
 }
 
 impl Target {
-    /// The path of the key in the reference, where `[]` stands for the elements of a list.
-    pub fn reference(self) -> Option<String> {
-        Some(match self {
-            Self::File => return None,
+    /// The paths of the keys in the reference, where `[]` stands for the elements of a list.
+    pub fn references(self) -> Vec<String> {
+        vec![match self {
+            Self::File => return Vec::new(),
             Self::Key(key) | Self::Off(key) | Self::Word(key, _) => key.to_owned(),
             Self::Listener(key) => format!("listeners[].{key}"),
             Self::Host(_) | Self::Port(_) | Self::Probes => "listeners[].address".to_owned(),
             Self::Pool(key) => format!("pools[].{key}"),
             Self::Aliases => "models[].aliases".to_owned(),
-        })
+            Self::Policy => "routing.policy".to_owned(),
+            Self::LegPolicy(leg) => format!("pools[].{leg}.policy"),
+            Self::Legs => {
+                return LEGS.map(|leg| format!("pools[].{leg}.workers")).to_vec();
+            }
+            Self::Option(kinds, option) => {
+                let path = |kind: &PolicyName| format!("routing.policy.{kind}.{option}");
+                return kinds.iter().map(path).collect();
+            }
+        }]
     }
 
     /// The key as the help shows it, with the name of the element that is meant.
@@ -236,6 +290,29 @@ impl Target {
             Self::Probes => format!("listeners[{PROBES}].address"),
             Self::Pool(key) => format!("pools[{DEFAULT_POOL}].{key}"),
             Self::Aliases => "models[NAME].aliases".to_owned(),
+            Self::Policy => "routing.policy".to_owned(),
+            Self::LegPolicy(leg) => format!("pools[{DEFAULT_POOL}].{leg}.policy"),
+            Self::Legs => LEGS
+                .map(|leg| format!("pools[{DEFAULT_POOL}].{leg}"))
+                .join(", "),
+            Self::Option(kinds, option) => kinds
+                .iter()
+                .map(|kind| format!("policy.{kind}.{option}"))
+                .collect::<Vec<_>>()
+                .join(", "),
         })
+    }
+}
+
+const LEGS: [&str; 2] = ["prefill", "decode"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_but_one_can_decode() {
+        let all = PolicyName::WORDS.iter().filter(|word| **word != "bucket");
+        assert!(all.eq(DECODE_POLICIES));
     }
 }

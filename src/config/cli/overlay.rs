@@ -44,6 +44,20 @@ fn lay(overlay: &mut Overlay, setting: &Setting) {
             let target = overlay::Target::Pool(DEFAULT_POOL.to_owned(), key.to_owned());
             (target, value)
         }
+        Target::Policy => (overlay::Target::Policy, value),
+        Target::LegPolicy(leg) => {
+            let target = overlay::Target::LegPolicy(DEFAULT_POOL.to_owned(), leg.to_owned());
+            (target, value)
+        }
+        Target::Legs => (overlay::Target::Legs(DEFAULT_POOL.to_owned()), value),
+        Target::Option(kinds, option) => {
+            let target = overlay::Target::PolicyOption {
+                pool: DEFAULT_POOL.to_owned(),
+                kinds: kinds.to_vec(),
+                option: option.to_owned(),
+            };
+            (target, value)
+        }
         Target::Aliases => {
             for (name, aliases) in aliases(values) {
                 let target = overlay::Target::Model(name, "aliases".to_owned());

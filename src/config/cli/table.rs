@@ -2,6 +2,7 @@
 //! about a flag (parsing, variables, help, man page, reference) comes from its entry here.
 
 use super::flag::{Flag, Group, Kind, Target};
+use crate::config::spec::PolicyName::{Bucket, CacheAware, LeastLoad, Manual, PrefixHash};
 
 const BLANK: Flag = Flag {
     name: "",
@@ -151,6 +152,63 @@ pub static FLAGS: &[Flag] = &[
         ..BLANK
     },
     Flag {
+        name: "prefill",
+        kind: Kind::Prefill,
+        target: Target::Pool("prefill.workers"),
+        group: Group::Workers,
+        help: "Worker that reads prompts, and its bootstrap port if it has one",
+        ..BLANK
+    },
+    Flag {
+        name: "decode",
+        kind: Kind::Urls,
+        target: Target::Pool("decode.workers"),
+        group: Group::Workers,
+        help: "Workers that generate what prefill workers have read",
+        ..BLANK
+    },
+    Flag {
+        name: "pd-disaggregation",
+        kind: Kind::Switch,
+        target: Target::Legs,
+        group: Group::Workers,
+        help: "Split the pool in legs; --prefill and --decode do so, too",
+        ..BLANK
+    },
+    Flag {
+        name: "enable-igw",
+        kind: Kind::Switch,
+        target: Target::Key("routing.multi_model"),
+        group: Group::Workers,
+        help: "Expect workers of several models, some of which come later",
+        ..BLANK
+    },
+    Flag {
+        name: "dp-aware",
+        kind: Kind::Switch,
+        target: Target::Pool("dp_aware"),
+        group: Group::Workers,
+        help: "Take each data-parallel rank of a worker as a worker",
+        ..BLANK
+    },
+    Flag {
+        name: "dp-minimum-tokens-scheduler",
+        kind: Kind::Switch,
+        target: Target::Pool("dp_minimum_tokens"),
+        group: Group::Workers,
+        help: "Choose the rank with the fewest tokens",
+        ..BLANK
+    },
+    Flag {
+        name: "load-monitor-interval",
+        aliases: &["load-monitor-interval-secs"],
+        kind: Kind::Seconds,
+        target: Target::Key("routing.load_monitor_interval"),
+        group: Group::Workers,
+        help: "Time between two questions to an engine for its load",
+        ..BLANK
+    },
+    Flag {
         name: "model-alias",
         kind: Kind::Aliases,
         target: Target::Aliases,
@@ -187,10 +245,164 @@ pub static FLAGS: &[Flag] = &[
     Flag {
         name: "policy",
         kind: Kind::Policy,
-        target: Target::Key("routing.policy"),
+        target: Target::Policy,
         group: Group::Routing,
         common: true,
         help: "How a worker is chosen",
+        ..BLANK
+    },
+    Flag {
+        name: "prefill-policy",
+        kind: Kind::Policy,
+        target: Target::LegPolicy("prefill"),
+        group: Group::Routing,
+        help: "How a prefill worker is chosen; without it as --policy says",
+        ..BLANK
+    },
+    Flag {
+        name: "decode-policy",
+        kind: Kind::DecodePolicy,
+        target: Target::LegPolicy("decode"),
+        group: Group::Routing,
+        help: "How a decode worker is chosen; without it as --policy says",
+        ..BLANK
+    },
+    Flag {
+        name: "routing-key-override",
+        aliases: &["sticky-sessions"],
+        kind: Kind::Switch,
+        target: Target::Key("routing.sticky_sessions"),
+        group: Group::Routing,
+        help: "Keep requests with one routing key at one worker",
+        ..BLANK
+    },
+    Flag {
+        name: "cache-threshold",
+        kind: Kind::Float,
+        target: Target::Option(&[CacheAware], "cache_threshold"),
+        group: Group::Routing,
+        help: "Share of a prompt that a worker must know to be sent it, 0 to 1",
+        ..BLANK
+    },
+    Flag {
+        name: "balance-abs-threshold",
+        kind: Kind::Long,
+        target: Target::Option(&[CacheAware, Bucket], "balance_abs_threshold"),
+        group: Group::Routing,
+        help: "Difference of loads from which workers count as unbalanced",
+        ..BLANK
+    },
+    Flag {
+        name: "balance-rel-threshold",
+        kind: Kind::Float,
+        target: Target::Option(&[CacheAware, Bucket], "balance_rel_threshold"),
+        group: Group::Routing,
+        help: "Ratio of loads from which workers count as unbalanced",
+        ..BLANK
+    },
+    Flag {
+        name: "balance-token-usage-threshold",
+        kind: Kind::Float,
+        target: Target::Option(&[CacheAware], "balance_token_usage_threshold"),
+        group: Group::Routing,
+        help: "Spread of cache use from which workers count as unbalanced",
+        ..BLANK
+    },
+    Flag {
+        name: "overload-token-usage-threshold",
+        kind: Kind::Float,
+        target: Target::Option(&[CacheAware], "overload_token_usage_threshold"),
+        group: Group::Routing,
+        help: "Cache use of a worker from which workers count as unbalanced",
+        ..BLANK
+    },
+    Flag {
+        name: "eviction-interval",
+        aliases: &["eviction-interval-secs"],
+        kind: Kind::Seconds,
+        target: Target::Option(&[CacheAware, Manual], "eviction_interval"),
+        group: Group::Routing,
+        help: "Time between two clearances of what is remembered",
+        ..BLANK
+    },
+    Flag {
+        name: "max-tree-size",
+        kind: Kind::Long,
+        target: Target::Option(&[CacheAware], "max_tree_size"),
+        group: Group::Routing,
+        help: "Characters or tokens that a tree of prompts may hold",
+        ..BLANK
+    },
+    Flag {
+        name: "block-size",
+        kind: Kind::Number,
+        target: Target::Option(&[CacheAware], "block_size"),
+        group: Group::Routing,
+        help: "Tokens of one block, by which prompts are told apart",
+        ..BLANK
+    },
+    Flag {
+        name: "prefix-token-count",
+        kind: Kind::Number,
+        target: Target::Option(&[PrefixHash], "prefix_token_count"),
+        group: Group::Routing,
+        help: "Tokens at the start of a prompt that are hashed",
+        ..BLANK
+    },
+    Flag {
+        name: "prefix-hash-load-factor",
+        kind: Kind::Float,
+        target: Target::Option(&[PrefixHash], "load_factor"),
+        group: Group::Routing,
+        help: "How far above the mean load a worker may be",
+        ..BLANK
+    },
+    Flag {
+        name: "assignment-mode",
+        kind: Kind::AssignmentMode,
+        target: Target::Option(&[Manual], "assignment_mode"),
+        group: Group::Routing,
+        help: "Where a routing key goes that has no worker yet",
+        ..BLANK
+    },
+    Flag {
+        name: "max-idle-secs",
+        kind: Kind::Seconds,
+        target: Target::Option(&[Manual], "max_idle"),
+        group: Group::Routing,
+        help: "How long a routing key is remembered without a request",
+        ..BLANK
+    },
+    Flag {
+        name: "bucket-adjust-interval-secs",
+        kind: Kind::Seconds,
+        target: Target::Option(&[Bucket], "adjust_interval"),
+        group: Group::Routing,
+        help: "Time between two adjustments of the bounds of buckets",
+        ..BLANK
+    },
+    Flag {
+        name: "least-load-kv-pressure-weight",
+        kind: Kind::Float,
+        target: Target::Option(&[LeastLoad], "kv_pressure_weight"),
+        group: Group::Routing,
+        help: "How much a full cache counts",
+        ..BLANK
+    },
+    Flag {
+        name: "least-load-default-throughput",
+        kind: Kind::Float,
+        target: Target::Option(&[LeastLoad], "default_throughput"),
+        group: Group::Routing,
+        help: "Tokens per second of a worker that reports none",
+        ..BLANK
+    },
+    Flag {
+        name: "least-load-mean-prefill-tokens",
+        kind: Kind::Number,
+        target: Target::Option(&[LeastLoad], "mean_prefill_tokens"),
+        group: Group::Routing,
+        help: "Tokens of a prompt whose length is not known",
         ..BLANK
     },
     Flag {

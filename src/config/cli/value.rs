@@ -7,7 +7,7 @@ use toml::Value;
 use super::flag::Kind;
 use crate::base::units::{ByteSize, Millis, UnitError};
 use crate::config::spec::pool::WorkerUrlError;
-use crate::config::spec::{LogLevel, PolicyName, Runtime, WordError, WorkerUrl};
+use crate::config::spec::{AssignmentMode, LogLevel, PolicyName, Runtime, WordError, WorkerUrl};
 
 /// Why a text is no value of a flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +30,18 @@ pub enum ValueError {
     /// Not a whole number.
     #[error("expected a whole number from 0 to {}", u32::MAX)]
     Number,
+    /// Not a whole number.
+    #[error("expected a whole number that is not negative")]
+    Long,
     /// Not a number.
     #[error("expected a number")]
     Float,
+    /// A policy that goes by the length of prompts.
+    #[error("`bucket` goes by the length of prompts, which decode workers do not read")]
+    DecodePolicy,
+    /// More than a URL and a port.
+    #[error("expected `URL`, `URL PORT` or `URL none`")]
+    Prefill,
     /// Neither a number of threads nor `auto`.
     #[error("expected a number of at least 1, or `auto`")]
     Threads,
@@ -71,6 +80,10 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
             Ok(number) => Ok(Value::Integer(number.into())),
             Err(_) => Err(ValueError::Number),
         },
+        Kind::Long => match text.parse::<i64>() {
+            Ok(number) if number >= 0 => Ok(Value::Integer(number)),
+            _ => Err(ValueError::Long),
+        },
         Kind::Float | Kind::Floats => match text.parse::<f64>() {
             Ok(number) => Ok(Value::Float(number)),
             Err(_) => Err(ValueError::Float),
@@ -85,12 +98,18 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
         Kind::UrlPath if text.starts_with('/') => Ok(Value::from(text)),
         Kind::UrlPath => Err(ValueError::UrlPath),
         Kind::Policy => Ok(Value::from(text.parse::<PolicyName>()?.as_str())),
+        Kind::DecodePolicy => match text.parse::<PolicyName>()? {
+            PolicyName::Bucket => Err(ValueError::DecodePolicy),
+            name => Ok(Value::from(name.as_str())),
+        },
+        Kind::AssignmentMode => Ok(Value::from(text.parse::<AssignmentMode>()?.as_str())),
         Kind::Runtime => Ok(Value::from(text.parse::<Runtime>()?.as_str())),
         Kind::LogLevel => {
             let level: LogLevel = text.to_ascii_lowercase().parse()?;
             Ok(Value::from(level.as_str()))
         }
         Kind::Urls => Ok(Value::from(text.parse::<WorkerUrl>()?.as_str())),
+        Kind::Prefill => prefill(text),
         Kind::Aliases => match text.split_once('=') {
             Some((alias, name)) if !alias.is_empty() && !name.is_empty() => Ok(Value::from(text)),
             _ => Err(ValueError::Alias),
@@ -135,6 +154,34 @@ fn switch(text: &str) -> Result<bool, ValueError> {
         "0" | "false" | "no" | "off" => Ok(false),
         _ => Err(ValueError::Switch),
     }
+}
+
+/// A worker that reads prompts: its URL, and behind a space its bootstrap port or `none`.
+fn prefill(text: &str) -> Result<Value, ValueError> {
+    let mut words = text.split_whitespace();
+    let url = words.next().ok_or(ValueError::Empty)?;
+    let url = Value::from(url.parse::<WorkerUrl>()?.as_str());
+    let worker = match words.next() {
+        None => url,
+        Some(word) if word.eq_ignore_ascii_case(NO_PORT) => url,
+        Some(word) => {
+            let keys = [("url", url), ("bootstrap_port", port(word, 1)?)];
+            let keys = keys.map(|(key, value)| (key.to_owned(), value));
+            Value::Table(toml::Table::from_iter(keys))
+        }
+    };
+    match words.next() {
+        None => Ok(worker),
+        Some(_) => Err(ValueError::Prefill),
+    }
+}
+
+/// The word that stands for no bootstrap port.
+const NO_PORT: &str = "none";
+
+/// Whether what follows the URL of a prefill worker on the command line belongs to it.
+pub fn is_bootstrap_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok() || text.eq_ignore_ascii_case(NO_PORT)
 }
 
 fn host(text: &str) -> Result<Value, ValueError> {
@@ -242,6 +289,36 @@ mod tests {
         let urls = parse_variable(Kind::Urls, "http://a:1, http://b:2/,").unwrap();
         assert_eq!(urls, [Value::from("http://a:1"), Value::from("http://b:2")]);
         assert!(parse_variable(Kind::Urls, "http://a:1,b").is_err());
+    }
+
+    #[test]
+    fn prefill_workers() {
+        let table = "url = 'http://p:1'\nbootstrap_port = 9001".parse().unwrap();
+        let with_port = Value::Table(table);
+        for (text, value) in [
+            ("http://p:1", Value::from("http://p:1")),
+            ("http://p:1/ none", Value::from("http://p:1")),
+            ("http://p:1 NONE", Value::from("http://p:1")),
+            ("http://p:1  9001", with_port.clone()),
+        ] {
+            assert_eq!(parse(Kind::Prefill, text), Ok(value), "{text}");
+        }
+        let values = parse_variable(Kind::Prefill, "http://p:1 9001,http://q:1, http://r:1 none");
+        let [q, r] = ["http://q:1", "http://r:1"].map(Value::from);
+        assert_eq!(values, Ok(vec![with_port, q, r]));
+        for (text, error) in [
+            ("", ValueError::Empty),
+            ("http://p:1 0", ValueError::Port { least: 1 }),
+            ("http://p:1 x", ValueError::Port { least: 1 }),
+            ("http://p:1 1 2", ValueError::Prefill),
+            ("9001", ValueError::Url(WorkerUrlError::NoScheme)),
+        ] {
+            assert_eq!(parse(Kind::Prefill, text), Err(error), "{text}");
+        }
+        assert_eq!(
+            parse(Kind::DecodePolicy, "bucket"),
+            Err(ValueError::DecodePolicy)
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod listener;
 pub mod model;
 pub mod policy;
+mod policy_form;
 pub mod pool;
 pub mod reliability;
 pub mod routing;

@@ -1,11 +1,9 @@
 //! `policy = "…"`, or `policy.NAME = { … }`: how a worker is chosen, with the options of each way.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::word::{fold, words};
 use crate::base::units::{ByteSize, Millis};
@@ -93,6 +91,23 @@ impl Policy {
             Self::Bucket(_) => PolicyName::Bucket,
             Self::CacheAware(_) => PolicyName::CacheAware,
         }
+    }
+
+    /// Its options in the form of the file, defaults included; an empty table where it has none.
+    pub fn options(&self) -> serde_json::Value {
+        let options = match self {
+            Self::Random
+            | Self::RoundRobin
+            | Self::Passthrough
+            | Self::PowerOfTwo
+            | Self::ConsistentHashing => Ok(serde_json::Value::Object(serde_json::Map::new())),
+            Self::LeastLoad(options) => serde_json::to_value(options),
+            Self::PrefixHash(options) => serde_json::to_value(options),
+            Self::Manual(options) => serde_json::to_value(options),
+            Self::Bucket(options) => serde_json::to_value(options),
+            Self::CacheAware(options) => serde_json::to_value(options),
+        };
+        options.unwrap_or_default()
     }
 
     /// Its name as it stands in a file.
@@ -269,8 +284,8 @@ words! {
 pub struct CacheAware {
     /// How cached prompts are weighed against load.
     ///
-    /// Unit: word. Default: score; tree where a key is set that only it has. Range: score, tree.
-    /// Reload: live.
+    /// Unit: word. Default: score; tree where `cache_threshold` or a `balance_` key is set.
+    /// Range: score, tree. Reload: live.
     /// `smg explain` says which one runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
@@ -278,7 +293,7 @@ pub struct CacheAware {
     /// Share of the prompt that must be known at a worker to send it there.
     ///
     /// Unit: ratio. Default: 0.3. Range: 0 to 1. Reload: live.
-    /// Only for `tree`.
+    /// Only for `tree`. Where less is known the least loaded worker is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_threshold: Option<f64>,
 
@@ -326,7 +341,7 @@ pub struct CacheAware {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tree_size: Option<u64>,
 
-    /// Tokens that are told apart as one.
+    /// Tokens of one block, by which prompts are told apart.
     ///
     /// Unit: number of tokens. Default: 16. Range: > 0. Reload: live.
     /// The page size of the engines. Another one starts with an empty memory.
@@ -357,6 +372,22 @@ impl Default for CacheAware {
 }
 
 impl CacheAware {
+    /// The options with a value for each key: what `tree` takes where one is not written.
+    pub fn in_full(&self) -> Self {
+        Self {
+            algorithm: Some(self.runs()),
+            cache_threshold: self.cache_threshold.or(Some(0.3)),
+            balance_abs_threshold: self.balance_abs_threshold.or(Some(64)),
+            balance_rel_threshold: self.balance_rel_threshold.or(Some(1.5)),
+            balance_token_usage_threshold: self.balance_token_usage_threshold.or(Some(1.0)),
+            overload_token_usage_threshold: self.overload_token_usage_threshold.or(Some(1.0)),
+            eviction_interval: self.eviction_interval.or(Some(Millis::secs(120))),
+            max_tree_size: self.max_tree_size.or(Some(1 << 26)),
+            block_size: self.block_size,
+            memory: self.memory,
+        }
+    }
+
     /// The algorithm that runs: the one written, else the one that the other keys imply.
     pub fn runs(&self) -> Algorithm {
         self.algorithm.unwrap_or_else(|| {
@@ -376,178 +407,5 @@ impl CacheAware {
 impl fmt::Display for Policy {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.as_str())
-    }
-}
-
-impl Serialize for Policy {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        fn table<S: Serializer, O: Serialize + Default + PartialEq>(
-            to: S,
-            name: &'static str,
-            options: &O,
-        ) -> Result<S::Ok, S::Error> {
-            if *options == O::default() {
-                return to.serialize_str(name);
-            }
-            let mut map = to.serialize_map(Some(1))?;
-            map.serialize_entry(name, options)?;
-            map.end()
-        }
-        let name = self.as_str();
-        match self {
-            Self::Random
-            | Self::RoundRobin
-            | Self::Passthrough
-            | Self::PowerOfTwo
-            | Self::ConsistentHashing => to.serialize_str(name),
-            Self::LeastLoad(options) => table(to, name, options),
-            Self::PrefixHash(options) => table(to, name, options),
-            Self::Manual(options) => table(to, name, options),
-            Self::Bucket(options) => table(to, name, options),
-            Self::CacheAware(options) => table(to, name, options),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Policy {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct NoOptions {}
-
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Policy;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(out, "one of the words {}", PolicyName::WORDS.join(", "))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Policy, E> {
-                text.parse::<PolicyName>()
-                    .map(Policy::named)
-                    .map_err(|_| E::unknown_variant(text, PolicyName::WORDS))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Policy, A::Error> {
-                let Some(name) = map.next_key::<PolicyName>()? else {
-                    return Err(de::Error::invalid_length(0, &self));
-                };
-                let policy = match name {
-                    PolicyName::LeastLoad => Policy::LeastLoad(map.next_value()?),
-                    PolicyName::PrefixHash => Policy::PrefixHash(map.next_value()?),
-                    PolicyName::Manual => Policy::Manual(map.next_value()?),
-                    PolicyName::Bucket => Policy::Bucket(map.next_value()?),
-                    PolicyName::CacheAware => Policy::CacheAware(map.next_value()?),
-                    PolicyName::Random
-                    | PolicyName::RoundRobin
-                    | PolicyName::PowerOfTwo
-                    | PolicyName::ConsistentHashing
-                    | PolicyName::Passthrough => {
-                        let NoOptions {} = map.next_value()?;
-                        Policy::named(name)
-                    }
-                };
-                match map.next_key::<String>()? {
-                    None => Ok(policy),
-                    Some(_) => Err(de::Error::custom(
-                        "a policy is one word, or a table with one word as its key",
-                    )),
-                }
-            }
-        }
-
-        from.deserialize_any(Visitor)
-    }
-}
-
-impl JsonSchema for Policy {
-    fn schema_name() -> Cow<'static, str> {
-        "Policy".into()
-    }
-
-    fn json_schema(schemas: &mut SchemaGenerator) -> Schema {
-        let spellings = PolicyName::WORDS
-            .iter()
-            .map(|word| word.replace('_', "[-_]?"))
-            .collect::<Vec<_>>();
-        let least_load = schemas.subschema_for::<LeastLoad>();
-        let prefix_hash = schemas.subschema_for::<PrefixHash>();
-        let manual = schemas.subschema_for::<Manual>();
-        let bucket = schemas.subschema_for::<Bucket>();
-        let cache_aware = schemas.subschema_for::<CacheAware>();
-        json_schema!({
-            "anyOf": [
-                { "type": "string", "enum": PolicyName::WORDS },
-                { "type": "string", "pattern": format!("^({})$", spellings.join("|")) },
-                {
-                    "type": "object",
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "additionalProperties": false,
-                    "properties": {
-                        "random": { "type": "object", "maxProperties": 0 },
-                        "round_robin": { "type": "object", "maxProperties": 0 },
-                        "power_of_two": { "type": "object", "maxProperties": 0 },
-                        "consistent_hashing": { "type": "object", "maxProperties": 0 },
-                        "passthrough": { "type": "object", "maxProperties": 0 },
-                        "least_load": least_load,
-                        "prefix_hash": prefix_hash,
-                        "manual": manual,
-                        "bucket": bucket,
-                        "cache_aware": cache_aware,
-                    },
-                },
-            ],
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    struct Table {
-        policy: Policy,
-    }
-
-    fn read(text: &str) -> Result<Policy, String> {
-        toml::from_str::<Table>(text)
-            .map(|table| table.policy)
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_word_in_any_spelling() {
-        for text in ["power_of_two", "power-of-two", "poweroftwo"] {
-            assert_eq!(read(&format!("policy = {text:?}")), Ok(Policy::PowerOfTwo));
-        }
-        for text in ["", "Random", "best"] {
-            assert!(text.parse::<PolicyName>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_table_with_options() {
-        assert_eq!(read("policy.random = {}"), Ok(Policy::Random));
-        let tree = read("policy.cache_aware = { cache_threshold = 0.5 }").unwrap();
-        let Policy::CacheAware(options) = &tree else {
-            panic!("{tree:?}");
-        };
-        assert_eq!(options.runs(), Algorithm::Tree);
-        assert_eq!(CacheAware::default().runs(), Algorithm::Score);
-        let written = serde_json::to_string(&tree).unwrap();
-        assert_eq!(serde_json::from_str::<Policy>(&written).unwrap(), tree);
-        for (text, part) in [
-            ("policy.random = { x = 1 }", "unknown field `x`"),
-            ("policy = { random = {}, least_load = {} }", "one word"),
-            ("policy = {}", "one of the words"),
-            ("policy.best = {}", "unknown variant `best`"),
-        ] {
-            let error = read(text).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
-        }
     }
 }

@@ -37,7 +37,8 @@ pub struct Pool {
 
     /// The workers.
     ///
-    /// Unit: list of URLs or tables. Default: []. Range: no URL twice. Reload: live.
+    /// Unit: list of URLs or tables. Default: []. Range: no URL twice; none beside legs.
+    /// Reload: live.
     /// A worker that leaves the list finishes its requests; one URL may stand in two pools.
     #[serde(default)]
     pub workers: Vec<Worker>,
@@ -125,6 +126,17 @@ impl Pool {
             health: None,
             reliability: PoolReliability::default(),
         }
+    }
+
+    /// Every worker of the pool, those of its legs included.
+    pub fn members(&self) -> impl Iterator<Item = &Worker> {
+        let legs = self.prefill.iter().chain(&self.decode);
+        self.workers.iter().chain(legs.flat_map(|leg| &leg.workers))
+    }
+
+    /// Whether the pool is split in legs.
+    pub const fn has_legs(&self) -> bool {
+        self.prefill.is_some() || self.decode.is_some()
     }
 }
 
@@ -238,6 +250,8 @@ pub struct Worker {
 /// Priority of a worker that has none of its own.
 pub const DEFAULT_PRIORITY: u8 = 50;
 
+const MAX_PRIORITY: u8 = 100;
+
 /// Cost of a worker that has none of its own.
 pub const DEFAULT_COST: f64 = 1.0;
 
@@ -279,6 +293,7 @@ struct WorkerTable {
     /// Only the candidates of the highest priority are used; others when none of those is left.
     #[serde(
         default = "default_priority",
+        deserialize_with = "priority",
         skip_serializing_if = "is_default_priority"
     )]
     #[schemars(range(max = 100))]
@@ -297,6 +312,15 @@ struct WorkerTable {
     /// SGLang's `--disaggregation-bootstrap-port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bootstrap_port: Option<u16>,
+}
+
+fn priority<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+    let number = i64::deserialize(from)?;
+    let priority = u8::try_from(number).ok().filter(|p| *p <= MAX_PRIORITY);
+    priority.ok_or_else(|| {
+        let found = de::Unexpected::Signed(number);
+        de::Error::invalid_value(found, &"a whole number from 0 to 100")
+    })
 }
 
 const fn default_priority() -> u8 {

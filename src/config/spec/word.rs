@@ -41,9 +41,25 @@ pub(crate) fn fold(word: &str) -> String {
     word.chars().filter(|c| !matches!(c, '_' | '-')).collect()
 }
 
-/// The schema of a key that takes a word.
-pub(crate) fn schema(words: &[&str]) -> Schema {
-    json_schema!({ "type": "string", "enum": words })
+/// The schema of a key that takes a word. Editors offer the words; of those whose spellings are
+/// compared by `compare`, others are valid as well.
+pub(crate) fn schema(words: &[&str], compare: fn(&str) -> String) -> Schema {
+    if words.iter().all(|word| compare(word) == *word) {
+        return json_schema!({ "type": "string", "enum": words });
+    }
+    let spellings: Vec<String> = words.iter().map(|word| spellings(word)).collect();
+    let pattern = format!("^({})$", spellings.join("|"));
+    json_schema!({
+        "anyOf": [
+            { "type": "string", "enum": words },
+            { "type": "string", "pattern": pattern },
+        ],
+    })
+}
+
+/// The pattern of all spellings that [`fold`] takes for a word.
+pub(crate) fn spellings(word: &str) -> String {
+    word.replace('_', "[-_]?")
 }
 
 /// Defines an enum of words with its text form, serde and schema.
@@ -134,7 +150,7 @@ macro_rules! words {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $crate::config::spec::word::schema($name::WORDS)
+                $crate::config::spec::word::schema($name::WORDS, $compare)
             }
         }
     };

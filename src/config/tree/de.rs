@@ -40,7 +40,8 @@ pub(crate) enum Kind {
     },
     /// A key that must be there.
     Missing { key: &'static str },
-    /// A key that the table does not have. Only tables with a reader of their own report it.
+    /// A key that the table does not have. Only tables with a reader of their own report it; the
+    /// path is that of the key or of the table.
     Unknown {
         key: String,
         known: &'static [&'static str],
@@ -177,6 +178,8 @@ fn in_words(expected: &str) -> String {
         "u8" => u64::from(u8::MAX),
         "u16" => u64::from(u16::MAX),
         "u32" => u64::from(u32::MAX),
+        "i64" => return "a whole number".to_owned(),
+        "u64" => return "a whole number of at least 0".to_owned(),
         "a sequence" => return "an array".to_owned(),
         "path string" => return "a path".to_owned(),
         "a map" => return "a table".to_owned(),

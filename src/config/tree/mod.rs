@@ -91,6 +91,7 @@ impl Node {
             Value::Str(_) => "a string",
             Value::Date => "a date",
             Value::Array(_) => "an array",
+            Value::Table(ref entries) if entries.is_empty() => "an empty table",
             Value::Table(_) => "a table",
         }
     }

@@ -74,12 +74,13 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock;
 
     const INTERVAL: Duration = Duration::from_secs(8);
 
     #[test]
     fn what_is_older_than_the_interval_is_forgotten() {
-        let start = Instant::now();
+        let start = clock::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut sums = Sums::default();
         for second in 0..20 {
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn a_lane_starts_again_at_nothing() {
         let mut sums = Sums::default();
-        let now = Instant::now();
+        let now = clock::now();
         sums.pass(now, INTERVAL);
         sums.add(0, 5);
         sums.leave(0);

@@ -4,6 +4,7 @@ mod score;
 mod tree;
 
 pub use self::score::Trail;
+pub use self::tree::TreeSize;
 use super::{Ask, Feedback, Lane, Pick};
 use crate::config::spec::{Algorithm, CacheAware};
 
@@ -16,6 +17,12 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn leave(&self, lane: Lane) {
+        self.tree.leave(lane);
+        self.score.leave(lane);
+    }
+
+    /// The worker at `lane` has emptied its cache.
+    pub(super) fn flush(&self, lane: Lane) {
         self.tree.leave(lane);
         self.score.leave(lane);
     }

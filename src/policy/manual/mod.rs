@@ -89,6 +89,8 @@ pub(super) fn stick(
     })
 }
 
+/// Who has the key. What is to be forgotten goes when the pick is made, not before: it shall be the
+/// pick that was foretold.
 fn find(ask: &Ask<'_>, memory: &Memory, options: &Manual, name: Name) -> Known {
     if !ask.takes() {
         return memory.0.get().map_or(Known::Vacant, |keys| {
@@ -97,7 +99,9 @@ fn find(ask: &Ask<'_>, memory: &Memory, options: &Manual, name: Name) -> Known {
     }
     let keys = memory.keys(ask);
     let known = keys.find(name, options, ask.now, true, |lane| seat(ask, lane));
-    keys.tidy(options, ask.now);
+    if matches!(known, Known::Hit(_)) {
+        keys.tidy(options, ask.now);
+    }
     known
 }
 

@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::*;
 use crate::api::Endpoint;
 use crate::api::prompt::Prompt;
 use crate::api::scan::Fields;
+use crate::base::clock;
 use crate::base::units::Millis;
 use crate::config::spec::{LeastLoad, Policy};
 use crate::plan::{Leg, WorkerIx, WorkerKey};
@@ -25,7 +27,7 @@ fn by(mode: AssignmentMode) -> Manual {
     }
 }
 
-fn ask(scene: &mut Scene, key: impl ToString) -> (usize, &'static str) {
+fn ask(scene: &mut Scene, key: impl Display) -> (usize, &'static str) {
     scene.routing_key = Some(key.to_string());
     let pick = scene.pick();
     (pick.index, pick.reason)
@@ -317,7 +319,7 @@ fn first_requests_of_a_key_agree_however_many_come_at_once() {
             })
             .collect();
         let (headers, fields, body) = (HeaderMap::new(), Fields::default(), [Bytes::new()]);
-        let now = std::time::Instant::now();
+        let now = clock::now();
         let barrier = Barrier::new(THREADS);
         let run = |seed: usize| {
             let mut rng = fastrand::Rng::with_seed(seed as u64);

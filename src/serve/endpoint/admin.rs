@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Response, StatusCode};
+use hyper::body::Incoming;
 use serde_json::json;
 
 use super::{flag, to_json};
+use crate::api::error::ErrorCode;
 use crate::base::clock;
-use crate::config::diag;
+use crate::config::{diag, spec};
 use crate::dispatch::Call;
 use crate::live::{Outcome, Trigger, scrape};
 use crate::serve::body::Body;
-use crate::serve::error::{json as respond_json, respond};
+use crate::serve::error::{Refusal, json as respond_json, respond};
 use crate::serve::gate::Gate;
+use crate::serve::{explain, intake};
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// `POST /admin/reload[?wait=true]`
@@ -67,6 +70,29 @@ pub(crate) fn snapshots(gate: &Gate, call: Box<Call>) -> Response<Body> {
         })
         .collect();
     respond_json(call, StatusCode::OK, to_json(&alive))
+}
+
+/// `POST /admin/explain`
+pub(crate) async fn explain(gate: &Gate, call: Box<Call>, body: Incoming) -> Response<Body> {
+    const MAX: usize = 64 * 1024 * 1024;
+    let server = &call.snapshot.plan.server;
+    let by = call.started + server.request_timeout;
+    let max = server.max_payload.min(MAX);
+    let taken = match intake::read(body, max, by, &gate.listener.limits).await {
+        Ok(taken) => taken,
+        Err(refusal) => return refusal.into_response(call),
+    };
+    let whole = taken.payload.pieces().concat();
+    match serde_json::from_slice::<spec::Request>(&whole) {
+        Ok(request) => {
+            let explanation = explain::explain(&call.snapshot, &request, fastrand::u64(..));
+            respond_json(call, StatusCode::OK, to_json(&explanation))
+        }
+        Err(error) => {
+            let message = format!("this is no request to explain: {error}");
+            Refusal::bad_request(ErrorCode::InvalidJson, message).into_response(call)
+        }
+    }
 }
 
 /// `GET /metrics`

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt as _};
 use http::{Method, Response, StatusCode};
@@ -14,14 +14,14 @@ use uuid::Uuid;
 
 use super::{to_json, value};
 use crate::api::error::WorkersCode;
-use crate::api::load;
+use crate::api::load::Load;
 use crate::base::clock;
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Admission, WorkerIx};
+use crate::plan::{Admission, Role, WorkerIx};
 use crate::serve::body::Body;
 use crate::serve::error::{json as respond, workers_error};
-use crate::upstream::fetch;
+use crate::upstream::{self, fetch};
 
 const FLUSH_WAIT: Duration = Duration::from_secs(45);
 const LOAD_WAIT: Duration = Duration::from_secs(5);
@@ -43,6 +43,14 @@ struct Shown<'a> {
     status: &'static str,
     load: usize,
     source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dp_rank: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dp_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dp_base_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_status: Option<Value>,
 }
 
 fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
@@ -60,7 +68,7 @@ fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
         model_id: plan.models.first().map_or("unknown", |model| model),
         models: &plan.models,
         pool: &snapshot.plan.pool(plan.pool).name,
-        worker_type: "regular",
+        worker_type: plan.role.as_str(),
         connection_mode: "http",
         runtime: plan.runtime.map(crate::config::spec::Runtime::as_str),
         labels: &plan.labels,
@@ -68,6 +76,18 @@ fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
         status,
         load: worker.parts.cell.load(),
         source: "file",
+        dp_rank: plan.key.rank(),
+        dp_size: plan.dp_size,
+        dp_base_url: plan.key.rank().map(|_| plan.key.base().to_string()),
+        job_status: worker.parts.cell.trouble().map(|trouble| {
+            json!({
+                "job_type": "AddWorker",
+                "worker_url": plan.key.as_str(),
+                "status": "failed",
+                "message": trouble.message,
+                "timestamp": rfc3339(trouble.at),
+            })
+        }),
     }
 }
 
@@ -84,10 +104,18 @@ pub(crate) fn workers(call: Box<Call>, query: &str) -> Response<Body> {
         .filter(|worker| pool.is_none_or(|pool| worker.pool == pool))
         .collect();
     shown.sort_by(|a, b| (a.url, a.pool).cmp(&(b.url, b.pool)));
+    let count = |role: Role| {
+        let kinds = shown.iter().map(|worker| worker.worker_type);
+        kinds.filter(|kind| *kind == role.as_str()).count()
+    };
     let body = json!({
         "workers": shown,
         "total": shown.len(),
-        "stats": { "prefill_count": 0, "decode_count": 0, "regular_count": shown.len() },
+        "stats": {
+            "prefill_count": count(Role::Prefill),
+            "decode_count": count(Role::Decode),
+            "regular_count": count(Role::Regular),
+        },
     });
     respond(call, StatusCode::OK, to_json(&body))
 }
@@ -129,10 +157,17 @@ fn each(snapshot: &Snapshot) -> Vec<WorkerRef<'_>> {
     workers
 }
 
+/// One worker per engine: what concerns all its ranks is asked once.
+fn engines(snapshot: &Snapshot) -> Vec<WorkerRef<'_>> {
+    let mut workers = each(snapshot);
+    workers.dedup_by_key(|worker| worker.plan.key.base());
+    workers
+}
+
 /// `POST /flush_cache`
 pub(crate) async fn flush_cache(call: Box<Call>) -> Response<Body> {
     let snapshot = Arc::clone(&call.snapshot);
-    let workers = each(&snapshot);
+    let workers = engines(&snapshot);
     let total = workers.len();
     let asked: Vec<_> = workers
         .iter()
@@ -194,21 +229,28 @@ async fn flush(snapshot: Arc<Snapshot>, ix: WorkerIx) -> (String, Result<(), Str
     )
     .await;
     let outcome = match flushed {
-        Ok(answer) if answer.status.is_success() => Ok(()),
+        Ok(answer) if answer.status.is_success() => {
+            snapshot.flushed(&worker.plan.key);
+            Ok(())
+        }
         Ok(answer) => Err(format!("status {}", answer.status.as_u16())),
         Err(error) => Err(error.to_string()),
     };
-    (worker.plan.key.to_string(), outcome)
+    (worker.plan.key.base().to_string(), outcome)
 }
 
 /// `GET /get_loads`
 pub(crate) async fn loads(call: Box<Call>) -> Response<Body> {
     let snapshot = Arc::clone(&call.snapshot);
-    let asked: Vec<_> = each(&snapshot)
+    let asked: Vec<_> = engines(&snapshot)
         .iter()
-        .map(|worker| load_of(Arc::clone(&snapshot), worker.ix))
+        .map(|engine| loads_of(Arc::clone(&snapshot), engine.ix))
         .collect();
-    let loads: Vec<Value> = stream::iter(asked).buffered(ABREAST).collect().await;
+    let loads: Vec<Value> = stream::iter(asked)
+        .buffered(ABREAST)
+        .collect::<Vec<_>>()
+        .await
+        .concat();
     let fresh = || {
         loads
             .iter()
@@ -216,18 +258,16 @@ pub(crate) async fn loads(call: Box<Call>) -> Response<Body> {
     };
     let count_of =
         |field: &str| -> u64 { fresh().filter_map(|load| load.get(field)?.as_u64()).sum() };
-    let sum = |field: &str| -> f64 { fresh().filter_map(|load| load.get(field)?.as_f64()).sum() };
-    let count = u32::try_from(fresh().count()).unwrap_or(u32::MAX);
     let mean = |field: &str| {
-        if count == 0 {
-            0.0
-        } else {
-            sum(field) / f64::from(count)
-        }
+        let told = fresh().filter_map(|load| load.get(field)?.as_f64());
+        let (count, sum) = told.fold((0_u32, 0.0), |(count, sum), figure| {
+            (count + 1, sum + figure)
+        });
+        sum / f64::from(count.max(1))
     };
     let (running, waiting) = (count_of("num_running_reqs"), count_of("num_waiting_reqs"));
     let body = json!({
-        "timestamp": OffsetDateTime::from(clock::wall()).format(&Rfc3339).unwrap_or_default(),
+        "timestamp": rfc3339(clock::wall()),
         "version": concat!("smg-", env!("CARGO_PKG_VERSION")),
         "dp_rank_count": loads.len(),
         "loads": loads,
@@ -243,49 +283,84 @@ pub(crate) async fn loads(call: Box<Call>) -> Response<Body> {
     respond(call, StatusCode::OK, to_json(&body))
 }
 
-/// What one worker says of its load now; without an answer our own count stands, marked stale.
-async fn load_of(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Value {
-    let Some(worker) = snapshot.worker(ix) else {
-        return Value::Null;
+/// What the engine behind the worker at `ix` says of its load, rank by rank: as the load monitor knows
+/// it, else as it says now. Without either our own count stands, marked stale.
+async fn loads_of(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Vec<Value> {
+    let Some(first) = snapshot.worker(ix) else {
+        return Vec::new();
     };
-    let limits = snapshot.plan.pool(worker.plan.pool).connections;
-    let mut report = None;
-    if snapshot.is_usable(worker) {
-        for path in [
-            "/v1/loads?include=core,disagg,queues,memory",
-            "/get_load",
-            "/load",
-        ] {
-            let answer = fetch(worker, limits, Method::GET, path, LOAD_WAIT, MAX).await;
-            report = answer
-                .ok()
-                .filter(|answer| answer.status.is_success())
-                .and_then(|answer| load::parse(&answer.body));
-            if report.is_some() {
-                break;
+    let base = first.plan.key.base();
+    let members: Vec<WorkerRef<'_>> = each(&snapshot)
+        .into_iter()
+        .filter(|worker| worker.plan.key.base() == base)
+        .collect();
+    let age = snapshot.plan.load_monitor.age();
+    let now = clock::now();
+    let known = |worker: &WorkerRef<'_>| worker.parts.cell.report.read(now, age);
+    let is_usable = snapshot.is_usable(first);
+    let asked = if is_usable && !members.iter().all(|worker| known(worker).is_some()) {
+        let limits = snapshot.plan.pool(first.plan.pool).connections;
+        upstream::loads::ask(first, limits, LOAD_WAIT).await.ok()
+    } else {
+        None
+    };
+    let mut rows = Vec::new();
+    for worker in members {
+        let mine = |load: &&Load| {
+            worker
+                .plan
+                .key
+                .rank()
+                .is_none_or(|rank| load.dp_rank == Some(rank))
+        };
+        let (ranks, seconds) = match (known(&worker).filter(|_| is_usable), &asked) {
+            (Some(report), _) => {
+                let age = now.saturating_duration_since(report.at).as_secs_f64();
+                (report.ranks.clone(), (age * 1000.0).round() / 1000.0)
             }
+            (None, Some(told)) => (told.iter().filter(mine).copied().collect(), 0.0),
+            (None, None) => (Vec::new(), 0.0),
+        };
+        if ranks.is_empty() {
+            let own = Load {
+                dp_rank: worker.plan.key.rank(),
+                running: Some(worker.parts.cell.load() as u64),
+                ..Load::default()
+            };
+            rows.push(row(worker, &own, true, 0.0));
         }
+        rows.extend(ranks.iter().map(|load| row(worker, load, false, seconds)));
     }
-    let stale = report.is_none();
-    let report = report.unwrap_or_default();
-    let own = worker.parts.cell.load();
+    rows
+}
+
+fn row(worker: WorkerRef<'_>, load: &Load, stale: bool, age_seconds: f64) -> Value {
+    let own = || worker.parts.cell.load() as u64;
+    let running = load.running.unwrap_or_else(own);
+    let waiting = load.waiting.unwrap_or(0);
     json!({
         "worker": worker.plan.key.as_str(),
         "worker_id": worker.plan.id,
-        "worker_type": "regular",
-        "dp_rank": report.dp_rank,
-        "num_running_reqs": report.running.unwrap_or(own as u64),
-        "num_waiting_reqs": report.waiting.unwrap_or(0),
-        "num_waiting_uncached_tokens": report.waiting_uncached_tokens,
-        "num_total_reqs": report.running.unwrap_or(own as u64) + report.waiting.unwrap_or(0),
-        "num_used_tokens": report.used_tokens,
-        "max_total_num_tokens": report.max_total_tokens,
-        "token_usage": report.token_usage,
-        "gen_throughput": report.gen_throughput,
-        "cache_hit_rate": report.cache_hit_rate,
-        "utilization": report.utilization,
-        "max_running_requests": report.max_running_requests,
+        "worker_type": worker.plan.role.as_str(),
+        "dp_rank": load.dp_rank,
+        "num_running_reqs": running,
+        "num_waiting_reqs": waiting,
+        "num_waiting_uncached_tokens": load.waiting_uncached_tokens,
+        "num_total_reqs": running + waiting,
+        "num_used_tokens": load.used_tokens,
+        "max_total_num_tokens": load.max_total_tokens,
+        "token_usage": load.token_usage,
+        "gen_throughput": load.gen_throughput,
+        "cache_hit_rate": load.cache_hit_rate,
+        "utilization": load.utilization,
+        "max_running_requests": load.max_running_requests,
         "stale": stale,
-        "age_seconds": 0,
+        "age_seconds": age_seconds,
     })
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time)
+        .format(&Rfc3339)
+        .unwrap_or_default()
 }

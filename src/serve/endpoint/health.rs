@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::to_json;
 use crate::base::clock;
 use crate::dispatch::Call;
-use crate::live::{Phase, Snapshot};
+use crate::live::{Phase, Snapshot, signals};
 use crate::serve::body::Body;
 use crate::serve::error::{json, respond};
 use crate::serve::gate::Gate;
@@ -27,6 +27,16 @@ struct Readiness<'a> {
     healthy_workers: usize,
     total_workers: usize,
     unready_pools: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<Degraded<'a>>,
+}
+
+/// A policy that runs without what it wants to look at.
+#[derive(Serialize)]
+struct Degraded<'a> {
+    model: &'a str,
+    policy: &'static str,
+    reason: String,
 }
 
 /// `GET /readiness`: whether at least one model can be served.
@@ -61,10 +71,8 @@ fn judge(snapshot: &Snapshot, draining: bool) -> (StatusCode, Readiness<'_>) {
         })
         .map(|pool| &*pool.name)
         .collect();
-    let served = snapshot.plan.routes.all.iter().any(|route| {
-        let mut legs = route.legs.iter();
-        legs.all(|leg| leg.candidates.iter().any(|ix| usable.contains(ix)))
-    });
+    let mut routes = snapshot.plan.routes.all.iter();
+    let served = routes.any(|route| !route.copies && snapshot.can_serve(route));
     let reason = match (draining, served) {
         (true, _) => Some("draining"),
         (false, false) => Some("insufficient healthy workers"),
@@ -80,6 +88,15 @@ fn judge(snapshot: &Snapshot, draining: bool) -> (StatusCode, Readiness<'_>) {
         healthy_workers: healthy.len(),
         total_workers: total.len(),
         unready_pools,
+        degraded: signals(snapshot, clock::now())
+            .iter()
+            .filter(|signal| signal.is_degraded())
+            .map(|signal| Degraded {
+                model: signal.model,
+                policy: signal.policy,
+                reason: signal.reason(),
+            })
+            .collect(),
     };
     let status = if body.reason.is_some() {
         StatusCode::SERVICE_UNAVAILABLE

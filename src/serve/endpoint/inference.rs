@@ -8,12 +8,12 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::rerank;
+use super::{decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
 use crate::api::splice::{Edit, splice};
-use crate::api::{Endpoint, Payload, quoted, scan};
+use crate::api::{Endpoint, Payload, Span, quoted, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
 use crate::serve::body::Body;
@@ -52,7 +52,7 @@ pub(crate) async fn inference(
     let Prepared { job, ranking } = prepared;
     let id = call.id.clone();
     match dispatch::run(call, job).await {
-        Err((call, error)) => Refusal::from(error).into_response(call),
+        Err((call, error)) => Refusal::failed(&call, error).into_response(call),
         Ok(answer) => match ranking {
             Some(ranking) if answer.status().is_success() => {
                 Box::pin(rerank::answer(ranking, answer)).await
@@ -101,14 +101,22 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
-    let target = snapshot
-        .plan
-        .routes
-        .resolve(model)
+    let (meant, target) = dispatch::target::target(&snapshot, model, &headers, fastrand::u64(..))
         .map_err(|why| Refusal::unroutable(why, model))?;
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
+    let alone = matches!(
+        endpoint,
+        Endpoint::Embeddings | Endpoint::Rerank | Endpoint::Classify
+    );
+    if alone && route.legs.is_pair() {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            ErrorCode::NotImplemented,
+            "this model is served by pairs of workers, which only generate",
+        ));
+    }
     let ranking = match endpoint {
         Endpoint::Rerank => {
             let whole = payload.pieces().concat();
@@ -117,15 +125,7 @@ fn prepare(
         _ => None,
     };
     let streaming = fields.streaming();
-    let asked = match (target.rename, model) {
-        (Some(name), _) => Arc::clone(name),
-        (None, Some(name)) if *name != *route.label => name.into(),
-        (None, _) => Arc::clone(&route.label),
-    };
-    let body = match target.rename {
-        Some(name) => renamed(&payload, &fields, name),
-        None => payload.clone(),
-    };
+    let body = renamed(&payload, &fields, target.rename);
     call.routed = Some(Routed {
         endpoint,
         route: target.route,
@@ -134,6 +134,8 @@ fn prepare(
         streaming,
         worker: None,
         placed: None,
+        prefill: None,
+        said: None,
         attempts: 0,
         body_read,
         sent: None,
@@ -144,28 +146,51 @@ fn prepare(
         usage: None,
         complete: false,
     });
-    Ok(Prepared {
-        job: Job {
-            endpoint,
-            route: target.route,
-            model: asked,
-            headers,
-            body,
-            original: payload,
-            fields,
-            streaming,
-        },
-        ranking,
-    })
+    let job = Job {
+        endpoint,
+        route: target.route,
+        model: meant.model(target.rename, route),
+        headers,
+        body,
+        original: payload.clone(),
+        fields,
+        streaming,
+    };
+    if let Some(mirror) = snapshot.mirror(meant.destination)
+        && snapshot.can_serve(route)
+    {
+        // The copy asks for the model that the client meant, whichever share or fallback serves.
+        let name = meant.rename();
+        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| Job {
+            model: meant.model(name, copies),
+            headers: job.headers.clone(),
+            body: if name == target.rename {
+                job.body.clone()
+            } else {
+                renamed(&job.original, &fields, name)
+            },
+            original: job.original.clone(),
+            ..job
+        });
+    }
+    Ok(Prepared { job, ranking })
 }
 
-/// The body with another model name. A small body is made anew in one piece; of a large one only the
-/// pieces around the name are.
-fn renamed(payload: &Payload, fields: &Fields, name: &str) -> Payload {
+/// The body with another model name, if any. A small body is made anew in one piece; of a large one
+/// only the pieces around the name are.
+fn renamed(payload: &Payload, fields: &Fields, name: Option<&Arc<str>>) -> Payload {
+    let Some(name) = name else {
+        return payload.clone();
+    };
     match (payload.pieces(), fields.model) {
         ([whole], _) => Bytes::from(splice(whole, &mut [Edit::model(fields, name)])).into(),
         (_, Some(span)) => payload.replaced(span, quoted(name).into()),
-        (_, None) => payload.clone(),
+        (_, None) => {
+            let open = fields.object.open;
+            let comma: &[u8] = if fields.object.empty { b"" } else { b"," };
+            let member = [b"\"model\":", &*quoted(name), comma].concat();
+            payload.replaced(Span::new(open, open), member.into())
+        }
     }
 }
 
@@ -188,24 +213,28 @@ fn count_refused(endpoint: Endpoint, refusal: &Refusal) {
 
 /// A worker's answer as the client gets it.
 fn finish(gate: &Gate, answer: Response<Answered>, id: HeaderValue) -> Response<Body> {
-    let worker = answer
-        .body()
-        .call()
-        .filter(|_| gate.listener.expose_worker_id)
-        .and_then(|call| {
-            let worker = call.routed.as_ref()?.worker?;
-            Some(call.snapshot.worker(worker)?.parts.id.clone())
-        });
+    let call = answer.body().call();
+    let worker = call.filter(|_| gate.listener.expose_worker_id);
+    let worker = worker.and_then(|call| {
+        let worker = call.routed.as_ref()?.worker?;
+        Some(call.snapshot.worker(worker)?.parts.id.clone())
+    });
+    let decision = call.filter(|_| gate.listener.expose_decision);
+    let decision = decision.and_then(decision::header);
     let mut response = answer.map(Body::worker);
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id);
     if let Some(worker) = worker {
         headers.insert(X_SMG_ROUTED_WORKER_ID, worker);
     }
+    if let Some(decision) = decision {
+        headers.insert(decision::X_SMG_DECISION, decision);
+    }
     response
 }
 
-fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Whether the body is JSON, as far as the headers say.
+pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let json = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

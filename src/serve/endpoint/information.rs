@@ -12,7 +12,7 @@ use crate::api::error::ErrorCode;
 use crate::api::models::{self, Listed};
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{self, WorkerIx};
+use crate::plan::{self, Role, WorkerIx};
 use crate::serve::body::Body;
 use crate::serve::error::{Refusal, json, respond};
 use crate::serve::routes::Question;
@@ -67,13 +67,13 @@ pub(crate) fn model(call: Box<Call>, id: &str) -> Response<Body> {
     }
 }
 
-/// Usable workers by URL, each once.
+/// Usable workers by URL, each engine once.
 fn usable(snapshot: &Snapshot) -> Vec<WorkerRef<'_>> {
     let mut seen = BTreeSet::new();
     let mut workers: Vec<WorkerRef<'_>> = snapshot
         .workers()
         .filter(|worker| snapshot.is_usable(*worker))
-        .filter(|worker| seen.insert(worker.plan.key.clone()))
+        .filter(|worker| seen.insert(worker.plan.key.base()))
         .collect();
     workers.sort_by(|a, b| a.plan.key.cmp(&b.plan.key));
     workers
@@ -95,10 +95,13 @@ async fn get(snapshot: &Snapshot, worker: WorkerRef<'_>, path: &str) -> Option<F
         .ok()
 }
 
-/// `GET /health_generate`, `/get_server_info`, `/get_model_info`: the first healthy worker's answer.
+/// `GET /health_generate`, `/get_server_info`, `/get_model_info`: the first healthy worker's answer; one
+/// that generates for others is asked only where there is nobody else.
 pub(crate) async fn ask(call: Box<Call>, question: Question) -> Response<Body> {
     let snapshot = Arc::clone(&call.snapshot);
-    let Some(worker) = usable(&snapshot).into_iter().next() else {
+    let workers = usable(&snapshot);
+    let alone = |worker: &&WorkerRef<'_>| worker.plan.role != Role::Decode;
+    let Some(worker) = workers.iter().find(alone).or(workers.first()).copied() else {
         return nobody(call);
     };
     let paths: &[&str] = match question {
@@ -150,7 +153,7 @@ async fn scrape(snapshot: Arc<Snapshot>, ix: WorkerIx) -> Option<(String, Fetche
     answer
         .status
         .is_success()
-        .then(|| (worker.plan.key.to_string(), answer))
+        .then(|| (worker.plan.key.base().to_string(), answer))
 }
 
 /// `GET /engine_metrics`: the metrics of all healthy workers in one exposition.

@@ -1,16 +1,17 @@
 //! What each route does.
 
 mod admin;
+mod decision;
 mod fleet;
 mod health;
 mod inference;
 mod information;
 mod rerank;
 
-pub(crate) use admin::{config, config_status, metrics, reload, snapshots};
+pub(crate) use admin::{config, config_status, explain, metrics, reload, snapshots};
 pub(crate) use fleet::{flush_cache, loads, worker, workers};
 pub(crate) use health::{alive, ready};
-pub(crate) use inference::inference;
+pub(crate) use inference::{check_type, inference};
 pub(crate) use information::{ask, engine_metrics, model, models};
 
 use serde::Serialize;

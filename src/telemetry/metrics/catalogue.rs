@@ -39,6 +39,8 @@ pub enum Buckets {
     Duration,
     /// [`OVERHEAD_BUCKETS`], for times of microseconds.
     Overhead,
+    /// [`RATIO_BUCKETS`], for shares of a whole.
+    Ratio,
 }
 
 /// Bounds of `smg_gateway_overhead_seconds`, in seconds.
@@ -46,6 +48,9 @@ pub const OVERHEAD_BUCKETS: [f64; 14] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
     0.05, 0.1, 0.25,
 ];
+
+/// Bounds of `smg_cache_aware_match_ratio`.
+pub const RATIO_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 
 /// Default bounds of every other histogram, in seconds.
 pub fn default_buckets() -> &'static [f64] {
@@ -138,6 +143,9 @@ catalogue! {
     GatewayOverhead "smg_gateway_overhead_seconds" Histogram Recorder ["endpoint" "streaming"]
         "Time spent in the gateway itself, without queue and worker, in seconds.";
 
+    MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
+        "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
+
     WorkerPoolSize "smg_worker_pool_size" Gauge Scrape ["worker_type" "connection_mode" "model"]
         "Healthy workers.";
     WorkerPoolRegistered "smg_worker_pool_registered" Gauge Scrape
@@ -169,6 +177,56 @@ catalogue! {
         "Calls given up although their failure could have been retried.";
     WorkerRetryBackoff "smg_worker_retry_backoff_seconds" Histogram Recorder ["attempt"]
         "Pause before a retry, in seconds.";
+
+    WorkerRoutingKeysActive "smg_worker_routing_keys_active" Gauge Scrape ["worker" "worker_id"]
+        "Routing keys that are assigned to a worker.";
+
+    ManualPolicyBranch "smg_manual_policy_branch_total" Counter Recorder ["branch"]
+        "Picks of the policy `manual`, by how they were made.";
+    ConsistentHashingPolicyBranch "smg_consistent_hashing_policy_branch_total" Counter Recorder
+        ["branch"]
+        "Picks of the policy `consistent_hashing`, by how they were made.";
+    PrefixHashPolicyBranch "smg_prefix_hash_policy_branch_total" Counter Recorder ["branch"]
+        "Picks of the policy `prefix_hash`, by how they were made.";
+    ManualPolicyCacheEntries "smg_manual_policy_cache_entries" Gauge Scrape ["model"]
+        "Routing keys whose worker is remembered, sticky sessions included.";
+    CacheAwarePolicyBranch "smg_cache_aware_policy_branch_total" Counter Recorder ["branch"]
+        "Picks of the policy `cache_aware`, by how they were made.";
+    CacheAwareMatchRatio "smg_cache_aware_match_ratio" Histogram Recorder ["model"]
+        "Share of a prompt that was known to be in some worker's cache.";
+    CacheTreeChars "smg_cache_tree_chars" Gauge Scrape ["model" "tree"]
+        "Characters of prompts in the trees of the policy `cache_aware`, by leg.";
+    CacheTreeTokens "smg_cache_tree_tokens" Gauge Scrape ["model" "tree"]
+        "Tokens of prompts in the trees of the policy `cache_aware`, by leg.";
+    CacheTreeTenants "smg_cache_tree_tenants" Gauge Scrape ["model" "tree"]
+        "Workers of which the trees of the policy `cache_aware` know something, by leg.";
+    PdPrefillDuration "smg_pd_prefill_duration_seconds" Histogram Recorder
+        ["backend_type" "model" "runtime"]
+        "Time from sending a call to a prefill worker to the end of its answer, in seconds.";
+    PdKvTransferDuration "smg_pd_kv_transfer_duration_seconds" Histogram Recorder
+        ["backend_type" "model" "runtime"]
+        "Time from the end of a prefill worker's answer to the first event of decode, in seconds.";
+    PdTtft "smg_pd_ttft_seconds" Histogram Recorder ["backend_type" "model" "runtime"]
+        "Time from sending a call to a pair of workers to its first event, in seconds.";
+    PdKvConnectorMode "smg_pd_kv_connector_mode_total" Counter Recorder ["mode"]
+        "Calls sent to a pair of workers, by how decode finds what prefill has computed.";
+    PdBootstrapFailures "smg_pd_bootstrap_failures_total" Counter Recorder []
+        "Calls sent to a pair over a bootstrap room of which a leg failed before the first event.";
+    PdKvTransferFailures "smg_pd_kv_transfer_failures_total" Counter Recorder []
+        "Hand-overs from prefill to decode that failed, or for which prefill gave no parameters.";
+    PolicyDegraded "smg_policy_degraded" Gauge Scrape ["model" "policy"]
+        "1 while a policy that looks at the load of engines is not told it by all workers, else 0.";
+
+    EngineRunningRequests "smg_engine_running_requests" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Requests that an engine says it computes.";
+    EngineWaitingRequests "smg_engine_waiting_requests" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Requests that an engine says wait in it.";
+    EngineTokenUsage "smg_engine_token_usage" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Share of an engine's cache that is in use, 0 to 1.";
+    EngineGenThroughput "smg_engine_gen_throughput" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Tokens that an engine says it generates per second.";
+    EngineCacheHitRate "smg_engine_cache_hit_rate" Gauge Scrape ["worker" "model" "dp_rank"]
+        "Share of prompt tokens that an engine says it finds in its cache, 0 to 1.";
 
     DiscoveryRegistrations "smg_discovery_registrations_total" Counter Recorder ["source" "result"]
         "Workers that joined, by where they came from.";
@@ -229,6 +287,7 @@ impl Metric {
     pub fn buckets(self) -> Option<Buckets> {
         match (self.kind(), self) {
             (Kind::Histogram, Self::GatewayOverhead) => Some(Buckets::Overhead),
+            (Kind::Histogram, Self::CacheAwareMatchRatio) => Some(Buckets::Ratio),
             (Kind::Histogram, _) => Some(Buckets::Duration),
             (Kind::Counter | Kind::Gauge, _) => None,
         }
@@ -260,6 +319,47 @@ pub mod label {
         "backend_error",
         "internal_error",
     ];
+    /// `branch` of [`ManualPolicyBranch`](super::Metric::ManualPolicyBranch).
+    pub const MANUAL_BRANCHES: &[&str] = &[
+        "occupied_hit",
+        "occupied_miss",
+        "vacant",
+        "no_routing_key",
+        "no_healthy_workers",
+    ];
+    /// `branch` of
+    /// [`ConsistentHashingPolicyBranch`](super::Metric::ConsistentHashingPolicyBranch).
+    pub const CONSISTENT_HASHING_BRANCHES: &[&str] = &[
+        "target_worker_hit",
+        "target_worker_miss",
+        "routing_key_hit",
+        "implicit_key_hit",
+        "random_fallback",
+        "no_healthy_workers",
+    ];
+    /// `branch` of [`PrefixHashPolicyBranch`](super::Metric::PrefixHashPolicyBranch).
+    pub const PREFIX_HASH_BRANCHES: &[&str] = &[
+        "ring_hit",
+        "ring_spill",
+        "least_loaded",
+        "no_healthy_workers",
+    ];
+    /// `branch` of [`CacheAwarePolicyBranch`](super::Metric::CacheAwarePolicyBranch): those of
+    /// `score`, then those of `tree`.
+    pub const CACHE_AWARE_BRANCHES: &[&str] = &[
+        "cache_hit",
+        "spill",
+        "cold",
+        "tree_match",
+        "tree_miss_min_load",
+        "dead_match_min_load",
+        "imbalance_min_load",
+        "token_usage_min_load",
+        "no_healthy_workers",
+    ];
+    /// `mode` of [`PdKvConnectorMode`](super::Metric::PdKvConnectorMode): they meet in a room, the
+    /// parameters of prefill's answer are passed on, or there were none.
+    pub const KV_MODES: &[&str] = &["bootstrap", "kv_transfer_params", "none"];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
     pub const LOG_SINKS: &[&str] = &["stdout", "file"];
 
@@ -317,7 +417,7 @@ mod tests {
 
     #[test]
     fn buckets_ascend() {
-        for bounds in [default_buckets(), &OVERHEAD_BUCKETS] {
+        for bounds in [default_buckets(), &OVERHEAD_BUCKETS, &RATIO_BUCKETS] {
             assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]));
         }
         assert_eq!(default_buckets().len(), 29);
@@ -392,8 +492,10 @@ mod tests {
         writeln!(
             out,
             "`smg_gateway_overhead_seconds`, in seconds: {}.\n\n\
+             `smg_cache_aware_match_ratio`: {}.\n\n\
              Every other histogram, unless `metrics.duration_buckets` replaces the list: {}.",
             list(&OVERHEAD_BUCKETS),
+            list(&RATIO_BUCKETS),
             list(default_buckets()),
         )
         .unwrap();
@@ -413,6 +515,19 @@ mod tests {
                 label::GIVE_UP_REASONS,
             ),
             ("attempt", label::attempts()),
+            (
+                "branch of `smg_manual_policy_branch_total`",
+                label::MANUAL_BRANCHES,
+            ),
+            (
+                "branch of `smg_consistent_hashing_policy_branch_total`",
+                label::CONSISTENT_HASHING_BRANCHES,
+            ),
+            (
+                "branch of `smg_prefix_hash_policy_branch_total`",
+                label::PREFIX_HASH_BRANCHES,
+            ),
+            ("mode", label::KV_MODES),
             ("sink", label::LOG_SINKS),
         ] {
             writeln!(out, "- {name}: {}", values.join(" ")).unwrap();

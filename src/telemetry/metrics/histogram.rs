@@ -12,22 +12,23 @@ use ::metrics::{HistogramFn, Key};
 use parking_lot::Mutex;
 
 use super::exposition::{header, pair};
-use super::{Buckets, Metric, OVERHEAD_BUCKETS};
+use super::{Buckets, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS};
 
 /// All histograms of the process, by family and labels.
 pub(super) struct Histograms {
     durations: Arc<[f64]>,
     overhead: Arc<[f64]>,
+    ratio: Arc<[f64]>,
     series: Mutex<BTreeMap<Metric, BTreeMap<Key, Arc<Histogram>>>>,
 }
 
 /// One histogram.
 pub(super) struct Histogram {
-    /// Upper bounds, ascending, in seconds.
+    /// Upper bounds, ascending, in seconds or as shares.
     bounds: Arc<[f64]>,
     /// Values up to each bound and above the one before it; the last: above all of them.
     counts: Box<[AtomicU64]>,
-    /// Sum of all values, in nanoseconds: whole numbers can be added without a loop.
+    /// Sum of all values, in billionths: whole numbers can be added without a loop.
     nanos: AtomicU64,
 }
 
@@ -37,6 +38,7 @@ impl Histograms {
         Self {
             durations: durations.into(),
             overhead: OVERHEAD_BUCKETS.as_slice().into(),
+            ratio: RATIO_BUCKETS.as_slice().into(),
             series: Mutex::default(),
         }
     }
@@ -45,6 +47,7 @@ impl Histograms {
     pub(super) fn get(&self, metric: Metric, key: Key) -> Arc<Histogram> {
         let bounds = match metric.buckets() {
             Some(Buckets::Overhead) => &self.overhead,
+            Some(Buckets::Ratio) => &self.ratio,
             Some(Buckets::Duration) | None => &self.durations,
         };
         let mut series = self.series.lock();
@@ -130,7 +133,7 @@ impl HistogramFn for Histogram {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "durations: never negative, and whole nanoseconds are enough"
+            reason = "durations and shares: never negative, and whole billionths are enough"
         )]
         self.nanos
             .fetch_add((value * 1e9) as u64, Ordering::Relaxed);

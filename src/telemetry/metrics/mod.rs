@@ -13,7 +13,9 @@ use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata,
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 
-pub use catalogue::{Buckets, Kind, Metric, OVERHEAD_BUCKETS, Source, default_buckets, label};
+pub use catalogue::{
+    Buckets, Kind, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, Source, default_buckets, label,
+};
 pub use exposition::{Families, Family};
 use histogram::Histograms;
 
@@ -132,6 +134,24 @@ pub fn preseed() {
         Metric::DiscoveryDeregistrations,
         &[("source", "static"), ("reason", "config_removed")],
     ));
+    for (metric, branches) in [
+        (Metric::ManualPolicyBranch, label::MANUAL_BRANCHES),
+        (
+            Metric::ConsistentHashingPolicyBranch,
+            label::CONSISTENT_HASHING_BRANCHES,
+        ),
+        (Metric::PrefixHashPolicyBranch, label::PREFIX_HASH_BRANCHES),
+        (Metric::CacheAwarePolicyBranch, label::CACHE_AWARE_BRANCHES),
+    ] {
+        for branch in branches {
+            drop(counter(metric, &[("branch", branch)]));
+        }
+    }
+    for mode in label::KV_MODES {
+        drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
+    }
+    drop(counter(Metric::PdBootstrapFailures, &[]));
+    drop(counter(Metric::PdKvTransferFailures, &[]));
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }

@@ -1,5 +1,11 @@
-use super::{Admission, Facts, Learned, Plan, Target, Unroutable, WorkerKey, compile, diff};
-use crate::config::spec::Spec;
+//! Compiling small configurations.
+
+mod shares;
+
+use super::{
+    Admission, Facts, Learned, NoRanks, Plan, Route, Unroutable, WorkerKey, compile, diff,
+};
+use crate::config::spec::{Runtime, Spec};
 
 const TWO_POOLS: &str = r#"
 version = 1
@@ -41,13 +47,20 @@ fn facts(known: &[(&str, &[&str])]) -> Facts {
 }
 
 fn candidates(plan: &Plan, model: Option<&str>) -> Result<Vec<String>, Unroutable> {
-    let Target { route, .. } = plan.routes.resolve(model)?;
-    let route = &plan.routes.all[route.0 as usize];
-    Ok(route
-        .legs
-        .candidates()
-        .map(|ix| plan.workers[ix.0 as usize].key.to_string())
-        .collect())
+    Ok(workers(plan, route(plan, model)?))
+}
+
+/// Where a request goes that does not care about shares.
+fn route<'a>(plan: &'a Plan, model: Option<&str>) -> Result<&'a Route, Unroutable> {
+    let found = plan.routes.resolve(model)?;
+    let target = plan.routes.target(&found, || 0, |_| true)?;
+    Ok(&plan.routes.all[target.route.0 as usize])
+}
+
+fn workers(plan: &Plan, route: &Route) -> Vec<String> {
+    let candidates = route.legs.candidates();
+    let keys = candidates.map(|ix| plan.workers[ix.0 as usize].key.to_string());
+    keys.collect()
 }
 
 #[test]
@@ -105,7 +118,7 @@ fn only_an_alias_renames() {
         plan.routes
             .resolve(Some(name))
             .unwrap()
-            .rename
+            .rename()
             .map(|n| n.to_string())
     };
     assert_eq!(rename("l").as_deref(), Some("llama"));
@@ -118,8 +131,7 @@ fn names_under_a_glob_share_its_entry_and_its_policy() {
     let facts = facts(&[("http://b1:8000", &["qwen-7b", "qwen-14b"])]);
     let plan = compile(&spec(TWO_POOLS), &facts);
     for name in ["qwen-7b", "qwen-14b", "qwen-whatever"] {
-        let route = plan.routes.resolve(Some(name)).unwrap().route;
-        let route = &plan.routes.all[route.0 as usize];
+        let route = route(&plan, Some(name)).unwrap();
         assert_eq!(&*route.entry, "qwen-*", "{name}");
         assert_eq!(route.legs.answering().policy.as_str(), "round_robin");
     }
@@ -201,8 +213,7 @@ max_retries = 0
 idle = "2s"
 "#;
     let plan = compile(&spec(text), &Facts::default());
-    let route = plan.routes.resolve(Some("m")).unwrap().route;
-    let route = &plan.routes.all[route.0 as usize];
+    let route = route(&plan, Some("m")).unwrap();
     assert_eq!(route.retry.attempts, 1);
     assert_eq!(route.retry.max_backoff.as_secs(), 3);
     assert_eq!(route.timeouts.total.as_secs(), 9);
@@ -261,4 +272,69 @@ fn a_rotated_key_is_a_change_that_does_not_show_it() {
     assert_eq!(changes[0].to_string(), "worker p/http://w:1 changed");
     let json = serde_json::to_string(&new).unwrap();
     assert!(!json.contains("second-secret"), "{json}");
+}
+
+const RANKED: &str = r#"
+version = 1
+[[pools]]
+name = "p"
+dp_aware = true
+workers = ["http://w:1", "http://v:1"]
+"#;
+
+fn ranked(url: &str, runtime: Runtime, dp_size: Option<u32>) -> (WorkerKey, Learned) {
+    let learned = Learned {
+        runtime: Some(runtime),
+        models: vec!["m".into()],
+        dp_size,
+        ..Learned::default()
+    };
+    (WorkerKey::new(url), learned)
+}
+
+#[test]
+fn each_rank_of_an_engine_is_a_worker() {
+    let workers = [
+        ranked("http://w:1", Runtime::Sglang, Some(11)),
+        ranked("http://v:1", Runtime::Sglang, Some(1)),
+    ];
+    let facts = Facts {
+        workers: workers.into(),
+    };
+    let plan = compile(&spec(RANKED), &facts);
+    let all = candidates(&plan, Some("m")).unwrap();
+    assert_eq!(all.len(), 12);
+    assert_eq!(all[..3], ["http://v:1@0", "http://w:1@0", "http://w:1@1"]);
+    assert_eq!(all[11], "http://w:1@10", "by number, not by letter");
+    let rank = &plan.workers[2];
+    assert_eq!((rank.key.rank(), rank.dp_size), (Some(1), Some(11)));
+    assert_eq!(rank.key.base(), WorkerKey::new("http://w:1"));
+    assert_eq!(rank.id, rank.key.id());
+    assert_ne!(rank.id, rank.key.base().id());
+    assert_eq!((&*rank.host, rank.port), ("w", 1));
+    assert_eq!(&*rank.authority, "w:1");
+    assert!(plan.workers.iter().all(|worker| worker.is_admitted()));
+}
+
+#[test]
+fn a_worker_without_ranks_takes_nothing_where_ranks_are_wanted() {
+    for (runtime, dp_size, why) in [
+        (Runtime::Vllm, Some(2), NoRanks::Engine(Runtime::Vllm)),
+        (Runtime::Sglang, None, NoRanks::Size),
+        (Runtime::Sglang, Some(0), NoRanks::Size),
+        (Runtime::Sglang, Some(1_000_000), NoRanks::Size),
+    ] {
+        let (key, learned) = ranked("http://w:1", runtime, dp_size);
+        assert_eq!(learned.ranks(Some(runtime)), Err(why));
+        let facts = Facts {
+            workers: [(key, learned)].into(),
+        };
+        let plan = compile(&spec(RANKED), &facts);
+        assert_eq!(plan.workers.len(), 2);
+        assert!(plan.workers.iter().all(|worker| !worker.is_admitted()));
+    }
+    // Nor does one that could be used at once, were its ranks known.
+    let text = format!("{RANKED}runtime = \"sglang\"\n[[models]]\nname = \"m\"\n");
+    let plan = compile(&spec(&text), &Facts::default());
+    assert!(plan.workers.iter().all(|worker| !worker.is_admitted()));
 }

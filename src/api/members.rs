@@ -1,0 +1,300 @@
+//! The top-level members of a request body in pieces, found again and changed in place, for requests
+//! of which more than the model has to be different at a worker.
+
+use bytes::Bytes;
+
+use super::lex::{Members, Span, key_is, skip_space};
+use super::quote::quote;
+use super::scan::ScanError;
+use super::skim::{Cuts, Skimmer};
+use super::{Payload, lex};
+
+/// A body of at most this many bytes is sent in one piece.
+const ONE_PIECE: usize = 32 * 1024;
+
+/// Where the top-level members of a body stand.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    close: usize,
+    members: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// One of the wanted names, if it is one.
+    name: Option<&'static str>,
+    /// The key with its quotes.
+    key: Span,
+    value: Span,
+}
+
+impl Outline {
+    /// Of `body`, a JSON object; members are told apart as far as they are in `wanted`.
+    ///
+    /// # Errors
+    /// When `body` is no object, as far as this looks.
+    pub fn of(body: &Payload, wanted: &[&'static str]) -> Result<Self, ScanError> {
+        let mut skimmer = Skimmer::default();
+        for piece in body.pieces() {
+            skimmer.feed(piece);
+        }
+        let (text, cuts) = skimmer.skeleton(body.pieces())?;
+        Self::read(&text, &cuts, wanted).map_err(|fault| cuts.error(fault.into()))
+    }
+
+    fn read(text: &[u8], cuts: &Cuts, wanted: &[&'static str]) -> Result<Self, lex::Fault> {
+        let mut walk = Members::new(text, skip_space(text, 0), 1)?;
+        let mut members = Vec::new();
+        for member in walk.by_ref() {
+            let member = member?;
+            let raw = member.key.of(text);
+            members.push(Entry {
+                name: wanted
+                    .iter()
+                    .copied()
+                    .find(|name| key_is(raw, member.escaped, name)),
+                key: cuts.span(Span::new(member.key.start - 1, member.key.end + 1)),
+                value: cuts.span(member.value),
+            });
+        }
+        let close = cuts.span(Span::new(walk.at() - 1, walk.at())).start;
+        Ok(Self { close, members })
+    }
+
+    /// Where the value of `name` stands; the last one where there are several.
+    pub fn value(&self, name: &str) -> Option<Span> {
+        self.named(name).last().map(|(_, entry)| entry.value)
+    }
+
+    fn named(&self, name: &str) -> impl DoubleEndedIterator<Item = (usize, &Entry)> {
+        let members = self.members.iter().enumerate();
+        members.filter(move |(_, entry)| entry.name == Some(name))
+    }
+}
+
+/// Changes of a body that has an [`Outline`].
+#[derive(Debug, Clone)]
+pub struct Changes<'a> {
+    outline: &'a Outline,
+    edits: Vec<(Span, Bytes)>,
+    added: Vec<u8>,
+    left: usize,
+}
+
+impl<'a> Changes<'a> {
+    /// No change yet of the body of `outline`, which was told every name that is used here.
+    pub fn new(outline: &'a Outline) -> Self {
+        Self {
+            outline,
+            edits: Vec::new(),
+            added: Vec::new(),
+            left: outline.members.len(),
+        }
+    }
+
+    /// Gives `name` the value `json`: wherever it stands, so that every reader sees the same, else as
+    /// a new member.
+    pub fn set(&mut self, name: &'static str, json: impl Into<Bytes>) {
+        let json: Bytes = json.into();
+        let before = self.edits.len();
+        let places = self.outline.named(name);
+        self.edits
+            .extend(places.map(|(_, entry)| (entry.value, json.clone())));
+        if self.edits.len() == before {
+            if self.left > 0 {
+                self.added.push(b',');
+            }
+            self.left += 1;
+            quote(&mut self.added, name);
+            self.added.push(b':');
+            self.added.extend_from_slice(&json);
+        }
+    }
+
+    /// Takes `name` out. Where it is written more than once, the others become null.
+    pub fn remove(&mut self, name: &'static str) {
+        let mut places = self.outline.named(name).rev();
+        let Some((at, entry)) = places.next() else {
+            return;
+        };
+        let member = |at: usize| self.outline.members.get(at);
+        let span = match (at.checked_sub(1).and_then(member), member(at + 1)) {
+            (Some(before), _) => Span::new(before.value.end, entry.value.end),
+            (None, Some(behind)) => Span::new(entry.key.start, behind.key.start),
+            (None, None) => Span::new(entry.key.start, entry.value.end),
+        };
+        self.left -= 1;
+        self.edits.push((span, Bytes::new()));
+        let null = Bytes::from_static(b"null");
+        self.edits
+            .extend(places.map(|(_, entry)| (entry.value, null.clone())));
+    }
+
+    /// `body`, the one of the outline, with the changes made. A large body is not copied.
+    pub fn apply(mut self, body: &Payload) -> Payload {
+        let close = self.outline.close;
+        self.edits
+            .push((Span::new(close, close), self.added.into()));
+        // From the end on, so that the places before stay where they are.
+        self.edits.sort_by_key(|(at, _)| (at.start, at.end));
+        let edits = self.edits.into_iter().rev();
+        let changed = edits.fold(body.clone(), |body, (at, text)| body.replaced(at, text));
+        if changed.pieces().len() > 1 && changed.len() <= ONE_PIECE {
+            return Bytes::from(changed.pieces().concat()).into();
+        }
+        changed
+    }
+}
+
+/// The object that is the value of `name` at the top of `answer`, as it stands there.
+pub fn parameters<'a>(answer: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let whole = Span::new(skip_space(answer, 0), answer.len());
+    let value = lex::member(answer, whole, name)?.of(answer);
+    value.starts_with(b"{").then_some(value)
+}
+
+/// How many texts or lists the array at `span` of `body` has; `None` where it is no array of those: a
+/// prompt may be an array of prompts, or one prompt as an array of numbers.
+pub fn batch(body: &Payload, span: Span) -> Option<usize> {
+    let (mut depth, mut count, mut at) = (0_u32, 0_usize, 0_usize);
+    let (mut in_string, mut escaped) = (false, false);
+    for piece in body.pieces() {
+        let (from, to) = (span.start.max(at), span.end.min(at + piece.len()));
+        let part = piece.get(from.saturating_sub(at)..to.saturating_sub(at));
+        at += piece.len();
+        for byte in part.unwrap_or_default() {
+            if in_string {
+                in_string = escaped || *byte != b'"';
+                escaped = !escaped && *byte == b'\\';
+                continue;
+            }
+            match byte {
+                b'[' if depth == 0 => depth = 1,
+                _ if depth == 0 => return None,
+                b'"' | b'[' | b'{' => {
+                    count += usize::from(depth == 1);
+                    match byte {
+                        b'"' => in_string = true,
+                        _ => depth += 1,
+                    }
+                }
+                b']' | b'}' => depth -= 1,
+                b' ' | b'\n' | b'\r' | b'\t' | b',' => {}
+                _ if depth == 1 => return None,
+                _ => {}
+            }
+        }
+    }
+    (count > 0).then_some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[&str] = &["a", "b", "n"];
+
+    fn pieces(text: &str, cut: usize) -> Payload {
+        let (one, two) = text.as_bytes().split_at(cut.min(text.len()));
+        Payload::new(vec![
+            Bytes::copy_from_slice(one),
+            Bytes::copy_from_slice(two),
+        ])
+    }
+
+    fn changed(text: &str, change: impl Fn(&mut Changes<'_>)) -> String {
+        let mut results: Vec<String> = (0..text.len())
+            .map(|cut| {
+                let body = pieces(text, cut);
+                let outline = Outline::of(&body, NAMES).unwrap();
+                let mut changes = Changes::new(&outline);
+                change(&mut changes);
+                String::from_utf8(changes.apply(&body).pieces().concat()).unwrap()
+            })
+            .collect();
+        results.dedup();
+        assert_eq!(results.len(), 1, "{results:?}");
+        results.remove(0)
+    }
+
+    #[test]
+    fn members_are_set_where_they_stand_or_added() {
+        let set = |changes: &mut Changes<'_>| {
+            changes.set("a", "1");
+            changes.set("n", "[2]");
+        };
+        assert_eq!(changed("{}", set), r#"{"a":1,"n":[2]}"#);
+        assert_eq!(
+            changed(r#" { "x" : "}" } "#, set),
+            r#" { "x" : "}" ,"a":1,"n":[2]} "#
+        );
+        assert_eq!(
+            changed(r#"{"n":"x\"]","b":0,"\u0061":{"a":9},"a":null}"#, set),
+            r#"{"n":[2],"b":0,"\u0061":1,"a":1}"#
+        );
+    }
+
+    #[test]
+    fn members_are_taken_out_with_their_comma() {
+        let remove = |changes: &mut Changes<'_>| changes.remove("a");
+        assert_eq!(changed(r#"{"a":1}"#, remove), "{}");
+        assert_eq!(changed(r#"{ "a":1, "b":2}"#, remove), r#"{ "b":2}"#);
+        assert_eq!(changed(r#"{"b":2 , "a":[1] }"#, remove), r#"{"b":2 }"#);
+        assert_eq!(
+            changed(r#"{"a":1,"b":2,"a":3,"x":4}"#, remove),
+            r#"{"a":null,"b":2,"x":4}"#
+        );
+        assert_eq!(changed(r#"{"b":2}"#, remove), r#"{"b":2}"#);
+        let instead = |changes: &mut Changes<'_>| {
+            changes.remove("a");
+            changes.set("b", "7");
+        };
+        assert_eq!(changed(r#"{"a":1}"#, instead), r#"{"b":7}"#);
+    }
+
+    #[test]
+    fn long_values_do_not_move_the_places() {
+        let long = "x [{\\\"".repeat(200);
+        let text = format!(r#"{{"x":"{long}","a":["{long}"],"b":1}}"#);
+        let body = pieces(&text, 700);
+        let outline = Outline::of(&body, NAMES).unwrap();
+        let mut changes = Changes::new(&outline);
+        changes.set("a", "0");
+        changes.set("b", "2");
+        changes.set("n", "3");
+        let wanted = format!(r#"{{"x":"{long}","a":0,"b":2,"n":3}}"#);
+        let found = changes.apply(&body).pieces().concat();
+        assert_eq!(String::from_utf8(found).unwrap(), wanted);
+    }
+
+    #[test]
+    fn parameters_are_objects() {
+        let found = |answer: &'static str| parameters(answer.as_bytes(), "p");
+        assert_eq!(
+            found(r#" {"x":[{"p":1}],"p":{"a": "}"}}"#),
+            Some(&br#"{"a": "}"}"#[..])
+        );
+        for answer in [r#"{"p":null}"#, r#"{"x":{"p":{}}}"#, "[]", "", r#"{"p":7}"#] {
+            assert_eq!(found(answer), None);
+        }
+    }
+
+    #[test]
+    fn batches_are_counted() {
+        for (json, expected) in [
+            (r#""a""#, None),
+            ("[]", None),
+            ("[1, 2]", None),
+            (r#"["a"]"#, Some(1)),
+            (r#"[ "a,\"]" , "b\\" ]"#, Some(2)),
+            ("[[1,2],[3],[]]", Some(3)),
+            (r#"[{"a":["x",1]},{}]"#, Some(2)),
+            ("7", None),
+        ] {
+            for cut in 0..json.len() {
+                let body = pieces(json, cut);
+                assert_eq!(batch(&body, Span::new(0, json.len())), expected, "{json}");
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! A gateway that has just started, in memory: no socket, no worker asked.
+
+use std::collections::BTreeMap;
+
+use crate::base::clock;
+use crate::config::spec::Spec;
+use crate::live::{Snapshot, Stamp};
+use crate::plan::{Facts, Learned, WorkerKey, compile};
+use crate::state::Cells;
+
+/// The first snapshot of a gateway with this configuration, whose workers have all registered. A
+/// worker is taken to advertise no model, so one without a `model` serves all that are declared for
+/// its pool.
+pub(crate) fn snapshot(spec: &Spec) -> Snapshot {
+    let pools = spec.pools.iter();
+    let workers = pools.flat_map(|pool| {
+        let runtime = pool.runtime;
+        pool.members().map(move |worker| {
+            let learned = Learned {
+                runtime,
+                models: worker.model.clone().into_iter().collect(),
+                ..Learned::default()
+            };
+            (WorkerKey::new(worker.url.as_str()), learned)
+        })
+    });
+    let facts = Facts {
+        workers: workers.collect::<BTreeMap<_, _>>(),
+    };
+    let stamp = Stamp {
+        id: 1,
+        generation: 1,
+        sha256: "".into(),
+    };
+    Snapshot::bind(
+        compile(spec, &facts),
+        &Cells::default(),
+        None,
+        stamp,
+        clock::now(),
+    )
+}

@@ -1,0 +1,122 @@
+//! Copies of requests, whose answers are thrown away.
+//!
+//! Invariant: whoever made the original waits for nothing here. A copy has a task of its own, is
+//! tried once, and counts nowhere but in its own metric and in the load of the worker that it keeps
+//! busy.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::future::poll_fn;
+use http::header::{HeaderName, HeaderValue};
+use http_body::Body as _;
+use tokio::time::timeout;
+
+use super::attempt::{build, unless_lost};
+use super::{Job, choose, rank};
+use crate::base::task;
+use crate::live::{Snapshot, WorkerRef};
+use crate::plan::{Mirror, Route};
+use crate::policy::{self, Feedback, Mode};
+use crate::state::{Copying, InFlight, MirrorCell};
+use crate::upstream;
+
+/// Copies under way for one model; those beyond are dropped.
+const MOST: usize = 64;
+
+/// Names a worker of the original's pool.
+const X_SMG_TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
+
+/// Sends a copy to `mirror` if one is due: of the configured share of requests, drawn with `chance`
+/// from 0..1. `job` makes the copy's own, given its route. `id` is the request id of both.
+pub fn send(
+    snapshot: &Arc<Snapshot>,
+    (mirror, cell): (&Mirror, &Arc<MirrorCell>),
+    id: &HeaderValue,
+    chance: f64,
+    job: impl FnOnce(&Route) -> Job,
+) {
+    if chance >= mirror.fraction {
+        return;
+    }
+    let Some((route, _)) = snapshot.route(mirror.route) else {
+        return;
+    };
+    let Some(copying) = cell.start(MOST) else {
+        return;
+    };
+    let mut job = Job {
+        route: mirror.route,
+        ..job(route)
+    };
+    job.headers.remove(X_SMG_TARGET_WORKER);
+    let copy = copy(Arc::clone(snapshot), job, id.clone(), copying);
+    // Whoever waits for calls at shutdown does not wait for copies.
+    task::spawn("mirror", copy);
+}
+
+/// Asks one worker and reads its answer to the end. Out of time, it is dropped with its connection,
+/// and the worker notices.
+async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: Copying) {
+    let Some((route, parts)) = snapshot.route(job.route) else {
+        return;
+    };
+    let leg = route.legs.answering();
+    let Some(parts) = parts.leg(leg.role) else {
+        return;
+    };
+    let usable = choose::usable(&snapshot, leg, &[]);
+    let request = job.request(Mode::Take);
+    let Ok(chosen) = choose::choose(&snapshot, &request, leg.role, &usable, None) else {
+        return;
+    };
+    let mut guard = InFlight::start(&chosen.worker.parts.cell, chosen.expected.prefill_tokens);
+    copying.sent();
+    let exchange = exchange(&snapshot, route, job, &id, chosen.worker, &mut guard);
+    let answered = timeout(route.timeouts.total, exchange).await;
+    let success = matches!(answered, Ok(Some(())));
+    if success {
+        copying.answered();
+    }
+    let feedback = Feedback {
+        lane: chosen.lane,
+        expected: chosen.expected,
+        success,
+        prompt_tokens: None,
+        cached_tokens: None,
+    };
+    policy::learn(&leg.policy, &parts.memory, feedback);
+}
+
+/// Nothing where the exchange fails or the answer is an error.
+async fn exchange(
+    snapshot: &Snapshot,
+    route: &Route,
+    job: Job,
+    id: &HeaderValue,
+    worker: WorkerRef<'_>,
+    guard: &mut InFlight,
+) -> Option<()> {
+    let pool = snapshot.plan.pool(worker.plan.pool);
+    let response = {
+        let body = rank::body(&job, worker.plan.key.rank());
+        let request = || build(&job, &body, worker, pool.forward_authorization, id);
+        let connect = route.timeouts.connect;
+        let sending = upstream::http::send(worker, pool.connections, connect, request);
+        unless_lost(&worker.parts.health, sending).await?.ok()?
+    };
+    // The body has gone out; waiting for the end of the answer does not need it.
+    drop(job);
+    let success = response.status().is_success();
+    let mut answer = pin!(response.into_body());
+    loop {
+        let frame = poll_fn(|cx| answer.as_mut().poll_frame(cx));
+        match unless_lost(&worker.parts.health, frame).await? {
+            Some(frame) => {
+                frame.ok()?;
+                guard.prefilled();
+            }
+            None => return success.then_some(()),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The answer of a pair whose legs run beside each other: decode's, for as long as prefill does not
+//! fail.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::timeout;
+
+use super::super::call::Prefilling;
+use super::super::reply::ReplyError;
+use super::leg::Lost;
+use super::prefill::{Prefilled, Running};
+use crate::api::logprobs::{Lines, Logprobs};
+use crate::base::task;
+use crate::upstream::Answer;
+
+/// Longest that a prefill is read after decode has answered.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// An answer above this is not merged.
+const MAX: usize = 64 * 1024 * 1024;
+
+/// Most that is read of a stream while prefill is not done.
+const AHEAD: usize = 1024 * 1024;
+
+/// Both legs of a pair.
+pub(in super::super) struct Joint {
+    decode: Answer,
+    /// Decode has said everything.
+    ended: bool,
+    /// The client has got something.
+    begun: bool,
+    side: Side,
+    merge: Merge,
+    failed: Option<Box<Lost>>,
+}
+
+/// The leg that reads the prompt.
+pub(super) enum Side {
+    Running(Running),
+    Done(Prefilled),
+}
+
+/// What is done to decode's answer.
+pub(super) enum Merge {
+    /// It passes as it comes.
+    Off,
+    /// It is one text that prefill's logprobs are put into.
+    Whole(Vec<u8>),
+    /// It is a stream with events that prefill's logprobs are put into.
+    Events(Vec<u8>, Lines),
+}
+
+impl Side {
+    /// Drives a prefill under way; what it failed with, once.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Box<Lost>>> {
+        let Self::Running(running) = self else {
+            return Poll::Ready(Ok(()));
+        };
+        let done = ready!(running.as_mut().poll(cx));
+        // What has ended must not be asked again.
+        let (prefilled, outcome) = match done {
+            Ok(prefilled) => (prefilled, Ok(())),
+            Err(lost) => (Prefilled::default(), Err(lost)),
+        };
+        *self = Self::Done(prefilled);
+        Poll::Ready(outcome)
+    }
+}
+
+impl Joint {
+    /// Of decode's answer, whose head has come.
+    pub(super) fn new(decode: Answer, side: Side, merge: Merge) -> Self {
+        Self {
+            decode,
+            ended: false,
+            begun: false,
+            side,
+            merge,
+            failed: None,
+        }
+    }
+
+    /// The next of decode's frames, as the client is to see it.
+    pub(in super::super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        if let Some(lost) = self.failed.take() {
+            return Poll::Ready(Some(Err(ReplyError::Leg(lost))));
+        }
+        if matches!(self.merge, Merge::Off) {
+            return self.poll_as_it_comes(cx);
+        }
+        loop {
+            // Decode is read as far as it goes, so that its failure is seen.
+            let mut dry = self.ended;
+            while !dry && self.held_back() < self.room() {
+                match Pin::new(&mut self.decode).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        self.hold_back(&frame.into_data().unwrap_or_default());
+                    }
+                    Poll::Ready(Some(Err(_))) => {
+                        return Poll::Ready(Some(Err(ReplyError::BrokeOff)));
+                    }
+                    Poll::Ready(None) => {
+                        self.ended = true;
+                        dry = true;
+                    }
+                    Poll::Pending => dry = true,
+                }
+            }
+            if let Err(lost) = ready!(self.side.poll(cx))
+                && !(self.begun && lost.tolerable)
+            {
+                return Poll::Ready(Some(Err(ReplyError::Leg(lost))));
+            }
+            let out = self.merged();
+            if !out.is_empty() {
+                self.begun = true;
+                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if dry {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_as_it_comes(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
+        let frame = Pin::new(&mut self.decode).poll_frame(cx);
+        // What decode has said stands first: on a tie it is decode that failed, or that answered.
+        self.begun |= matches!(frame, Poll::Ready(Some(Ok(_))));
+        if let Poll::Ready(Err(lost)) = self.side.poll(cx)
+            && !(self.begun && lost.tolerable)
+        {
+            if frame.is_pending() {
+                return Poll::Ready(Some(Err(ReplyError::Leg(lost))));
+            }
+            self.failed = Some(lost);
+        }
+        frame.map_err(|_| ReplyError::BrokeOff)
+    }
+
+    /// What can go out of what was held back.
+    fn merged(&mut self) -> Vec<u8> {
+        let none = Logprobs::default();
+        let own = match &self.side {
+            Side::Done(prefilled) => &prefilled.logprobs,
+            Side::Running(_) => &none,
+        };
+        match &mut self.merge {
+            Merge::Off => Vec::new(),
+            Merge::Whole(text) if self.ended => own.merged(&std::mem::take(text)),
+            Merge::Whole(text) if text.len() >= MAX => {
+                let text = std::mem::take(text);
+                self.merge = Merge::Off;
+                text
+            }
+            Merge::Whole(_) => Vec::new(),
+            Merge::Events(unread, lines) => {
+                let mut out = lines.read(unread, own);
+                unread.clear();
+                if self.ended {
+                    out.extend(lines.finish());
+                }
+                out
+            }
+        }
+    }
+
+    fn held_back(&self) -> usize {
+        match &self.merge {
+            Merge::Off => 0,
+            Merge::Whole(text) | Merge::Events(text, _) => text.len(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        match self.merge {
+            Merge::Whole(_) => MAX,
+            _ => AHEAD,
+        }
+    }
+
+    fn hold_back(&mut self, data: &[u8]) {
+        match &mut self.merge {
+            Merge::Off => {}
+            Merge::Whole(text) | Merge::Events(text, _) => text.extend_from_slice(data),
+        }
+    }
+
+    /// As of a body.
+    pub(in super::super) fn is_end_stream(&self) -> bool {
+        match self.merge {
+            Merge::Off => self.decode.is_end_stream(),
+            _ => self.ended && self.held_back() == 0,
+        }
+    }
+
+    /// As of a body.
+    pub(in super::super) fn size_hint(&self) -> SizeHint {
+        match self.merge {
+            Merge::Off => self.decode.size_hint(),
+            _ => SizeHint::new(),
+        }
+    }
+
+    /// Notes how far prefill has come.
+    pub(in super::super) fn tell(&self, prefilling: &mut Prefilling) {
+        if let Side::Done(prefilled) = &self.side {
+            prefilling.complete = true;
+            prefilling.usage = prefilled.usage;
+        }
+    }
+
+    /// Lets go of an answer that has come to its good end. A prefill whose own answer has not is read
+    /// on for a while, so that the worker is not told to stop what it has done.
+    pub(in super::super) fn let_go(self: Box<Self>) {
+        if let Side::Running(running) = self.side
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            task::spawn("prefill", timeout(DRAIN, running));
+        }
+    }
+}

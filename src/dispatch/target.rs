@@ -1,0 +1,26 @@
+//! Which route a request takes, as things stand now.
+
+use http::HeaderMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::choose::routing_key;
+use crate::live::Snapshot;
+use crate::plan::{Found, Target, Unroutable};
+
+/// Resolves `model` and chooses among the routes it leads to, once for all attempts. Requests with
+/// the same routing key choose alike; the others by `chance`, which is any number.
+///
+/// # Errors
+/// [`Unroutable`] when nothing serves the name.
+pub fn target<'a>(
+    snapshot: &'a Snapshot,
+    model: Option<&'a str>,
+    headers: &HeaderMap,
+    chance: u64,
+) -> Result<(Found<'a>, Target<'a>), Unroutable> {
+    let routes = &snapshot.plan.routes;
+    let found = routes.resolve(model)?;
+    let draw = || routing_key(headers).map_or(chance, |key| xxh3_64(key.as_bytes()));
+    let target = routes.target(&found, draw, |route| snapshot.can_serve(route))?;
+    Ok((found, target))
+}

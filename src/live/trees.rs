@@ -1,0 +1,52 @@
+//! The samples of the trees in which policies remember prompts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Snapshot;
+use crate::plan::RouteIx;
+use crate::policy::TreeSize;
+use crate::telemetry::metrics::{Families, Metric};
+
+/// Writes the size of every tree that is in use, by model and leg.
+pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let sizes = sizes(snapshot);
+    if sizes.is_empty() {
+        return;
+    }
+    let value: [(Metric, fn(&TreeSize) -> f64); 3] = [
+        (Metric::CacheTreeChars, |size| size.chars as f64),
+        (Metric::CacheTreeTokens, |size| size.tokens as f64),
+        (Metric::CacheTreeTenants, |size| size.workers as f64),
+    ];
+    for (metric, value) in value {
+        let mut family = families.family(metric);
+        for ((model, leg), size) in &sizes {
+            family.sample(&[("model", model), ("tree", leg)], value(size));
+        }
+    }
+}
+
+fn sizes(snapshot: &Snapshot) -> BTreeMap<(&str, &'static str), TreeSize> {
+    let mut sizes: BTreeMap<_, TreeSize> = BTreeMap::new();
+    // Routes of one model entry share a memory, which counts once.
+    let mut seen = BTreeSet::new();
+    for route in (0..).map(RouteIx).map_while(|ix| snapshot.route(ix)) {
+        let (route, parts) = route;
+        for leg in route.legs.iter() {
+            let Some(parts) = parts.leg(leg.role) else {
+                continue;
+            };
+            if !seen.insert(Arc::as_ptr(&parts.memory)) {
+                continue;
+            }
+            if let Some(size) = parts.memory.tree_size() {
+                let sum = sizes.entry((&*route.label, leg.role.as_str())).or_default();
+                sum.chars += size.chars;
+                sum.tokens += size.tokens;
+                sum.workers = sum.workers.max(size.workers);
+            }
+        }
+    }
+    sizes
+}
