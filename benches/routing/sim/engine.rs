@@ -171,7 +171,9 @@ impl Engine {
             waiting_uncached_tokens: Some(uncached),
             token_usage: Some(self.cache.usage()),
             gen_throughput: Some(throughput),
-            capacity_tokens: Some(self.hardware.cache_blocks as u64 * u64::from(BLOCK_TOKENS)),
+            used_tokens: Some(self.cache.held() as u64 * u64::from(BLOCK_TOKENS)),
+            // Not every engine tells it, so policies have to find out by themselves.
+            capacity_tokens: None,
             in_flight_tokens: 0,
         }
     }

@@ -120,7 +120,11 @@ struct Sum {
 
 /// Scores that differ by no more than this are the same: what the gateway knows of a worker is no
 /// more exact.
-const TIE: f64 = 1.3;
+const TIE: f64 = 1.02;
+
+/// Requests that every worker is taken to have. A batch of ten is not ten times as slow as one of
+/// one, but somewhat slower.
+const BATCH: f64 = 8.0;
 
 fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
     let memory = &ask.memory.cache_aware.score;
@@ -138,12 +142,14 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
         let cached = f64::from(hits.bytes(candidate.lane.index)) * per_byte;
         let uncached = tokens - cached;
         let batch = batch(candidate);
+        // What is not cached counts twice: for this request, and for all that come after it and find
+        // the worker busy with what another one has done already.
         let work = uncached + candidate.pending_prefill as f64;
         Sum {
             cached,
             uncached,
             batch,
-            score: (work + 1.0) * (batch + 1.0) * candidate.cost,
+            score: (work + uncached + 1.0) * (batch + BATCH) * candidate.cost,
         }
     };
     let mut least = f64::INFINITY;
