@@ -201,6 +201,7 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
             of_tokens: scratch.blocks.of_tokens(),
             trail,
         },
+        matched: Some((sum.cached / (sum.cached + sum.uncached).max(1.0)) as f32),
     }
 }
 
