@@ -317,6 +317,15 @@ fn each_rank_of_an_engine_is_a_worker() {
 }
 
 #[test]
+fn a_rank_is_named_behind_the_url() {
+    let base = WorkerKey::new("http://w:1");
+    assert_eq!(WorkerKey::named("http://W:1/"), base);
+    assert_eq!(WorkerKey::named("http://w:1@3"), base.ranked(3));
+    assert_eq!(base.ranked(3).as_str(), "http://w:1@3");
+    assert!(base < base.ranked(0) && base.ranked(2) < base.ranked(10));
+}
+
+#[test]
 fn a_worker_without_ranks_takes_nothing_where_ranks_are_wanted() {
     for (runtime, dp_size, why) in [
         (Runtime::Vllm, Some(2), NoRanks::Engine(Runtime::Vllm)),

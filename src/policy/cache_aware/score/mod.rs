@@ -201,8 +201,14 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
             of_tokens: scratch.blocks.of_tokens(),
             trail,
         },
-        matched: Some((sum.cached / (sum.cached + sum.uncached).max(1.0)) as f32),
+        matched: Some(matched(most_cached, tokens)),
     }
+}
+
+/// The share of a prompt of `tokens` that is in some worker's cache.
+#[expect(clippy::cast_possible_truncation, reason = "a ratio")]
+fn matched(cached: f64, tokens: f64) -> f32 {
+    (cached / tokens.max(1.0)).clamp(0.0, 1.0) as f32
 }
 
 /// Requests at a worker: ours, or all where its engine knows of more.
