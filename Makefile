@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 ENGINE ?= sample
+bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
 .PHONY: help setup run test check golden gen bench bench-routing clean
@@ -37,7 +38,8 @@ gen: ## rewrites what is generated from the types: schemas/, man/, docs/CONFIG.m
 bench: ## measures the gateway beside nginx and a bare proxy; takes minutes, needs a quiet machine
 	benches/run
 
-bench-routing: ## compares routing policies in a simulation; ARGS='--help' shows its options
+bench-routing: ## compares routing policies, simulated and through the gateway; ARGS='--help' shows options
+	cargo build --quiet --profile bench-routing --bin smg
 	cargo bench --quiet --profile bench-routing --bench routing -- $(ARGS)
 
 clean: ## removes target/ and build/

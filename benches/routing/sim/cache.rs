@@ -110,11 +110,6 @@ impl Cache {
         self.held as f64 / self.capacity.max(1) as f64
     }
 
-    /// Blocks that are there and that nobody holds.
-    pub(crate) fn idle(&self) -> usize {
-        self.idle
-    }
-
     /// Blocks and places that are held.
     pub(crate) fn held(&self) -> usize {
         self.held

@@ -57,9 +57,4 @@ impl Contender {
             Kind::Reference => None,
         }
     }
-
-    /// The contender called `name`.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        ALL.into_iter().find(|contender| contender.name == name)
-    }
 }

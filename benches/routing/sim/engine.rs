@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::cache::Cache;
+use super::text::BLOCK_TOKENS;
 use super::trace::{Hardware, Request, Trace};
 
 /// An engine, stepped from outside.
@@ -15,8 +16,6 @@ pub(crate) struct Engine {
     stepping: bool,
     /// Tokens generated.
     pub(crate) generated: u64,
-    /// Seconds spent on prompts.
-    pub(crate) prefilling: f64,
 }
 
 #[derive(Debug)]
@@ -29,6 +28,15 @@ struct Running {
     /// Prompt tokens computed in this step.
     taken: u32,
     produced: u32,
+}
+
+/// A step that has begun.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Step {
+    /// Seconds until it ends.
+    pub(crate) duration: f64,
+    /// Those of them that prompts and answers in it cost.
+    pub(crate) work: f64,
 }
 
 /// What a step brought.
@@ -50,7 +58,6 @@ impl Engine {
             running: Vec::new(),
             stepping: false,
             generated: 0,
-            prefilling: 0.0,
         }
     }
 
@@ -59,8 +66,8 @@ impl Engine {
         self.waiting.push_back(request);
     }
 
-    /// Starts a step unless one is under way; its duration, or nothing if there is nothing to do.
-    pub(crate) fn start(&mut self, trace: &Trace) -> Option<f64> {
+    /// Starts a step, unless one is under way or there is nothing to do.
+    pub(crate) fn start(&mut self, trace: &Trace) -> Option<Step> {
         if self.stepping {
             return None;
         }
@@ -103,8 +110,11 @@ impl Engine {
         }
         self.stepping = true;
         let prefill = f64::from(self.hardware.chunk - budget) / self.hardware.prefill_rate;
-        self.prefilling += prefill;
-        Some(self.hardware.step + self.hardware.per_sequence * f64::from(decoding) + prefill)
+        let work = prefill + self.hardware.per_sequence * f64::from(decoding);
+        Some(Step {
+            duration: self.hardware.step + work,
+            work,
+        })
     }
 
     /// Ends the step.
@@ -161,6 +171,8 @@ impl Engine {
             waiting_uncached_tokens: Some(uncached),
             token_usage: Some(self.cache.usage()),
             gen_throughput: Some(throughput),
+            used_tokens: Some(self.cache.held() as u64 * u64::from(BLOCK_TOKENS)),
+            // Not every engine tells it, so policies have to find out by themselves.
             capacity_tokens: None,
             in_flight_tokens: 0,
         }

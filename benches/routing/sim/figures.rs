@@ -16,14 +16,15 @@ pub(crate) struct Figures {
     pub(crate) ttft_p50: f64,
     /// Seconds to the first token, 99th percentile.
     pub(crate) ttft_p99: f64,
-    /// Requests per second at the busiest worker over the mean, each while it was there.
+    /// Requests of the worker with the most over its fair share; where all are there all the time,
+    /// over the mean.
     pub(crate) spread: f64,
     /// Share of the requests whose first token came within the deadline.
     pub(crate) good: f64,
     /// Such requests per second.
     pub(crate) goodput: f64,
-    /// Share of the workers' time that went into prompts.
-    pub(crate) prefilling: f64,
+    /// Share of the workers' time that went into prompts and answers, while sessions began.
+    pub(crate) busy: f64,
     /// Microseconds that one choice took, on the real clock.
     pub(crate) pick_micros: f64,
 }
@@ -38,19 +39,19 @@ impl Figures {
         waits.sort_unstable_by(f64::total_cmp);
         let good = waits.partition_point(|wait| *wait <= trace.deadline) as f64;
         let end = outcomes.iter().map(|o| o.last).fold(0.0, f64::max);
-        let mut requests = vec![0.0; run.presence.len()];
-        for outcome in outcomes {
-            requests[outcome.worker] += 1.0;
-        }
         Self {
             hit: cached as f64 / trace.prompt_tokens.max(1) as f64,
-            of_oracle: cached as f64 / trace.oracle_tokens.max(1) as f64,
+            of_oracle: if trace.oracle_tokens == 0 {
+                1.0
+            } else {
+                cached as f64 / trace.oracle_tokens as f64
+            },
             ttft_p50: quantile(&waits, 0.5),
             ttft_p99: quantile(&waits, 0.99),
-            spread: spread(&requests, &run.presence),
+            spread: spread(run),
             good: good / count,
             goodput: good / end.max(f64::MIN_POSITIVE),
-            prefilling: run.prefilling,
+            busy: run.busy,
             pick_micros: run.pick_micros,
         }
     }
@@ -70,25 +71,30 @@ impl Figures {
             spread: median(|f| f.spread),
             good: median(|f| f.good),
             goodput: median(|f| f.goodput),
-            prefilling: median(|f| f.prefilling),
+            busy: median(|f| f.busy),
             pick_micros: median(|f| f.pick_micros),
         }
     }
 }
 
-/// Requests per second at the busiest worker over those of all, each counted while it was there.
-/// Workers that were there for less than a tenth of the time say too little.
-fn spread(requests: &[f64], presence: &[(f64, f64)]) -> f64 {
-    let length = |(from, until): &(f64, f64)| until - from;
-    let longest = presence.iter().map(length).fold(0.0, f64::max);
-    let mean = requests.iter().sum::<f64>() / presence.iter().map(length).sum::<f64>();
-    let busiest = requests
-        .iter()
-        .zip(presence)
-        .filter(|(_, presence)| length(presence) >= longest / 10.0)
-        .map(|(requests, presence)| requests / length(presence))
-        .fold(0.0, f64::max);
-    busiest / mean
+/// The most that a worker got, as a multiple of its fair share: of each request sent while it was
+/// there, one part for each worker that was. Workers that were hardly there say too little.
+fn spread(run: &Run) -> f64 {
+    const LEAST: f64 = 50.0;
+    let mut got = vec![0.0; run.presence.len()];
+    let mut fair = vec![0.0; run.presence.len()];
+    for outcome in &run.outcomes {
+        got[outcome.worker] += 1.0;
+        let here = |at: &usize| {
+            run.presence[*at].is_some_and(|(from, until)| (from..until).contains(&outcome.sent))
+        };
+        let here: Vec<usize> = (0..run.presence.len()).filter(here).collect();
+        for at in &here {
+            fair[*at] += 1.0 / here.len() as f64;
+        }
+    }
+    let shares = got.iter().zip(&fair).filter(|(_, fair)| **fair >= LEAST);
+    shares.map(|(got, fair)| got / fair).fold(0.0, f64::max)
 }
 
 /// The value at `share` of sorted `values`: the smallest that at least so many are not above.

@@ -28,10 +28,10 @@ pub(crate) struct Outcome {
 pub(crate) struct Run {
     /// One for each request.
     pub(crate) outcomes: Vec<Outcome>,
-    /// Share of the workers' time that went into prompts.
-    pub(crate) prefilling: f64,
-    /// When each worker joined and left; the end of the run where it stayed.
-    pub(crate) presence: Vec<(f64, f64)>,
+    /// Share of the workers' time that went into prompts and answers, while sessions began.
+    pub(crate) busy: f64,
+    /// When each worker joined and left; infinity where it stayed, nothing where it never came.
+    pub(crate) presence: Vec<Option<(f64, f64)>>,
     /// Microseconds that one choice took, on the real clock.
     pub(crate) pick_micros: f64,
     /// What is left counted when all is done; zero if nothing leaks.
@@ -76,6 +76,9 @@ struct Fleet<'a> {
     presence: Vec<Option<(f64, f64)>>,
     next_closed: usize,
     reported: Vec<u64>,
+    /// While sessions begin, but for the first quarter: the load is what the trace says.
+    window: (f64, f64),
+    work: f64,
 }
 
 /// Runs `trace` under `contender`.
@@ -96,6 +99,8 @@ pub(crate) fn run(trace: &Trace, contender: Contender, seed: u64) -> Run {
         presence: vec![None; workers],
         next_closed: 0,
         reported: vec![0; workers],
+        window: window(trace),
+        work: 0.0,
     };
     for (at, hardware) in trace.workers.iter().enumerate() {
         if hardware.present {
@@ -170,8 +175,11 @@ impl Fleet<'_> {
     }
 
     fn start(&mut self, worker: usize, now: f64) {
-        if let Some(duration) = self.engines[worker].start(self.trace) {
-            self.at(now + duration, Event::Step(worker));
+        if let Some(step) = self.engines[worker].start(self.trace) {
+            if (self.window.0..self.window.1).contains(&now) {
+                self.work += step.work;
+            }
+            self.at(now + step.duration, Event::Step(worker));
         }
     }
 
@@ -230,22 +238,14 @@ impl Fleet<'_> {
     }
 
     fn finish(self) -> Run {
-        let end = self.outcomes.iter().map(|o| o.last).fold(0.0, f64::max);
-        let sent = self.outcomes.iter().map(|o| o.sent).fold(0.0, f64::max);
-        let presence: Vec<(f64, f64)> = self
-            .presence
-            .iter()
-            .map(|presence| presence.unwrap_or((sent, sent)))
-            .map(|(from, until)| (from.min(sent), until.min(sent)))
-            .collect();
+        let (from, until) = self.window;
+        let presence = self.presence.iter().flatten();
         let time: f64 = presence
-            .iter()
-            .map(|(from, until)| if *until < sent { *until } else { end } - from)
+            .map(|(joined, left)| (left.min(until) - joined.max(from)).max(0.0))
             .sum();
-        let prefilling: f64 = self.engines.iter().map(|engine| engine.prefilling).sum();
         Run {
-            prefilling: prefilling / time.max(f64::MIN_POSITIVE),
-            presence,
+            busy: self.work / time.max(f64::MIN_POSITIVE),
+            presence: self.presence,
             pick_micros: self.gateway.picking.as_secs_f64() * 1e6
                 / self.outcomes.len().max(1) as f64,
             leaked: self.gateway.counted(),
@@ -253,4 +253,10 @@ impl Fleet<'_> {
             outcomes: self.outcomes,
         }
     }
+}
+
+fn window(trace: &Trace) -> (f64, f64) {
+    let starts = trace.sessions.iter().map(|session| session.start);
+    let last = starts.fold(0.0, f64::max);
+    (last / 4.0, last)
 }

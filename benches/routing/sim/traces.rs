@@ -249,7 +249,7 @@ fn long_in(seed: u64) -> Trace {
         answer: (1, 1),
         think: 20.0,
     };
-    talk.write(seed, 8.0)
+    talk.write(seed, 6.0)
         .on(WORKERS, &WORKER, 0.3)
         .also("the later questions are about the same document")
 }
@@ -266,7 +266,7 @@ fn unique(seed: u64) -> Trace {
         answer: (50, 300),
         think: 0.0,
     };
-    talk.write(seed, 4.0).on(WORKERS, &WORKER, 0.3)
+    talk.write(seed, 2.5).on(WORKERS, &WORKER, 0.3)
 }
 
 fn one_at_a_time(seed: u64) -> Trace {
@@ -280,7 +280,7 @@ fn one_at_a_time(seed: u64) -> Trace {
 }
 
 /// All requests, `open` sessions at a time in random turns.
-fn interleaved(trace: &Trace, open: usize, seed: u64) -> Vec<Request> {
+pub(crate) fn interleaved(trace: &Trace, open: usize, seed: u64) -> Vec<Request> {
     let mut rng = Rng::with_seed(mix(seed ^ 0x1a7e));
     let sessions = u32::try_from(trace.sessions.len()).unwrap_or(u32::MAX);
     let mut later = 0..sessions;
