@@ -5,12 +5,13 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 ENGINE ?= sample
+bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
-.PHONY: help setup run test check golden gen bench clean
+.PHONY: help setup run test check golden gen bench bench-routing clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## installs what is missing: Debian packages, Python environments, a tiny model
 	@scripts/setup
@@ -36,6 +37,10 @@ gen: ## rewrites what is generated from the types: schemas/, man/, docs/CONFIG.m
 
 bench: ## measures the gateway beside nginx and a bare proxy; takes minutes, needs a quiet machine
 	benches/run
+
+bench-routing: ## compares routing policies, simulated and through the gateway; ARGS='--help' shows options
+	cargo build --quiet --profile bench-routing --bin smg
+	cargo bench --quiet --profile bench-routing --bench routing -- $(ARGS)
 
 clean: ## removes target/ and build/
 	cargo clean

@@ -120,12 +120,18 @@ pub fn choose<'a>(
     let chosen = usable.get(pick.index).ok_or(Refused::Nobody)?;
     let pool = snapshot.plan.pool(chosen.worker.plan.pool);
     let by_tokens = pool.dp_minimum_tokens && pick.reason != "target_worker_hit";
+    let picked = chosen.position;
     let chosen = if by_tokens {
         let age = snapshot.plan.load_monitor.age();
         &fewest::beside(chosen, usable, request.now, age)
     } else {
         chosen
     };
+    let mut expected = pick.expected;
+    if chosen.position != picked {
+        // What the policy knows of one rank says nothing about another.
+        expected.cached_tokens = None;
+    }
     if by_tokens && request.mode == Mode::Take {
         let report = &chosen.worker.parts.cell.report;
         report.route(fewest::tokens(&request.prompt));
@@ -149,7 +155,7 @@ pub fn choose<'a>(
             .get(chosen.position)
             .copied()
             .unwrap_or_default(),
-        expected: pick.expected,
+        expected,
     })
 }
 

@@ -33,6 +33,14 @@ impl WorkerKey {
         Self::of(format!("{}://{host}:{port}{path}", parsed.scheme()).into())
     }
 
+    /// The key that `text` names: a URL, or a URL with `@` and a rank behind it.
+    pub fn named(text: &str) -> Self {
+        let ranked = text
+            .rsplit_once('@')
+            .and_then(|(url, rank)| Some(Self::new(url).ranked(rank.parse().ok()?)));
+        ranked.unwrap_or_else(|| Self::new(text))
+    }
+
     fn of(url: Arc<str>) -> Self {
         Self {
             text: Arc::clone(&url),

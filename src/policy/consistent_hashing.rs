@@ -63,7 +63,7 @@ fn find(ask: &Ask<'_>, target: &HeaderValue) -> Option<usize> {
     let id = Uuid::try_parse(target).or_else(|error| {
         // A URL is looked up by the id that follows from it: the ring knows everybody by id.
         if target.contains("://") {
-            Ok(WorkerKey::new(target).id())
+            Ok(WorkerKey::named(target).id())
         } else {
             Err(error)
         }

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-pub use self::cache_aware::TreeSize;
+pub use self::cache_aware::{Trail, TreeSize};
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
@@ -171,6 +171,8 @@ impl Pick {
                 prefill_tokens: 0,
                 cached_tokens: None,
                 prompt_bytes: 0,
+                of_tokens: false,
+                trail: Trail::NONE,
             },
             matched: None,
         }
@@ -186,6 +188,10 @@ pub struct Expected {
     pub cached_tokens: Option<u32>,
     /// Length of the prompt in bytes; 0 where nobody counted.
     pub prompt_bytes: u32,
+    /// Whether tokens were counted, [`prompt_bytes`](Self::prompt_bytes) being their size.
+    pub of_tokens: bool,
+    /// What the answer will be held against.
+    pub trail: Trail,
 }
 
 /// Why nobody is chosen.

@@ -226,3 +226,32 @@ fn shares_and_copies_are_told_of_and_a_test_may_name_its_share() {
         assert!(out.contains(part), "{part}: {out}{}", stderr(&output));
     }
 }
+
+#[test]
+fn ranks_are_workers_here_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |expected: &str| {
+        format!(
+            "version = 1\n[[pools]]\nname = \"p\"\ndp_aware = true\n\
+             workers = [{{ url = \"http://10.0.0.1:8000\", labels = {{ dp_size = \"2\" }} }}]\n\
+             [[models]]\nname = \"m\"\npolicy = \"passthrough\"\n\
+             [[tests]]\nname = \"t\"\n\
+             request = {{ path = \"/v1/completions\", body = {{ model = \"m\", prompt = \"x\" }} }}\n\
+             expect = {{ worker = \"{expected}\" }}\n"
+        )
+    };
+    for (expected, passes) in [
+        ("http://10.0.0.1:8000@0", true),
+        ("http://10.0.0.1:8000", true),
+        ("http://10.0.0.1:8000@1", false),
+    ] {
+        let file = write(dir.path(), "ranks.toml", &file(expected));
+        let output = smg(&["check-config", &file, "--test"], &[]);
+        assert_eq!(
+            status(&output) == 0,
+            passes,
+            "{expected}: {}",
+            stdout(&output)
+        );
+    }
+}

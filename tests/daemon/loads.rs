@@ -338,7 +338,10 @@ async fn a_worker_that_hangs_delays_nobody() {
         !load_paths(&hanging).is_empty() && load_paths(&quick).len() >= 10
     })
     .await;
-    assert_eq!(load_paths(&hanging).len(), 1, "the first one is waited for");
+    assert!(
+        load_paths(&hanging).len() <= 2,
+        "each question is waited for"
+    );
     let asked = post(
         smg.main(),
         "/v1/completions",

@@ -10,14 +10,16 @@ use crate::state::Cells;
 
 /// The first snapshot of a gateway with this configuration, whose workers have all registered. A
 /// worker is taken to advertise no model, so one without a `model` serves all that are declared for
-/// its pool.
+/// its pool; where ranks count, it has as many as its label `dp_size` says, else one.
 pub(crate) fn snapshot(spec: &Spec) -> Snapshot {
     let pools = spec.pools.iter();
     let workers = pools.flat_map(|pool| {
         let runtime = pool.runtime;
         pool.members().map(move |worker| {
+            let dp_size = worker.labels.get("dp_size");
             let learned = Learned {
                 runtime,
+                dp_size: dp_size.and_then(|size| size.parse().ok()).or(Some(1)),
                 models: worker.model.clone().into_iter().collect(),
                 ..Learned::default()
             };

@@ -3,6 +3,7 @@
 mod score;
 mod tree;
 
+pub use self::score::Trail;
 pub use self::tree::TreeSize;
 use super::{Ask, Feedback, Lane, Pick};
 use crate::config::spec::{Algorithm, CacheAware};
@@ -29,7 +30,7 @@ impl Memory {
 
 pub(super) fn pick(ask: &Ask<'_>, options: &CacheAware, rng: &mut fastrand::Rng) -> Pick {
     match options.runs() {
-        Algorithm::Score => score::pick(ask, options, rng),
+        Algorithm::Score => score::pick(ask, options),
         Algorithm::Tree => tree::pick(ask, options, rng),
     }
 }

@@ -1,0 +1,252 @@
+//! What is believed of each worker: its cache, by lane.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::clock::{Clock, Generation, Span};
+use crate::plan::WorkerKey;
+use crate::policy::Lane;
+
+/// Workers that are made together.
+const CHUNK: usize = 64;
+
+/// Chunks that there can be.
+const CHUNKS: usize = (u16::MAX as usize + 1) / CHUNK;
+
+/// Room for text that a cache is believed to have until something is known of it.
+pub(super) const ASSUMED: u64 = 16 << 20;
+
+/// Answers in a row that found nothing of what had only just been sent, after which a worker is
+/// believed to have lost its cache.
+const STRIKES: u8 = 3;
+
+/// A found prefix may be so much shorter than expected: engines keep whole pages, and bytes per
+/// token vary.
+const SLACK: u64 = 512;
+
+/// Workers by lane.
+#[derive(Debug, Default)]
+pub(crate) struct Workers(OnceLock<Box<[OnceLock<Box<[Worker]>>]>>);
+
+impl Workers {
+    /// The worker at `lane`, whoever it is.
+    pub(super) fn get(&self, lane: u16) -> Option<&Worker> {
+        let lane = usize::from(lane);
+        let chunks = self
+            .0
+            .get_or_init(|| (0..CHUNKS).map(|_| OnceLock::new()).collect());
+        let chunk = chunks.get(lane / CHUNK)?;
+        chunk
+            .get_or_init(|| (0..CHUNK).map(|_| Worker::default()).collect())
+            .get(lane % CHUNK)
+    }
+
+    /// The worker at `lane`, unless another one has taken its place.
+    pub(super) fn of(&self, lane: Lane) -> Option<&Worker> {
+        let worker = self.get(lane.index)?;
+        (worker.turn.load(Ordering::Relaxed) == u32::from(lane.turn)).then_some(worker)
+    }
+
+    /// The worker at `lane` has left.
+    pub(super) fn leave(&self, lane: Lane) {
+        if self.0.get().is_none() {
+            return;
+        }
+        if let Some(worker) = self.get(lane.index) {
+            let mut belief = worker.belief.lock();
+            *belief = None;
+            worker.span.store(0, Ordering::Relaxed);
+            worker.name.store(0, Ordering::Relaxed);
+            let next = u32::from(lane.turn.wrapping_add(1));
+            worker.turn.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes taken.
+    pub(super) fn bytes(&self) -> usize {
+        let Some(chunks) = self.0.get() else { return 0 };
+        let made = chunks.iter().filter(|chunk| chunk.get().is_some()).count();
+        size_of_val::<[_]>(chunks) + made * CHUNK * (size_of::<Worker>() + Clock::BYTES)
+    }
+}
+
+/// One worker.
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    /// [`Span`] of the clock, for readers; 0 while nothing was sent there.
+    span: AtomicU32,
+    turn: AtomicU32,
+    /// Hash of the worker's key; 0 while nobody has asked.
+    name: AtomicU64,
+    belief: Mutex<Option<Box<Belief>>>,
+}
+
+/// What is believed of a worker's cache.
+#[derive(Debug)]
+struct Belief {
+    clock: Clock,
+    /// What the engine said of its size last, in tokens.
+    told: Option<u64>,
+    /// Whether the worker has ever found something: one that never does may just not tell.
+    tells: bool,
+    strikes: u8,
+}
+
+impl Belief {
+    fn new() -> Self {
+        Self {
+            clock: Clock::new(ASSUMED),
+            told: None,
+            tells: false,
+            strikes: 0,
+        }
+    }
+}
+
+/// What a pick expected of the chosen worker's cache, to be held against the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Trail {
+    /// Bytes of the prompt that are believed to be cached.
+    pub cached: u32,
+    /// Bytes that the worker was sent since it used the last of them, in 256 B.
+    pub cached_age: u32,
+    /// Bytes of the prompt that were sent there at some time.
+    pub known: u32,
+    /// The same for the last of these; 0 where it is too long ago.
+    pub known_age: u32,
+}
+
+impl Trail {
+    /// Nothing is expected.
+    pub(crate) const NONE: Self = Self {
+        cached: 0,
+        cached_age: 0,
+        known: 0,
+        known_age: 0,
+    };
+}
+
+/// What the ages in a [`Trail`] count.
+const AGE_UNIT: u64 = 256;
+
+impl Worker {
+    /// The generations believed to be in the cache.
+    pub(super) fn span(&self) -> Span {
+        Span::unpack(self.span.load(Ordering::Relaxed))
+    }
+
+    /// A number that is the worker's in every gateway.
+    pub(super) fn name(&self, key: &WorkerKey) -> u64 {
+        match self.name.load(Ordering::Relaxed) {
+            0 => {
+                let name = xxh3_64(key.as_str().as_bytes()).max(1);
+                self.name.store(name, Ordering::Relaxed);
+                name
+            }
+            name => name,
+        }
+    }
+
+    /// The generation that starts or goes on with a request now. `told` is the size of the cache as
+    /// the engine says, in tokens of `token` bytes.
+    pub(super) fn begin(&self, told: Option<u64>, token: f64) -> Generation {
+        let span = self.span();
+        if told.is_none() && span.now != 0 {
+            return span.now;
+        }
+        let mut belief = self.belief.lock();
+        let belief = belief.get_or_insert_with(|| Box::new(Belief::new()));
+        if told.is_some() && belief.told != told {
+            belief.told = told;
+            let bytes = told.unwrap_or(0) as f64 * token;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "the size of a cache, far below 2^53"
+            )]
+            belief.clock.resize(bytes as u64);
+        }
+        self.publish(&belief.clock);
+        belief.clock.span().now
+    }
+
+    /// How long ago `cached` and `known` were, in the units of a [`Trail`].
+    pub(super) fn ages(&self, cached: Generation, known: Generation) -> (u32, u32) {
+        let belief = self.belief.lock();
+        let Some(belief) = belief.as_ref() else {
+            return (0, 0);
+        };
+        let age = |since| {
+            let age = belief.clock.age(since).unwrap_or(0) / AGE_UNIT;
+            u32::try_from(age).unwrap_or(u32::MAX)
+        };
+        let of_cached = age(cached);
+        let of_known = if known == cached {
+            of_cached
+        } else {
+            age(known)
+        };
+        (of_cached, of_known)
+    }
+
+    /// See [`Clock::used`].
+    pub(super) fn used(&self, at: Generation, moved: &[(Generation, u32)], fresh: u32) {
+        let mut belief = self.belief.lock();
+        if let Some(belief) = belief.as_mut() {
+            belief.clock.used(at, moved, fresh);
+            self.publish(&belief.clock);
+        }
+    }
+
+    /// The worker has found `found` bytes of a prompt in its cache.
+    pub(super) fn learn(&self, trail: Trail, found: u64) {
+        let mut belief = self.belief.lock();
+        let Some(belief) = belief.as_mut() else {
+            return;
+        };
+        belief.tells |= found > 0;
+        if !belief.tells {
+            return;
+        }
+        let clock = &mut belief.clock;
+        let (cached, known) = (u64::from(trail.cached), u64::from(trail.known));
+        let cached_age = u64::from(trail.cached_age) * AGE_UNIT;
+        let known_age = u64::from(trail.known_age) * AGE_UNIT;
+        let near = |expected: u64| found + SLACK >= expected - expected / 8;
+        if near(cached) {
+            belief.strikes = 0;
+            if known > cached + SLACK && known_age > 0 && near(known) {
+                clock.surprise(known_age, true);
+            }
+        } else if found + SLACK < cached / 2 {
+            // What was sent only just now may still be on its way into the cache, and if it is not,
+            // that says nothing of the size.
+            if cached_age > clock.capacity() / 8 {
+                belief.strikes = 0;
+                clock.surprise(cached_age, false);
+            } else if found == 0 {
+                belief.strikes += 1;
+                if belief.strikes >= STRIKES {
+                    belief.strikes = 0;
+                    clock.clear();
+                }
+            }
+        }
+        self.publish(&belief.clock);
+    }
+
+    /// Bytes of text that the cache is believed to have room for; `None` while nothing was sent.
+    pub(super) fn capacity(&self) -> Option<u64> {
+        self.belief
+            .lock()
+            .as_ref()
+            .map(|belief| belief.clock.capacity())
+    }
+
+    fn publish(&self, clock: &Clock) {
+        self.span.store(clock.span().pack(), Ordering::Relaxed);
+    }
+}
