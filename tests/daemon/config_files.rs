@@ -63,8 +63,14 @@ fn the_commented_keys_of_the_shipped_file_are_real() {
 
 /// Takes `# ` away where a key, a table or the rest of one follows.
 fn uncommented(text: &str) -> String {
+    let mut open = 0;
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-        Some(code) if code.starts_with('[') || is_assignment(code) => code,
+        Some(code) if open > 0 || code.starts_with('[') || is_assignment(code) => {
+            let code = code.split(" # ").next().unwrap_or(code).trim_end();
+            open += code.matches('[').count();
+            open -= code.matches(']').count().min(open);
+            code
+        }
         _ => line,
     });
     lines.map(|line| format!("{line}\n")).collect()

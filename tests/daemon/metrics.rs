@@ -147,7 +147,7 @@ async fn one_whole_answer_and_one_stream() {
         ("worker_type", "regular"),
         ("connection_mode", "http"),
         ("model", "m"),
-        ("policy", "least_load"),
+        ("policy", "cache_aware"),
     ];
     assert_eq!(metrics.sum("smg_worker_selection_total", &labels), 2.0);
     let mut labels = worker.to_vec();

@@ -4,7 +4,6 @@ pub(super) mod offline;
 mod print;
 pub(super) mod verify;
 
-use std::io::Read as _;
 use std::path::Path;
 
 use clap::ArgMatches;
@@ -13,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::given::{self, Invocation};
 use super::{client, exit, out, reload};
+use crate::base::file::{FileError, read_to_string};
 use crate::config::Environment;
 use crate::config::spec::Request;
 use crate::serve::explain::{Explanation, explain};
@@ -24,8 +24,11 @@ const SEED: u64 = 1;
 #[derive(Debug, thiserror::Error)]
 enum RequestError {
     /// The file cannot be read.
-    #[error("cannot read the request `{0}`: {1}")]
-    Read(String, std::io::Error),
+    #[error("cannot read the request: {0}")]
+    File(#[from] FileError),
+    /// Nothing can be read from standard input.
+    #[error("cannot read the request from standard input: {0}")]
+    Stdin(#[from] std::io::Error),
     /// It is no JSON object.
     #[error("the request `{0}` is no JSON object: {1}")]
     Json(String, serde_json::Error),
@@ -113,12 +116,10 @@ fn live(
 
 /// A request as `[[tests]]` have it, or the bare body of one.
 fn read(named: &str) -> Result<Request, RequestError> {
-    let mut text = String::new();
-    let outcome = match named {
-        "-" => std::io::stdin().read_to_string(&mut text).map(|_| ()),
-        file => std::fs::read_to_string(Path::new(file)).map(|read| text = read),
+    let text = match named {
+        "-" => std::io::read_to_string(std::io::stdin())?,
+        file => read_to_string(Path::new(file))?,
     };
-    outcome.map_err(|error| RequestError::Read(named.to_owned(), error))?;
     let json = |error| RequestError::Json(named.to_owned(), error);
     let object: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
     if object.contains_key("path") {

@@ -214,7 +214,8 @@ fn matched(cached: f64, tokens: f64) -> f32 {
 /// Requests at a worker: ours, or all where its engine knows of more.
 fn batch(candidate: &Candidate<'_>) -> f64 {
     let engine = candidate.engine.map_or(0, |engine| {
-        engine.running.unwrap_or(0) + engine.waiting.unwrap_or(0)
+        let waiting = engine.waiting.unwrap_or(0);
+        engine.running.unwrap_or(0).saturating_add(waiting)
     });
     (candidate.load as u64).max(engine) as f64
 }
