@@ -47,7 +47,11 @@ impl Workers {
     /// The worker at `lane`, unless another one has taken its place.
     pub(super) fn of(&self, lane: Lane) -> Option<&Worker> {
         let worker = self.get(lane.index)?;
-        (worker.turn.load(Ordering::Relaxed) == u32::from(lane.turn)).then_some(worker)
+        let turn = u32::from(lane.turn) + 1;
+        match worker.turn.compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Some(worker),
+            Err(known) => (known == turn).then_some(worker),
+        }
     }
 
     /// The worker at `lane` has left.
@@ -56,19 +60,80 @@ impl Workers {
             return;
         }
         if let Some(worker) = self.get(lane.index) {
+            worker.recent.store(0, Ordering::Relaxed);
             let mut belief = worker.belief.lock();
             *belief = None;
             worker.span.store(0, Ordering::Relaxed);
             worker.name.store(0, Ordering::Relaxed);
-            let next = u32::from(lane.turn.wrapping_add(1));
+            let next = u32::from(lane.turn.wrapping_add(1)) + 1;
             worker.turn.store(next, Ordering::Relaxed);
         }
     }
 
+    /// The worker at `lane` has emptied its cache.
+    pub(super) fn flush(&self, lane: Lane) {
+        if self.0.get().is_some()
+            && let Some(worker) = self.of(lane)
+            && let Some(belief) = worker.belief.lock().as_mut()
+        {
+            belief.clock.clear();
+            worker.publish(&belief.clock);
+        }
+    }
+
     /// Bytes taken.
+    /// Requests in this window and the one before.
+    recent: AtomicU64,
     pub(super) fn bytes(&self) -> usize {
         let Some(chunks) = self.0.get() else { return 0 };
         let made = chunks.iter().filter(|chunk| chunk.get().is_some()).count();
+/// A place in the sequence of all requests, which is cut into windows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    number: u32,
+    /// How much of it has gone by.
+    gone: f64,
+}
+
+impl Window {
+    /// Where the request after `picks` others stands, with windows of `length` requests.
+    pub(super) fn at(picks: u64, length: u64) -> Self {
+        let length = length.max(1);
+        Self {
+            number: (picks / length) as u32,
+            gone: (picks % length) as f64 / length as f64,
+        }
+    }
+}
+
+/// Requests in a window and the one before it.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    number: u32,
+    before: u16,
+    now: u16,
+}
+
+impl Recent {
+    fn unpack(word: u64, number: u32) -> Self {
+        let (then, before, now) = ((word >> 32) as u32, (word >> 16) as u16, word as u16);
+        let (before, now) = match number.wrapping_sub(then) {
+            0 => (before, now),
+            1 => (now, 0),
+            _ => (0, 0),
+        };
+        Self {
+            number,
+            before,
+            now,
+        }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.number) << 32 | u64::from(self.before) << 16 | u64::from(self.now)
+    }
+}
+
         size_of_val::<[_]>(chunks) + made * CHUNK * (size_of::<Worker>() + Clock::BYTES)
     }
 }
@@ -78,6 +143,7 @@ impl Workers {
 pub(super) struct Worker {
     /// [`Span`] of the clock, for readers; 0 while nothing was sent there.
     span: AtomicU32,
+    /// The turn of the lane plus one; 0 while nobody has asked.
     turn: AtomicU32,
     /// Hash of the worker's key; 0 while nobody has asked.
     name: AtomicU64,
@@ -184,11 +250,7 @@ impl Worker {
             u32::try_from(age).unwrap_or(u32::MAX)
         };
         let of_cached = age(cached);
-        let of_known = if known == cached {
-            of_cached
-        } else {
-            age(known)
-        };
+        let of_known = if known == cached { of_cached } else { age(known) };
         (of_cached, of_known)
     }
 
@@ -240,10 +302,21 @@ impl Worker {
 
     /// Bytes of text that the cache is believed to have room for; `None` while nothing was sent.
     pub(super) fn capacity(&self) -> Option<u64> {
-        self.belief
-            .lock()
-            .as_ref()
-            .map(|belief| belief.clock.capacity())
+        self.belief.lock().as_ref().map(|belief| belief.clock.capacity())
+    }
+
+    /// Requests that went there in the length of a window.
+    pub(super) fn recent(&self, window: Window) -> f64 {
+        let recent = Recent::unpack(self.recent.load(Ordering::Relaxed), window.number);
+        f64::from(recent.before) * (1.0 - window.gone) + f64::from(recent.now)
+    }
+
+    /// One more went there.
+    pub(super) fn count(&self, window: Window) {
+        // A count that is lost between two threads is one of hundreds.
+        let mut recent = Recent::unpack(self.recent.load(Ordering::Relaxed), window.number);
+        recent.now = recent.now.saturating_add(1);
+        self.recent.store(recent.pack(), Ordering::Relaxed);
     }
 
     fn publish(&self, clock: &Clock) {
