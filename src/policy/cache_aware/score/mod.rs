@@ -9,6 +9,7 @@ mod clock;
 mod hits;
 mod holders;
 mod index;
+mod share;
 mod weigh;
 mod workers;
 

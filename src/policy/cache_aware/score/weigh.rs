@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use super::Memory;
 use super::blocks::Blocks;
 use super::hits::Hits;
-use super::workers::Window;
+use super::share::Window;
 use crate::policy::{Ask, Candidate};
 
 /// Scores that differ by no more than so many tokens are the same: what a gateway knows of a worker
@@ -28,11 +28,16 @@ const BASE: f64 = 1000.0;
 /// With so many requests in flight a worker takes twice as long.
 const BATCH: f64 = 16.0;
 
-/// What it costs, in tokens, to have had the mean share of the latest requests.
-const SHARE: f64 = 2000.0;
+/// What it costs, in tokens, to have had the mean share of the latest requests once more than
+/// [`FAIR`].
+const SHARE: f64 = 4000.0;
+
+/// Up to so many times the mean share of the latest requests is chance and costs nothing: a gateway
+/// next to this one had other requests, and should choose the same worker for the next one.
+const FAIR: f64 = 1.2;
 
 /// The latest requests: so many for each candidate.
-const LATEST: u64 = 64;
+const LATEST: u64 = 128;
 
 /// Requests that every worker is taken to have had besides, so that the first few decide nothing.
 const EARLIER: f64 = 8.0;
@@ -122,7 +127,7 @@ impl<'a> Scales<'a> {
             batch,
             share,
             speed,
-            score: (wait / speed * (1.0 + batch / BATCH) + SHARE * share) * candidate.cost,
+            score: (wait / speed * (1.0 + batch / BATCH) + SHARE * (share - FAIR).max(0.0)) * candidate.cost,
         }
     }
 

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::clock::{Clock, Generation, Span};
+use super::share::{Recent, Window};
 use crate::plan::WorkerKey;
 use crate::policy::Lane;
 
@@ -22,6 +23,13 @@ pub(super) const ASSUMED: u64 = 16 << 20;
 /// Answers in a row that found nothing of what had only just been sent, after which a worker is
 /// believed to have lost its cache.
 const STRIKES: u8 = 3;
+
+/// A prefix that was sent while the worker was sent no more than this may still be on its way into
+/// the cache.
+const FRESH: u64 = 32 * 1024;
+
+/// How much of the greatest age at which something was found is still believed at the next answer.
+const FADING: f64 = 0.99;
 
 /// A found prefix may be so much shorter than expected: engines keep whole pages, and bytes per
 /// token vary.
@@ -82,58 +90,9 @@ impl Workers {
     }
 
     /// Bytes taken.
-    /// Requests in this window and the one before.
-    recent: AtomicU64,
     pub(super) fn bytes(&self) -> usize {
         let Some(chunks) = self.0.get() else { return 0 };
         let made = chunks.iter().filter(|chunk| chunk.get().is_some()).count();
-/// A place in the sequence of all requests, which is cut into windows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Window {
-    number: u32,
-    /// How much of it has gone by.
-    gone: f64,
-}
-
-impl Window {
-    /// Where the request after `picks` others stands, with windows of `length` requests.
-    pub(super) fn at(picks: u64, length: u64) -> Self {
-        let length = length.max(1);
-        Self {
-            number: (picks / length) as u32,
-            gone: (picks % length) as f64 / length as f64,
-        }
-    }
-}
-
-/// Requests in a window and the one before it.
-#[derive(Debug, Clone, Copy)]
-struct Recent {
-    number: u32,
-    before: u16,
-    now: u16,
-}
-
-impl Recent {
-    fn unpack(word: u64, number: u32) -> Self {
-        let (then, before, now) = ((word >> 32) as u32, (word >> 16) as u16, word as u16);
-        let (before, now) = match number.wrapping_sub(then) {
-            0 => (before, now),
-            1 => (now, 0),
-            _ => (0, 0),
-        };
-        Self {
-            number,
-            before,
-            now,
-        }
-    }
-
-    fn pack(self) -> u64 {
-        u64::from(self.number) << 32 | u64::from(self.before) << 16 | u64::from(self.now)
-    }
-}
-
         size_of_val::<[_]>(chunks) + made * CHUNK * (size_of::<Worker>() + Clock::BYTES)
     }
 }
@@ -147,6 +106,8 @@ pub(super) struct Worker {
     turn: AtomicU32,
     /// Hash of the worker's key; 0 while nobody has asked.
     name: AtomicU64,
+    /// The latest requests, as [`Recent`].
+    recent: AtomicU64,
     belief: Mutex<Option<Box<Belief>>>,
 }
 
@@ -158,6 +119,8 @@ struct Belief {
     told: Option<u64>,
     /// Whether the worker has ever found something: one that never does may just not tell.
     tells: bool,
+    /// The greatest age of what was found lately.
+    proven: f64,
     strikes: u8,
 }
 
@@ -167,6 +130,7 @@ impl Belief {
             clock: Clock::new(ASSUMED),
             told: None,
             tells: false,
+            proven: 0.0,
             strikes: 0,
         }
     }
@@ -280,21 +244,23 @@ impl Worker {
         let near = |expected: u64| found + SLACK >= expected - expected / 8;
         if near(cached) {
             belief.strikes = 0;
+            if cached > 0 {
+                belief.proven = (belief.proven * FADING).max(cached_age as f64);
+            }
             if known > cached + SLACK && known_age > 0 && near(known) {
                 clock.surprise(known_age, true);
             }
-        } else if found + SLACK < cached / 2 {
-            // What was sent only just now may still be on its way into the cache, and if it is not,
-            // that says nothing of the size.
-            if cached_age > clock.capacity() / 8 {
-                belief.strikes = 0;
-                clock.surprise(cached_age, false);
-            } else if found == 0 {
+        } else if found + SLACK < cached / 2 && cached_age > FRESH {
+            if found == 0 && (cached_age as f64) < belief.proven * 0.75 {
+                // Older things were there: this is not for want of room.
                 belief.strikes += 1;
                 if belief.strikes >= STRIKES {
                     belief.strikes = 0;
                     clock.clear();
                 }
+            } else {
+                belief.strikes = 0;
+                clock.surprise(cached_age, false);
             }
         }
         self.publish(&belief.clock);
@@ -305,18 +271,17 @@ impl Worker {
         self.belief.lock().as_ref().map(|belief| belief.clock.capacity())
     }
 
-    /// Requests that went there in the length of a window.
+    /// Requests that went there, of as many as a window holds.
     pub(super) fn recent(&self, window: Window) -> f64 {
-        let recent = Recent::unpack(self.recent.load(Ordering::Relaxed), window.number);
-        f64::from(recent.before) * (1.0 - window.gone) + f64::from(recent.now)
+        Recent::unpack(self.recent.load(Ordering::Relaxed)).at(window)
     }
 
     /// One more went there.
     pub(super) fn count(&self, window: Window) {
         // A count that is lost between two threads is one of hundreds.
-        let mut recent = Recent::unpack(self.recent.load(Ordering::Relaxed), window.number);
-        recent.now = recent.now.saturating_add(1);
-        self.recent.store(recent.pack(), Ordering::Relaxed);
+        let recent = Recent::unpack(self.recent.load(Ordering::Relaxed));
+        self.recent
+            .store(recent.and_one(window).pack(), Ordering::Relaxed);
     }
 
     fn publish(&self, clock: &Clock) {
