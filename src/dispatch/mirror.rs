@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tokio::time::timeout;
 
 use super::attempt::{build, unless_lost};
-use super::{Job, choose, pair, rank};
+use super::{Job, choose, rank};
 use crate::base::{clock, task};
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Mirror, Route};
@@ -61,15 +61,6 @@ async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: C
     let Some((route, parts)) = snapshot.route(job.route) else {
         return;
     };
-    if route.legs.is_pair() {
-        if job.endpoint.generates() {
-            let copied = pair::copy(&snapshot, route, &job, &id, || copying.sent());
-            if matches!(timeout(route.timeouts.total, copied).await, Ok(Some(()))) {
-                copying.answered();
-            }
-        }
-        return;
-    }
     let leg = route.legs.answering();
     let Some(parts) = parts.leg(leg.role) else {
         return;

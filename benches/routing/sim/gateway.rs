@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smg::api::Endpoint;
+use smg::api::load::Load;
 use smg::api::prompt::Prompt;
 use smg::base::clock;
 use smg::plan::{Leg, Ring, Role, WorkerIx, WorkerKey};

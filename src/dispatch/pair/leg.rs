@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::poll_fn;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::HeaderMap;
 use http::response::Parts;
 use http::{Method, Request, Uri};
 use http_body::Body as _;
@@ -13,7 +13,7 @@ use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 use super::super::Job;
 use super::super::attempt::{build, classify, count_answer, unless_lost};
-use super::super::call::Said;
+use super::super::call::{Call, Said};
 use super::super::error::{CallError, Deadline, Fault};
 use super::super::retry::retry_after;
 use crate::api::Payload;
@@ -54,18 +54,17 @@ pub(in super::super) struct Lost {
 impl Letter {
     /// What `worker` is to be sent in place of the job's own body.
     pub(super) fn new(
-        snapshot: &Arc<Snapshot>,
-        id: &HeaderValue,
+        call: &Call,
         job: &Job,
         worker: WorkerRef<'_>,
         connect: Duration,
         body: Payload,
     ) -> Self {
-        let pool = snapshot.plan.pool(worker.plan.pool);
-        let request = build(job, &body, worker, pool.forward_authorization, id);
+        let pool = call.snapshot.plan.pool(worker.plan.pool);
+        let request = build(job, &body, worker, pool.forward_authorization, &call.id);
         let (parts, _) = request.into_parts();
         Self {
-            snapshot: Arc::clone(snapshot),
+            snapshot: Arc::clone(&call.snapshot),
             worker: worker.ix,
             role: worker.plan.role,
             uri: parts.uri,

@@ -9,13 +9,8 @@ mod prefill;
 mod sglang;
 mod vllm;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use futures_util::future::poll_fn;
-use http::HeaderValue;
-use http_body::Body as _;
 
 pub(super) use self::joint::Joint;
 pub(super) use self::leg::Lost;
@@ -32,7 +27,6 @@ use crate::plan::{Leg, Legs, Role, Route};
 use crate::policy::{Mode, Refused};
 use crate::state::InFlight;
 use crate::telemetry::metrics::{self as names, Metric};
-use crate::upstream::Answer;
 
 const SGLANG: &str = "sglang";
 const VLLM: &str = "vllm";
@@ -58,7 +52,6 @@ const NAMES: &[&str] = &[
 
 /// Two workers that are to serve a request together, counted as busy.
 struct Pair<'a> {
-    snapshot: &'a Arc<Snapshot>,
     route: &'a Route,
     prefill: WorkerRef<'a>,
     decode: WorkerRef<'a>,
@@ -66,27 +59,6 @@ struct Pair<'a> {
     decode_guard: InFlight,
     sent: Instant,
     total_by: Instant,
-}
-
-impl<'a> Pair<'a> {
-    fn new(
-        snapshot: &'a Arc<Snapshot>,
-        route: &'a Route,
-        prefill: &Chosen<'a>,
-        decode: &Chosen<'a>,
-        (sent, total_by): (Instant, Instant),
-    ) -> Self {
-        Self {
-            snapshot,
-            route,
-            prefill: prefill.worker,
-            decode: decode.worker,
-            prefill_guard: guard(prefill),
-            decode_guard: guard(decode),
-            sent,
-            total_by,
-        }
-    }
 }
 
 /// Picks a pair and sends the request to both. `release` is how long a 2xx head is held back.
@@ -120,8 +92,15 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     note(routed, sent, runtime, &prefill, &decode);
-    let total_by = call.started + route.timeouts.total;
-    let pair = Pair::new(&snapshot, route, &prefill, &decode, (sent, total_by));
+    let pair = Pair {
+        route,
+        prefill: prefill.worker,
+        decode: decode.worker,
+        prefill_guard: guard(&prefill),
+        decode_guard: guard(&decode),
+        sent,
+        total_by: call.started + route.timeouts.total,
+    };
     let tried = if runtime == VLLM {
         vllm::attempt(call, job, pair, &outline, release).await
     } else {
@@ -129,37 +108,6 @@ pub(super) async fn attempt(
     };
     state.outline = Some(outline);
     tried
-}
-
-/// Asks a pair for an answer that nobody gets; `sent` is called when it is on its way. Nothing where a
-/// leg fails.
-pub(super) async fn copy(
-    snapshot: &Arc<Snapshot>,
-    route: &Route,
-    job: &Job,
-    id: &HeaderValue,
-    sent: impl FnOnce(),
-) -> Option<()> {
-    let outline = Outline::of(&job.body, NAMES).ok()?;
-    let (prefill, decode) = choose_pair(snapshot, route, job, &State::default()).ok()?;
-    let now = clock::now();
-    let runtime = runtime_of(prefill.worker, decode.worker);
-    let by = now + route.timeouts.total;
-    let pair = Pair::new(snapshot, route, &prefill, &decode, (now, by));
-    sent();
-    if runtime == VLLM {
-        vllm::copy(job, pair, &outline, id).await
-    } else {
-        sglang::copy(job, pair, &outline, id).await
-    }
-}
-
-/// Reads an answer to its end; nothing where it breaks off.
-async fn drain(mut answer: Answer) -> Option<()> {
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
-        frame.ok()?;
-    }
-    Some(())
 }
 
 /// A failed attempt with the name of the leg that failed: an answer is always decode's.

@@ -3,7 +3,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::poll_fn;
@@ -37,8 +36,7 @@ pub(super) struct Prefill {
     pub(super) letter: Letter,
     /// Held until the answer is complete.
     pub(super) guard: InFlight,
-    /// Whose time it is that is recorded; nobody's of a copy.
-    pub(super) model: Option<Arc<str>>,
+    pub(super) model: std::sync::Arc<str>,
     pub(super) sent: Instant,
     pub(super) head_by: (Instant, Deadline),
     pub(super) dialect: sse::Dialect,
@@ -113,9 +111,7 @@ impl Prefill {
                 }
             }
         }
-        if let Some(model) = &self.model {
-            record_prefill(model, SGLANG, self.sent);
-        }
+        record_prefill(&self.model, SGLANG, self.sent);
         Ok(Prefilled { usage, logprobs })
     }
 }

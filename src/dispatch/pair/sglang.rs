@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::CONTENT_LENGTH;
 
 use super::super::Job;
 use super::super::attempt::{Held, Tried, deadline, dialect, first_event, is_event_stream};
@@ -17,7 +17,7 @@ use super::super::reply::Reply;
 use super::joint::{Joint, Merge, Side};
 use super::leg::Letter;
 use super::prefill::Prefill;
-use super::{Pair, count_mode, drain};
+use super::{Pair, count_mode};
 use crate::api::logprobs::Lines;
 use crate::api::members::{Changes, Outline, batch};
 use crate::api::{Endpoint, Payload, quoted, sse};
@@ -45,16 +45,9 @@ pub(super) async fn attempt(
         Deadline::Headers
     };
     let prefill = Prefill {
-        letter: Letter::new(
-            pair.snapshot,
-            &call.id,
-            job,
-            pair.prefill,
-            timeouts.connect,
-            first,
-        ),
+        letter: Letter::new(call, job, pair.prefill, timeouts.connect, first),
         guard: pair.prefill_guard,
-        model: Some(Arc::clone(&pair.route.label)),
+        model: Arc::clone(&pair.route.label),
         sent: pair.sent,
         head_by: (by, late),
         dialect: dialect(job.endpoint),
@@ -62,9 +55,7 @@ pub(super) async fn attempt(
     };
     let mut side = Side::Running(prefill.run());
     let head = {
-        let decode = pair.decode;
-        let connect = timeouts.connect;
-        let letter = Letter::new(pair.snapshot, &call.id, job, decode, connect, second);
+        let letter = Letter::new(call, job, pair.decode, timeouts.connect, second);
         let mut decode = pin!(letter.post(by, late));
         poll_fn(|cx| {
             if let Poll::Ready(head) = decode.as_mut().poll(cx) {
@@ -111,34 +102,6 @@ pub(super) async fn attempt(
     });
     let release = release.map(|wait| clock::now() + wait);
     first_event(routed, held, pair.total_by, release).await
-}
-
-/// Sends both legs a request whose answer is thrown away.
-pub(super) async fn copy(
-    job: &Job,
-    pair: Pair<'_>,
-    outline: &Outline,
-    id: &HeaderValue,
-) -> Option<()> {
-    let connect = pair.route.timeouts.connect;
-    let [first, second] = with_room(job, outline, &pair);
-    let (snapshot, by) = (pair.snapshot, (pair.total_by, Deadline::Total));
-    let prefill = Prefill {
-        letter: Letter::new(snapshot, id, job, pair.prefill, connect, first),
-        guard: pair.prefill_guard,
-        model: None,
-        sent: pair.sent,
-        head_by: by,
-        dialect: dialect(job.endpoint),
-        gather: false,
-    };
-    let letter = Letter::new(snapshot, id, job, pair.decode, connect, second);
-    let decode = async {
-        let (_, answer) = letter.post(by.0, by.1).await.map_err(drop)?;
-        drain(answer).await.ok_or(())
-    };
-    let prefill = async { prefill.run().await.map(drop).map_err(drop) };
-    tokio::try_join!(decode, prefill).ok().map(drop)
 }
 
 /// The bodies for both legs, with a room of their own, or with one for each element of a batch. What

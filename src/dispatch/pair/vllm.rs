@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::CONTENT_LENGTH;
 use http_body::Body as _;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
@@ -16,7 +16,7 @@ use super::super::call::Call;
 use super::super::error::{Deadline, Fault};
 use super::super::reply::Reply;
 use super::leg::{Letter, Lost};
-use super::{Pair, VLLM, count_mode, drain, record_prefill};
+use super::{Pair, VLLM, count_mode, record_prefill};
 use crate::api::members::{Changes, Outline, parameters};
 use crate::api::usage::Finder;
 use crate::api::{Endpoint, Payload, sse};
@@ -26,8 +26,6 @@ use crate::telemetry::metrics::{self as names, Metric};
 
 /// An answer of prefill above this is none.
 const MAX: usize = 64 * 1024 * 1024;
-
-const KV: &str = "kv_transfer_params";
 
 /// Tells prefill that another worker will fetch what it computes.
 const FETCHED: &[u8] = br#"{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,"remote_host":null,"remote_port":null}"#;
@@ -45,9 +43,13 @@ pub(super) async fn attempt(
     } else {
         pair.total_by
     };
-    let (snapshot, connect) = (pair.snapshot, timeouts.connect);
-    let body = for_prefill(job, outline);
-    let letter = Letter::new(snapshot, &call.id, job, pair.prefill, connect, body);
+    let letter = Letter::new(
+        call,
+        job,
+        pair.prefill,
+        timeouts.connect,
+        for_prefill(job, outline),
+    );
     let late = if first_by == pair.total_by {
         Deadline::Total
     } else {
@@ -68,10 +70,8 @@ pub(super) async fn attempt(
         prefilling.usage = Finder::find(&answer);
         prefilling.handed_over = Some(handed_over);
     }
-    let parameters = parameters(&answer, KV);
-    count(job, parameters.is_some());
-    let body = for_decode(job, outline, parameters);
-    let letter = Letter::new(snapshot, &call.id, job, pair.decode, connect, body);
+    let body = for_decode(job, outline, &answer);
+    let letter = Letter::new(call, job, pair.decode, timeouts.connect, body);
     let by = deadline(job.streaming, handed_over, timeouts, pair.total_by).min(first_by);
     let late = if by == pair.total_by {
         Deadline::Total
@@ -147,49 +147,27 @@ fn for_prefill(job: &Job, outline: &Outline) -> Payload {
     }
     changes.set("stream", "false");
     changes.remove("stream_options");
-    changes.set(KV, FETCHED);
+    changes.set("kv_transfer_params", FETCHED);
     changes.apply(&job.body)
 }
 
-/// The client's own request, with the parameters of prefill's answer.
-fn for_decode(job: &Job, outline: &Outline, parameters: Option<&[u8]>) -> Payload {
+/// The client's own request, with the parameters of prefill's `answer`.
+fn for_decode(job: &Job, outline: &Outline, answer: &[u8]) -> Payload {
     let mut changes = Changes::new(outline);
-    match parameters {
-        Some(parameters) => changes.set(KV, parameters.to_vec()),
-        None => changes.remove(KV),
+    match parameters(answer, "kv_transfer_params") {
+        Some(parameters) => {
+            count_mode("kv_transfer_params");
+            changes.set("kv_transfer_params", parameters.to_vec());
+        }
+        None => {
+            count_mode("none");
+            names::counter(Metric::PdKvTransferFailures, &[]).increment(1);
+            tracing::warn!(
+                model = &*job.model,
+                "a prefill worker gave no `kv_transfer_params`; decode computes the prompt again"
+            );
+            changes.remove("kv_transfer_params");
+        }
     }
     changes.apply(&job.body)
-}
-
-/// Counts a hand-over.
-fn count(job: &Job, handed_over: bool) {
-    if handed_over {
-        count_mode("kv_transfer_params");
-        return;
-    }
-    count_mode("none");
-    names::counter(Metric::PdKvTransferFailures, &[]).increment(1);
-    tracing::warn!(
-        model = &*job.model,
-        "a prefill worker gave no `kv_transfer_params`; decode computes the prompt again"
-    );
-}
-
-/// Sends both legs, one after the other, a request whose answer is thrown away.
-pub(super) async fn copy(
-    job: &Job,
-    pair: Pair<'_>,
-    outline: &Outline,
-    id: &HeaderValue,
-) -> Option<()> {
-    let (snapshot, by) = (pair.snapshot, pair.total_by);
-    let connect = pair.route.timeouts.connect;
-    let body = for_prefill(job, outline);
-    let letter = Letter::new(snapshot, id, job, pair.prefill, connect, body);
-    let answer = prefill(&letter, by, Deadline::Total).await.ok()?;
-    drop(pair.prefill_guard);
-    let body = for_decode(job, outline, parameters(&answer, KV));
-    let letter = Letter::new(snapshot, id, job, pair.decode, connect, body);
-    let (_, answer) = letter.post(by, Deadline::Total).await.ok()?;
-    drain(answer).await
 }
