@@ -119,7 +119,8 @@ impl Gateway {
                             lane: memory.enrol(cell.key()),
                             load: cell.load(),
                             processed: cell.processed.load(Ordering::Relaxed),
-                            pending_prefill: cell.pending_prefill(),
+                            pending_prefill: cell.pace.left(at),
+                            prefill_rate: cell.pace.rate(),
                             cost: 1.0,
                             engine: wanted.then(|| cell.report.fresh(at, age)).flatten(),
                         }
@@ -161,13 +162,18 @@ impl Gateway {
             worker,
             lane,
             expected,
-            guard: InFlight::start(&self.cells[worker], expected.prefill_tokens),
+            guard: InFlight::start(
+                &self.cells[worker],
+                expected.prefill_tokens,
+                self.began + Duration::from_secs_f64(now),
+            ),
         }
     }
 
     /// The answer to `placed` has begun.
-    pub(crate) fn begun(placed: &mut Placed) {
-        placed.guard.prefilled();
+    pub(crate) fn begun(&self, placed: &mut Placed, now: f64) {
+        let at = self.began + Duration::from_secs_f64(now);
+        placed.guard.prefilled(at);
     }
 
     /// The answer to `placed` is complete, and says how much of the prompt was cached.
