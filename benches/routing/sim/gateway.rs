@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smg::api::Endpoint;
+use smg::api::load::Load;
 use smg::api::prompt::Prompt;
 use smg::base::clock;
 use smg::plan::{Leg, Ring, Role, WorkerIx, WorkerKey};
@@ -192,9 +193,9 @@ impl Gateway {
     }
 
     /// `worker` has said this of itself.
-    pub(crate) fn report(&self, worker: usize, report: policy::Engine, now: f64) {
+    pub(crate) fn report(&self, worker: usize, report: Load, now: f64) {
         let at = self.began + Duration::from_secs_f64(now);
-        self.cells[worker].report.put(report, at);
+        self.cells[worker].report.put(vec![report], at);
     }
 
     /// Requests and prompt tokens that are still counted at any worker.
