@@ -258,6 +258,7 @@ fn any_engine() -> impl Strategy<Value = Option<Engine>> {
             token_usage: usage,
             gen_throughput: speed,
             in_flight_tokens: sent,
+            ..Engine::default()
         }),
     )
 }

@@ -73,6 +73,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether the answer is generated, as only a worker that generates can, or a pair of which one
+    /// does.
+    pub fn generates(self) -> bool {
+        !matches!(self, Self::Embeddings | Self::Rerank | Self::Classify)
+    }
+
     /// Whether a failed answer of a worker may be replaced by another attempt. A response that a
     /// worker may have begun to store is asked for once.
     pub fn retries_answers(self) -> bool {

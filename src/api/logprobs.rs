@@ -110,7 +110,7 @@ fn objects(answer: &[u8]) -> Vec<Span> {
     }
     let mut found = Vec::new();
     let mut at = skip_space(answer, start + 1);
-    while let Some(end) = lex::value_end(answer, at, 1).ok() {
+    while let Ok(end) = lex::value_end(answer, at, 1) {
         found.push(Span::new(at, end));
         at = skip_space(answer, end);
         if answer.get(at) != Some(&b',') {

@@ -189,8 +189,8 @@ impl Relay {
         self.finish();
         if let Some(Reply::Pair(joint)) = reply {
             self.note(&joint);
-            let good = |call: &Box<Call>| call.error_code.is_empty();
-            if self.call.as_ref().is_some_and(good) {
+            let good = |call: &Call| call.error_code.is_empty();
+            if self.call.as_deref().is_some_and(good) {
                 joint.let_go();
             }
         }
@@ -398,5 +398,8 @@ impl Body for Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.settle();
+        if let Some(Reply::Pair(joint)) = self.answer.take() {
+            self.note(&joint);
+        }
     }
 }

@@ -168,7 +168,7 @@ fn leg_of<'a>(snapshot: &Snapshot, route: &'a Route, worker: WorkerIx) -> &'a Le
     snapshot
         .worker(worker)
         .and_then(|worker| route.legs.get(worker.plan.role))
-        .unwrap_or(route.legs.answering())
+        .unwrap_or_else(|| route.legs.answering())
 }
 
 /// Whether a usable worker is left in `leg` that this call has not tried.

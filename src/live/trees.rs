@@ -8,18 +8,21 @@ use crate::plan::RouteIx;
 use crate::policy::TreeSize;
 use crate::telemetry::metrics::{Families, Metric};
 
+/// A figure of a size.
+type Value = fn(&TreeSize) -> f64;
+
 /// Writes the size of every tree that is in use, by model and leg.
 pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) {
     let sizes = sizes(snapshot);
     if sizes.is_empty() {
         return;
     }
-    let value: [(Metric, fn(&TreeSize) -> f64); 3] = [
+    let values: [(Metric, Value); 3] = [
         (Metric::CacheTreeChars, |size| size.chars as f64),
         (Metric::CacheTreeTokens, |size| size.tokens as f64),
         (Metric::CacheTreeTenants, |size| size.workers as f64),
     ];
-    for (metric, value) in value {
+    for (metric, value) in values {
         let mut family = families.family(metric);
         for ((model, leg), size) in &sizes {
             family.sample(&[("model", model), ("tree", leg)], value(size));

@@ -122,6 +122,19 @@ mod tests {
     }
 
     #[test]
+    fn candidates_in_another_order_are_found_too() {
+        let key = WorkerKey::new("http://a");
+        let candidates: Vec<_> = [7, 2, 9, 4].iter().map(|ix| at(*ix, &key)).collect();
+        let mut seats: Vec<_> = candidates.iter().map(|w| w.ix).zip(0..).collect();
+        seats.sort_unstable();
+        let seats = Seats::Sorted(seats);
+        for ix in 0..12 {
+            let expected = candidates.iter().position(|w| w.ix == WorkerIx(ix));
+            assert_eq!(seats.find(WorkerIx(ix)), expected, "{ix}");
+        }
+    }
+
+    #[test]
     fn the_least_rank_wins_ties_spread_and_nan_loses() {
         let key = WorkerKey::new("http://a");
         let candidates: Vec<_> = (0..4).map(|ix| at(ix, &key)).collect();

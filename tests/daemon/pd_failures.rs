@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::pd::{pd_config, pd_gateway};
 use crate::scene::{
-    PATIENCE, ask_stream, assert_error, delta, ok, post_bytes, settled, short_stream,
-    terminal_error,
+    Door, LISTENERS, PATIENCE, ask_stream, assert_error, delta, ok, post_bytes, ready, settled,
+    short_stream, terminal_error,
 };
 use crate::support::client::{Answer, json_request};
 use crate::support::{Connection, FakeEngine, Gate, Smg, Step, eventually, post, stream};
@@ -650,4 +650,48 @@ async fn a_broken_answer_that_is_no_stream_is_cut_off() {
     eventually(PATIENCE, async || prefill.cut().len() == 1).await;
     assert_eq!(decode.calls().len(), 1);
     settled(&smg).await;
+}
+
+/// Nothing tells the gateway that the machine of a worker is gone, but that probes do not connect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_of_which_a_worker_is_gone_is_given_up() {
+    for leg in [Prefill, Decode] {
+        let engines = [engine(vec![never()]).await, engine(vec![never()]).await];
+        let doors = [Door::closed(), Door::closed()];
+        let urls = [doors[0].url(), doors[1].url()];
+        let mut open = Vec::new();
+        for (door, engine) in doors.into_iter().zip(&engines) {
+            open.push(door.open(engine.address()));
+        }
+        let toml = format!(
+            r#"{LISTENERS}
+[[pools]]
+name = "p"
+connections.max_idle_per_host = 0
+[pools.prefill]
+workers = ["{}"]
+[pools.decode]
+workers = ["{}"]
+[reliability.health]
+interval = "100ms"
+timeout = "500ms"
+failure_threshold = 2
+startup_check_interval = "100ms"
+{ONCE}
+"#,
+            urls[0], urls[1]
+        );
+        let smg = Smg::start(&toml).await;
+        ready(&smg).await;
+        let to = smg.main();
+        let asking = tokio::spawn(async move { post(to, "/v1/chat/completions", &whole()).await });
+        eventually(PATIENCE, async || {
+            engines.iter().all(|engine| !engine.calls().is_empty())
+        })
+        .await;
+        open.remove(if leg == Prefill { 0 } else { 1 });
+        let got = asking.await.unwrap();
+        assert_error(&got, 502, &leg.code("bad_gateway"));
+        settled(&smg).await;
+    }
 }

@@ -180,8 +180,10 @@ impl Lost {
                     words.extend_from_slice(&frame.into_data().unwrap_or_default());
                 }
             };
-            // What has come by then is what it said.
-            let _ = timeout(LISTEN, read).await;
+            if timeout(LISTEN, read).await.is_err() {
+                // What has come by then is what it said.
+                tracing::debug!("a refusal did not come to its end");
+            }
         } else if words.is_empty() {
             return None;
         }

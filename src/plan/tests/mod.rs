@@ -2,6 +2,8 @@
 
 mod shares;
 
+use std::sync::Arc;
+
 use super::{
     Admission, Facts, Learned, NoRanks, Plan, Route, Unroutable, WorkerKey, compile, diff,
 };
@@ -346,4 +348,56 @@ fn a_worker_without_ranks_takes_nothing_where_ranks_are_wanted() {
     let text = format!("{RANKED}runtime = \"sglang\"\n[[models]]\nname = \"m\"\n");
     let plan = compile(&spec(&text), &Facts::default());
     assert!(plan.workers.iter().all(|worker| !worker.is_admitted()));
+}
+
+/// All workers of a pool are on its ring, also those that do not serve the model; routes with the
+/// same workers have the same one.
+#[test]
+fn routes_share_the_ring_of_their_workers() {
+    let text = r#"
+        version = 1
+        [[pools]]
+        name = "p"
+        workers = [{ url = "http://w1:1", model = "a" }, { url = "http://w2:1", model = "b" }]
+        [[models]]
+        name = "a"
+        [[models]]
+        name = "b"
+        [routing]
+        policy = "consistent_hashing"
+    "#;
+    let plan = compile(&spec(text), &Facts::default());
+    let rings: Vec<_> = plan
+        .routes
+        .all
+        .iter()
+        .flat_map(|route| route.legs.iter())
+        .map(|leg| leg.ring.clone().unwrap())
+        .collect();
+    assert!(Arc::ptr_eq(&rings[0], &rings[1]));
+    assert_eq!(rings[0].walk(b"k").count(), 300);
+}
+
+#[test]
+fn a_model_that_two_pools_advertise_has_a_ring_of_both() {
+    let text = r#"
+        version = 1
+        [[pools]]
+        name = "p"
+        workers = ["http://w1:1", "http://w3:1"]
+        [[pools]]
+        name = "q"
+        workers = ["http://w2:1"]
+        [routing]
+        policy = "prefix_hash"
+    "#;
+    let known = ["http://w1:1", "http://w2:1", "http://w3:1"].map(|url| (url, &["m"][..]));
+    let plan = compile(&spec(text), &facts(&known));
+    let leg = plan.routes.all[0].legs.answering();
+    let ring = leg.ring.as_ref().unwrap();
+    // By URL, which is not the order of the plan here.
+    assert!(!leg.candidates.is_sorted());
+    for ix in &leg.candidates {
+        assert!(ring.walk(b"k").any(|other| other == *ix));
+    }
 }

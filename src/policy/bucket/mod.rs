@@ -25,6 +25,8 @@ struct State {
     bounds: Bounds,
     sums: Sums,
     adjusted: Option<Instant>,
+    /// Whose each bucket is.
+    owners: Vec<Lane>,
     /// Bucket of each worker, by the index of its lane.
     buckets: Vec<Option<(Lane, usize)>>,
     /// What the members of the leg were counted as when the buckets were given out.
@@ -90,6 +92,7 @@ impl State {
             }
         }
         self.bounds.rebuild(lanes.len());
+        self.owners = lanes;
     }
 
     fn choose(
@@ -101,41 +104,51 @@ impl State {
     ) -> Pick {
         let sum = |worker: &Candidate<'_>| self.sums.of(worker.lane.index) as f64 * worker.cost;
         let (mut least_sum, mut greatest) = (f64::INFINITY, 0.0_f64);
-        for worker in ask.candidates {
+        for (index, worker) in ask.candidates.iter().enumerate() {
             let sum = sum(worker);
             least_sum = least_sum.min(sum);
             greatest = greatest.max(sum);
+            ask.note(index, "characters", sum);
         }
-        let fewest = |index: usize, worker: &Candidate<'_>| {
-            ask.note(index, "characters", sum(worker));
-            (sum(worker), worker.cost, worker.processed)
-        };
+        let fewest = |worker: &Candidate<'_>| (sum(worker), worker.cost, worker.processed);
         let unbalanced = greatest - least_sum > options.balance_abs_threshold as f64
             && greatest > options.balance_rel_threshold * least_sum;
         if unbalanced {
-            return Pick::of(least(ask.candidates, rng, fewest), "unbalanced");
+            let index = least(ask.candidates, rng, |_, worker| fewest(worker));
+            return Pick::of(index, "unbalanced");
         }
         let bucket = self.bounds.find(length);
-        let index = least(ask.candidates, rng, |index, worker| {
+        self.note_bounds(ask);
+        let owner = self.owners.get(bucket);
+        let is_owner = |worker: &Candidate<'_>| Some(&worker.lane) == owner;
+        if let Some(index) = ask.candidates.iter().position(is_owner) {
+            return Pick::of(index, "bucket");
+        }
+        let index = least(ask.candidates, rng, |_, worker| {
             let own = self.bucket_of(worker.lane);
-            if let Some(own) = own.filter(|_| ask.notes.is_some()) {
+            let distance = own.map_or(usize::MAX, |own| own.abs_diff(bucket));
+            (distance, fewest(worker))
+        });
+        let chosen = ask.candidates.get(index);
+        match chosen.and_then(|worker| self.bucket_of(worker.lane)) {
+            Some(_) => Pick::of(index, "nearest_bucket"),
+            None => Pick::of(index, "fewest_characters"),
+        }
+    }
+
+    fn note_bounds(&self, ask: &Ask<'_>) {
+        if ask.notes.is_none() {
+            return;
+        }
+        for (index, worker) in ask.candidates.iter().enumerate() {
+            if let Some(own) = self.bucket_of(worker.lane) {
                 let (from, to) = self.bounds.range(own);
                 ask.note(index, "bucket_from", from as f64);
                 if let Some(to) = to {
                     ask.note(index, "bucket_to", to as f64);
                 }
             }
-            let distance = own.map_or(usize::MAX, |own| own.abs_diff(bucket));
-            (distance, fewest(index, worker))
-        });
-        let own = ask.candidates.get(index);
-        let own = own.and_then(|worker| self.bucket_of(worker.lane));
-        let reason = match own {
-            Some(own) if own == bucket => "bucket",
-            Some(_) => "nearest_bucket",
-            None => "fewest_characters",
-        };
-        Pick::of(index, reason)
+        }
     }
 
     fn bucket_of(&self, lane: Lane) -> Option<usize> {

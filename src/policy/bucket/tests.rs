@@ -92,8 +92,11 @@ fn without_any_bucket_the_fewest_characters_decide() {
     assert_eq!(state.bucket_of(scene.lane(0)), Some(0));
     *scene.memory.bucket.0.lock() = state;
     scene.memory.bucket.0.lock().buckets.clear();
-    scene.workers[1].here = false;
-    assert_eq!(ask(&mut scene, 100), (0, "fewest_characters"));
+    scene.lane(1);
+    scene.memory.bucket.0.lock().members = Some(scene.memory.lanes.changes());
+    let (first, reason) = ask(&mut scene, 100);
+    assert_eq!(reason, "fewest_characters");
+    assert_eq!(ask(&mut scene, 100), (1 - first, "fewest_characters"));
 }
 
 #[test]

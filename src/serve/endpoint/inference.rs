@@ -106,11 +106,7 @@ fn prepare(
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
-    let alone = matches!(
-        endpoint,
-        Endpoint::Embeddings | Endpoint::Rerank | Endpoint::Classify
-    );
-    if alone && route.legs.is_pair() {
+    if !endpoint.generates() && route.legs.is_pair() {
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             ErrorCode::NotImplemented,
@@ -266,6 +262,33 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_gets_another_model_name_whole_or_in_pieces() {
+        let name: Arc<str> = "big \"one\"".into();
+        for (body, expected) in [
+            (r#"{"model":"m","n":1}"#, r#"{"model":"big \"one\"","n":1}"#),
+            (r#"{ "n":1}"#, r#"{"model":"big \"one\"", "n":1}"#),
+            ("{}", r#"{"model":"big \"one\""}"#),
+        ] {
+            let fields = scan::scan(body.as_bytes()).unwrap().fields;
+            for cut in 1..body.len() {
+                let (first, rest) = body.as_bytes().split_at(cut);
+                let pieces = [first, rest].map(Bytes::copy_from_slice);
+                let payload = Payload::new(pieces.into());
+                let renamed = renamed(&payload, &fields, Some(&name));
+                let whole = renamed.pieces().concat();
+                assert_eq!(String::from_utf8(whole).unwrap(), expected, "cut at {cut}");
+                assert_eq!(renamed.len(), expected.len());
+            }
+            let payload = Payload::from(Bytes::from_static(body.as_bytes()));
+            let whole = renamed(&payload, &fields, Some(&name)).pieces().concat();
+            let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+            assert_eq!(whole["model"], *name);
+            let same = renamed(&payload, &fields, None);
+            assert_eq!(same.pieces(), payload.pieces());
+        }
+    }
 
     #[test]
     fn json_content_types() {

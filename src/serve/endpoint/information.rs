@@ -101,7 +101,8 @@ pub(crate) async fn ask(call: Box<Call>, question: Question) -> Response<Body> {
     let snapshot = Arc::clone(&call.snapshot);
     let workers = usable(&snapshot);
     let alone = |worker: &&WorkerRef<'_>| worker.plan.role != Role::Decode;
-    let Some(worker) = workers.iter().find(alone).or(workers.first()).copied() else {
+    let found = workers.iter().find(alone).or_else(|| workers.first());
+    let Some(worker) = found.copied() else {
         return nobody(call);
     };
     let paths: &[&str] = match question {

@@ -384,6 +384,4 @@ impl<'a> Roll<'a> {
 }
 
 #[cfg(test)]
-mod proof;
-#[cfg(test)]
 mod tests;

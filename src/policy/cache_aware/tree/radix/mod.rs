@@ -107,3 +107,6 @@ impl<T: Item> Tree<T> {
         self.shelves.get(index).unwrap_or(&self.shelves[0])
     }
 }
+
+#[cfg(test)]
+mod tests;

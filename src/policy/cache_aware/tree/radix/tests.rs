@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::evict::Bounds;
-use super::radix::Tree;
-use super::sequence::{Item, Sequence};
+use super::super::books::bytes_of;
+use super::super::evict::Bounds;
+use super::super::sequence::{Item, Sequence};
+use super::Tree;
+use crate::base::clock;
 use crate::policy::Lane;
 
 const UNBOUND: Bounds = Bounds {
@@ -39,7 +41,7 @@ fn check<T: Item>(tree: &Tree<T>) {
         assert_eq!(shelf.oldest.load(Ordering::Relaxed), shard.oldest());
         for node in shard.check() {
             size += node.size;
-            bytes += super::books::bytes_of(node);
+            bytes += bytes_of(node);
             for holder in &node.holders {
                 *shares.entry(holder.lane).or_default() += node.size;
             }
@@ -108,7 +110,7 @@ proptest! {
     #[test]
     fn the_tree_stays_sound(steps in prop::collection::vec((0..6_u8, "[ab]{0,12}", 0..4_u16), 0..80)) {
         let tree = Tree::default();
-        let now = Instant::now();
+        let now = clock::now();
         for (step, what, by) in &steps {
             match step {
                 0..=2 => { tree.insert(0, &text(what), lane(*by)); }
@@ -174,7 +176,7 @@ fn the_oldest_leaf_goes_first_and_a_look_keeps_one() {
     }
     tree.look(0, &text("one"), |trail| trail.touch(lane(0), tree.tick()));
     let bounds = Bounds { size: 8, ..UNBOUND };
-    tree.tend(Instant::now(), &bounds, 0);
+    tree.tend(clock::now(), &bounds, 0);
     assert_eq!(matched(&tree, "two"), 1, "only what `three` begins with");
     assert_eq!((matched(&tree, "one"), matched(&tree, "three")), (3, 5));
     check(&tree);
@@ -189,7 +191,7 @@ fn who_used_a_shared_node_long_ago_is_forgotten_with_its_leaf() {
     }
     assert_eq!(held(&tree, "system: ", 0), 8);
     tree.tend(
-        Instant::now(),
+        clock::now(),
         &Bounds {
             size: 10,
             ..UNBOUND
@@ -205,7 +207,7 @@ fn who_used_a_shared_node_long_ago_is_forgotten_with_its_leaf() {
 #[test]
 fn the_interval_and_the_margin_decide_when_to_cut() {
     let tree = Tree::default();
-    let start = Instant::now();
+    let start = clock::now();
     let bounds = Bounds {
         size: 100,
         interval: Duration::from_secs(120),
@@ -236,7 +238,7 @@ fn the_interval_and_the_margin_decide_when_to_cut() {
 /// what one pick may leave to the next, and the bound is on all workers together.
 #[test]
 fn the_bounds_hold_for_millions_of_characters() {
-    let now = Instant::now();
+    let now = clock::now();
     for bounds in [
         Bounds {
             size: 50_000,
@@ -293,7 +295,7 @@ fn depth_is_harmless() {
         size: 100,
         ..UNBOUND
     };
-    tree.tend(Instant::now(), &bounds, 1 << 30);
+    tree.tend(clock::now(), &bounds, 1 << 30);
     assert_eq!(matched(&tree, &long), 100);
     check(&tree);
 }
@@ -306,7 +308,7 @@ fn many_threads_leave_a_sound_tree() {
         bytes: 200_000,
         ..UNBOUND
     };
-    let now = Instant::now();
+    let now = clock::now();
     std::thread::scope(|threads| {
         for thread in 0..6_u16 {
             let tree = &tree;
