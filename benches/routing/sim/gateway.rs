@@ -199,19 +199,9 @@ impl Gateway {
     }
 
     /// `worker` has said this of itself.
-    pub(crate) fn report(&self, worker: usize, report: policy::Engine, now: f64) {
+    pub(crate) fn report(&self, worker: usize, report: Load, now: f64) {
         let at = self.began + Duration::from_secs_f64(now);
-        let load = Load {
-            running: report.running,
-            waiting: report.waiting,
-            waiting_uncached_tokens: report.waiting_uncached_tokens,
-            used_tokens: report.used_tokens,
-            max_total_tokens: report.capacity_tokens,
-            token_usage: report.token_usage,
-            gen_throughput: report.gen_throughput,
-            ..Load::default()
-        };
-        self.cells[worker].report.put(vec![load], at);
+        self.cells[worker].report.put(vec![report], at);
     }
 
     /// Requests and prompt tokens that are still counted at any worker.
