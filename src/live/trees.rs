@@ -11,6 +11,9 @@ use crate::telemetry::metrics::{Families, Metric};
 /// A figure of a size.
 type Value = fn(&TreeSize) -> f64;
 
+/// A count of an index.
+type Count = fn(&IndexSize) -> usize;
+
 /// Writes the size of every tree that is in use, by model and leg.
 pub(super) fn write(snapshot: &Snapshot, families: &mut Families<'_>) {
     let sizes = sizes(snapshot);
@@ -63,7 +66,7 @@ pub(super) fn write_indexes(snapshot: &Snapshot, families: &mut Families<'_>) {
     if sizes.is_empty() {
         return;
     }
-    let values: [(Metric, fn(&IndexSize) -> usize); 2] = [
+    let values: [(Metric, Count); 2] = [
         (Metric::RouteIndexBytes, |size| size.bytes),
         (Metric::RouteIndexBlocks, |size| size.blocks),
     ];

@@ -20,8 +20,8 @@ use self::blocks::{Blocks, TOKEN_BYTES};
 use self::hits::Hits;
 use self::index::{Before, Index};
 use self::weigh::{Scales, Weight};
-use self::workers::Workers;
 pub use self::workers::Trail;
+use self::workers::Workers;
 use crate::config::spec::CacheAware;
 use crate::policy::{Ask, Candidate, Expected, Feedback, Lane, Pick};
 
@@ -139,7 +139,9 @@ pub struct Measure(Scratch);
 impl Measure {
     /// Finds the prompt and hashes it.
     pub fn read(&mut self, ask: &Ask<'_>) {
-        self.0.blocks.read(&ask.hint, CacheAware::default().block_size);
+        self.0
+            .blocks
+            .read(&ask.hint, CacheAware::default().block_size);
     }
 
     /// Chooses, and notes the choice if the mode says so.

@@ -15,7 +15,7 @@ impl Window {
         let length = length.max(1);
         Self {
             // Numbers are compared with their neighbours only.
-            number: (picks / length & u64::from(u32::MAX)) as u32,
+            number: ((picks / length) & u64::from(u32::MAX)) as u32,
             gone: (picks % length) as f64 / length as f64,
         }
     }
@@ -83,7 +83,13 @@ mod tests {
         for picks in 0..100 {
             recent = Recent::unpack(recent.and_one(Window::at(picks, 100)).pack());
         }
-        for (picks, left) in [(99, 100.0), (100, 100.0), (150, 50.0), (199, 1.0), (200, 0.0)] {
+        for (picks, left) in [
+            (99, 100.0),
+            (100, 100.0),
+            (150, 50.0),
+            (199, 1.0),
+            (200, 0.0),
+        ] {
             let at = recent.at(Window::at(picks, 100));
             assert!((at - left).abs() < 0.01, "{picks}: {at}");
         }

@@ -115,7 +115,13 @@ fn peeking_changes_nothing() {
     assert_eq!(scene.pick(), first);
     assert_eq!(score(&scene).index.size(), (0, 0));
     let notes = scene.notes.take().unwrap().into_inner();
-    for name in ["cached_tokens", "uncached_tokens", "pending_prefill", "batch", "score"] {
+    for name in [
+        "cached_tokens",
+        "uncached_tokens",
+        "pending_prefill",
+        "batch",
+        "score",
+    ] {
         let of_one = |index| notes.iter().any(|note| note.0 == index && note.1 == name);
         assert!((0..4).all(of_one), "{name}");
     }

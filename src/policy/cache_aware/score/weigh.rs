@@ -127,7 +127,8 @@ impl<'a> Scales<'a> {
             batch,
             share,
             speed,
-            score: (wait / speed * (1.0 + batch / BATCH) + SHARE * (share - FAIR).max(0.0)) * candidate.cost,
+            score: (wait / speed * (1.0 + batch / BATCH) + SHARE * (share - FAIR).max(0.0))
+                * candidate.cost,
         }
     }
 

@@ -35,9 +35,12 @@ const FADING: f64 = 0.99;
 /// token vary.
 const SLACK: u64 = 512;
 
+/// Workers of neighbouring lanes, made when the first of them is needed.
+type Chunk = OnceLock<Box<[Worker]>>;
+
 /// Workers by lane.
 #[derive(Debug, Default)]
-pub(crate) struct Workers(OnceLock<Box<[OnceLock<Box<[Worker]>>]>>);
+pub(crate) struct Workers(OnceLock<Box<[Chunk]>>);
 
 impl Workers {
     /// The worker at `lane`, whoever it is.
@@ -45,7 +48,7 @@ impl Workers {
         let lane = usize::from(lane);
         let chunks = self
             .0
-            .get_or_init(|| (0..CHUNKS).map(|_| OnceLock::new()).collect());
+            .get_or_init(|| (0..CHUNKS).map(|_| Chunk::new()).collect());
         let chunk = chunks.get(lane / CHUNK)?;
         chunk
             .get_or_init(|| (0..CHUNK).map(|_| Worker::default()).collect())
@@ -56,7 +59,10 @@ impl Workers {
     pub(super) fn of(&self, lane: Lane) -> Option<&Worker> {
         let worker = self.get(lane.index)?;
         let turn = u32::from(lane.turn) + 1;
-        match worker.turn.compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed) {
+        match worker
+            .turn
+            .compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed)
+        {
             Ok(_) => Some(worker),
             Err(known) => (known == turn).then_some(worker),
         }
@@ -214,7 +220,11 @@ impl Worker {
             u32::try_from(age).unwrap_or(u32::MAX)
         };
         let of_cached = age(cached);
-        let of_known = if known == cached { of_cached } else { age(known) };
+        let of_known = if known == cached {
+            of_cached
+        } else {
+            age(known)
+        };
         (of_cached, of_known)
     }
 
@@ -268,7 +278,10 @@ impl Worker {
 
     /// Bytes of text that the cache is believed to have room for; `None` while nothing was sent.
     pub(super) fn capacity(&self) -> Option<u64> {
-        self.belief.lock().as_ref().map(|belief| belief.clock.capacity())
+        self.belief
+            .lock()
+            .as_ref()
+            .map(|belief| belief.clock.capacity())
     }
 
     /// Requests that went there, of as many as a window holds.
