@@ -216,7 +216,7 @@ impl Stage {
         let candidates = self.candidates();
         for only in candidates.iter().take(workers) {
             let only = [*only];
-            drop(pick(&self.ask(&only, Mode::Take), &mut rng));
+            pick(&self.ask(&only, Mode::Take), &mut rng).ok();
         }
     }
 }
