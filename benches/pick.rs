@@ -161,9 +161,7 @@ impl Stage {
     }
 
     fn with(self, body: &str) -> Self {
-        let Self {
-            body, fields, ..
-        } = Self {
+        let Self { body, fields, .. } = Self {
             body: vec![Bytes::from(body.to_owned())],
             fields: scan(body.as_bytes())
                 .map(|scanned| scanned.fields)
@@ -187,6 +185,7 @@ impl Stage {
                 load: 3,
                 processed: 0,
                 pending_prefill: 1000,
+                prefill_rate: Some(8000.0),
                 cost: 1.0,
                 engine: None,
             })

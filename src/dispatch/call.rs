@@ -251,9 +251,11 @@ impl Call {
                 cached_tokens: usage.and_then(|usage| usage.cached),
             };
             policy::learn(&leg.policy, &parts.memory, feedback);
-            if let (true, Some(expected), Some(cached)) =
-                (success, placed.expected.cached_tokens, feedback.cached_tokens)
-            {
+            if let (true, Some(expected), Some(cached)) = (
+                success,
+                placed.expected.cached_tokens,
+                feedback.cached_tokens,
+            ) {
                 model.predicted(expected, cached);
             }
         }

@@ -111,10 +111,7 @@ impl Histogram {
             1 => sum.to_string(),
             _ => format!("{}.{:09}", sum / scale, sum % scale),
         };
-        for (suffix, value) in [
-            ("_sum", sum),
-            ("_count", total.to_string()),
-        ] {
+        for (suffix, value) in [("_sum", sum), ("_count", total.to_string())] {
             out.push_str(name);
             out.push_str(suffix);
             if labels(out, key) == ',' {

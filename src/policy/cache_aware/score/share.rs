@@ -83,7 +83,13 @@ mod tests {
         for picks in 0..100 {
             recent = Recent::unpack(recent.and_one(Window::at(picks, 100)).pack());
         }
-        for (picks, left) in [(99, 100.0), (100, 100.0), (150, 50.0), (199, 1.0), (200, 0.0)] {
+        for (picks, left) in [
+            (99, 100.0),
+            (100, 100.0),
+            (150, 50.0),
+            (199, 1.0),
+            (200, 0.0),
+        ] {
             let at = recent.at(Window::at(picks, 100));
             assert!((at - left).abs() < 0.01, "{picks}: {at}");
         }

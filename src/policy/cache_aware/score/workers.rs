@@ -56,7 +56,10 @@ impl Workers {
     pub(super) fn of(&self, lane: Lane) -> Option<&Worker> {
         let worker = self.get(lane.index)?;
         let turn = u32::from(lane.turn) + 1;
-        match worker.turn.compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed) {
+        match worker
+            .turn
+            .compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed)
+        {
             Ok(_) => Some(worker),
             Err(known) => (known == turn).then_some(worker),
         }
@@ -214,7 +217,11 @@ impl Worker {
             u32::try_from(age).unwrap_or(u32::MAX)
         };
         let of_cached = age(cached);
-        let of_known = if known == cached { of_cached } else { age(known) };
+        let of_known = if known == cached {
+            of_cached
+        } else {
+            age(known)
+        };
         (of_cached, of_known)
     }
 
@@ -268,7 +275,10 @@ impl Worker {
 
     /// Bytes of text that the cache is believed to have room for; `None` while nothing was sent.
     pub(super) fn capacity(&self) -> Option<u64> {
-        self.belief.lock().as_ref().map(|belief| belief.clock.capacity())
+        self.belief
+            .lock()
+            .as_ref()
+            .map(|belief| belief.clock.capacity())
     }
 
     /// Requests that went there, of as many as a window holds.
