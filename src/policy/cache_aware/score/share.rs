@@ -15,7 +15,7 @@ impl Window {
         let length = length.max(1);
         Self {
             // Numbers are compared with their neighbours only.
-            number: (picks / length & u64::from(u32::MAX)) as u32,
+            number: ((picks / length) & u64::from(u32::MAX)) as u32,
             gone: (picks % length) as f64 / length as f64,
         }
     }
