@@ -185,7 +185,7 @@ impl Stage {
                 load: 3,
                 processed: 0,
                 pending_prefill: 1000,
-                prefill_rate: None,
+                prefill_rate: Some(8000.0),
                 cost: 1.0,
                 engine: None,
             })

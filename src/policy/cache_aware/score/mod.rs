@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use self::blocks::{Blocks, TOKEN_BYTES};
 use self::hits::Hits;
 use self::index::{Before, Index};
-use self::weigh::{Scales, Weight};
+use self::weigh::{MeanRate, Scales, Weight};
 pub use self::workers::Trail;
 use self::workers::Workers;
 use crate::config::spec::CacheAware;
@@ -34,6 +34,8 @@ pub(crate) struct Memory {
     token: AtomicU32,
     /// Picks so far.
     picks: AtomicU64,
+    /// Mean speed of the latest candidates in prompt tokens per second, in bits of `f64`.
+    rate: AtomicU64,
 }
 
 /// Size of an index of prompts.
@@ -100,6 +102,7 @@ impl Memory {
 struct Scratch {
     blocks: Blocks,
     hits: Hits,
+    scores: Vec<f64>,
 }
 
 thread_local! {
@@ -158,35 +161,51 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
         memory.token()
     };
     scratch.hits.find(&scratch.blocks, memory);
-    let Scratch { blocks, hits } = scratch;
+    let Scratch {
+        blocks,
+        hits,
+        scores,
+    } = scratch;
     let scales = Scales::new(ask, memory, blocks, hits, token);
-    let least = ask
-        .candidates
-        .iter()
-        .map(|candidate| scales.weigh(candidate).score)
-        .fold(f64::INFINITY, f64::min);
+    let mut least = f64::INFINITY;
+    let mut rate = MeanRate::default();
+    scores.clear();
+    scores.extend(ask.candidates.iter().map(|candidate| {
+        rate.add(candidate);
+        let score = scales.weigh(candidate).score;
+        least = least.min(score);
+        score
+    }));
+    if ask.takes() {
+        rate.keep(memory);
+    }
+    if ask.notes.is_some() {
+        for (index, candidate) in ask.candidates.iter().enumerate() {
+            note(ask, index, candidate, &scales.weigh(candidate));
+        }
+    }
     // What tells prompts apart that nobody has: the first block that is new everywhere.
     let new = hits.deepest().min(blocks.hashes().len().saturating_sub(1));
     let name = blocks.hashes().get(new).copied().unwrap_or(0);
-    let mut best: Option<(usize, Weight, u64)> = None;
-    for (index, candidate) in ask.candidates.iter().enumerate() {
-        let weight = scales.weigh(candidate);
-        if ask.notes.is_some() {
-            note(ask, index, candidate, &weight);
-        }
-        if weight.score > least + weigh::TIE * candidate.cost {
+    let mut best: Option<(usize, u32, u64)> = None;
+    for (index, (score, candidate)) in scores.iter().zip(ask.candidates).enumerate() {
+        if *score > least + weigh::TIE * candidate.cost {
             continue;
         }
         // Among equals whoever has most of it, and among those the one that every gateway takes.
+        let cached = hits.bytes(candidate.lane.index);
+        if best.is_some_and(|(_, most, _)| cached < most) {
+            continue;
+        }
         let place = rendezvous(memory, candidate, name);
-        let better = best.is_none_or(|(_, other, taken)| {
-            weight.cached > other.cached || weight.cached >= other.cached && place > taken
-        });
-        if better {
-            best = Some((index, weight, place));
+        if best.is_none_or(|(_, most, taken)| cached > most || place > taken) {
+            best = Some((index, cached, place));
         }
     }
-    let Some((index, weight, _)) = best else {
+    let Some((index, _, _)) = best else {
+        return Pick::of(0, "cold");
+    };
+    let Some(weight) = ask.candidates.get(index).map(|chosen| scales.weigh(chosen)) else {
         return Pick::of(0, "cold");
     };
     let most = scales.most_cached();
@@ -249,7 +268,7 @@ fn record(
     let Some(worker) = memory.workers.of(chosen.lane) else {
         return Trail::NONE;
     };
-    let Scratch { blocks, hits } = scratch;
+    let Scratch { blocks, hits, .. } = scratch;
     let lane = chosen.lane.index;
     let told = chosen.engine.and_then(|engine| engine.capacity_tokens);
     worker.count(weigh::next_window(memory, ask.candidates.len()));

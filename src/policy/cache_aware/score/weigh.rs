@@ -71,8 +71,10 @@ pub(super) struct Scales<'a> {
     tokens: f64,
     most_cached: f64,
     window: Window,
-    mean_recent: f64,
-    mean_rate: Option<f64>,
+    /// One over the mean number of the latest requests.
+    per_recent: f64,
+    /// One over the mean speed, as the pick before found it; 0 while unknown.
+    per_rate: f64,
 }
 
 impl<'a> Scales<'a> {
@@ -85,39 +87,28 @@ impl<'a> Scales<'a> {
         hits: &'a Hits,
         token: f64,
     ) -> Self {
-        let candidates = ask.candidates;
+        let candidates = ask.candidates.len();
         let picks = memory.picks.load(Ordering::Relaxed);
-        let mut scales = Self {
+        // Every request went to one of them.
+        let recent = (picks as f64 / candidates.max(1) as f64).min(LATEST as f64);
+        let rate = f64::from_bits(memory.rate.load(Ordering::Relaxed));
+        Self {
             memory,
             hits,
             per_byte: 1.0 / token,
             tokens: f64::from(blocks.len()) / token,
-            most_cached: 0.0,
-            window: window(picks, candidates.len()),
-            mean_recent: 0.0,
-            mean_rate: None,
-        };
-        let mut recent = 0.0;
-        let mut rates = (0.0, 0.0);
-        let mut most = 0;
-        for candidate in candidates {
-            recent += scales.recent(candidate);
-            most = most.max(hits.bytes(candidate.lane.index));
-            if let Some(rate) = candidate.prefill_rate {
-                rates = (rates.0 + rate, rates.1 + 1.0);
-            }
+            most_cached: f64::from(hits.most()) / token,
+            window: window(picks, candidates),
+            per_recent: 1.0 / (recent + EARLIER),
+            per_rate: if rate > 0.0 { 1.0 / rate } else { 0.0 },
         }
-        scales.most_cached = f64::from(most) * scales.per_byte;
-        scales.mean_recent = recent / candidates.len() as f64 + EARLIER;
-        scales.mean_rate = (rates.0 > 0.0).then(|| rates.0 / rates.1);
-        scales
     }
 
     /// What `candidate` comes to.
     pub(super) fn weigh(&self, candidate: &Candidate<'_>) -> Weight {
         let cached = f64::from(self.hits.bytes(candidate.lane.index)) * self.per_byte;
         let batch = batch(candidate);
-        let share = (self.recent(candidate) + EARLIER) / self.mean_recent;
+        let share = (self.recent(candidate) + EARLIER) * self.per_recent;
         let speed = self.speed(candidate);
         let excess = self.most_cached - cached;
         let wait = BASE + candidate.pending_prefill as f64 + EXCESS * excess;
@@ -127,7 +118,7 @@ impl<'a> Scales<'a> {
             batch,
             share,
             speed,
-            score: (wait / speed * (1.0 + batch / BATCH) + SHARE * (share - FAIR).max(0.0))
+            score: (wait / speed * (1.0 + batch * (1.0 / BATCH)) + SHARE * (share - FAIR).max(0.0))
                 * candidate.cost,
         }
     }
@@ -148,14 +139,42 @@ impl<'a> Scales<'a> {
     }
 
     fn speed(&self, candidate: &Candidate<'_>) -> f64 {
-        let (Some(rate), Some(mean)) = (candidate.prefill_rate, self.mean_rate) else {
+        let Some(rate) = candidate.prefill_rate else {
             return 1.0;
         };
-        let speed = rate / mean;
+        let speed = rate * self.per_rate;
+        if self.per_rate == 0.0 {
+            return 1.0;
+        }
         if AS_FAST.contains(&speed) {
             1.0
         } else {
             speed.clamp(0.2, 5.0)
+        }
+    }
+}
+
+/// The mean speed of candidates, taken up one by one.
+#[derive(Debug, Default)]
+pub(super) struct MeanRate {
+    sum: f64,
+    count: f64,
+}
+
+impl MeanRate {
+    /// Takes up `candidate`.
+    pub(super) fn add(&mut self, candidate: &Candidate<'_>) {
+        if let Some(rate) = candidate.prefill_rate {
+            self.sum += rate;
+            self.count += 1.0;
+        }
+    }
+
+    /// Keeps the mean for the next pick.
+    pub(super) fn keep(&self, memory: &Memory) {
+        if self.sum > 0.0 {
+            let mean = self.sum / self.count;
+            memory.rate.store(mean.to_bits(), Ordering::Relaxed);
         }
     }
 }
