@@ -33,7 +33,7 @@ pub(crate) struct Gateway {
 }
 
 enum Mind {
-    Ours { leg: Box<Leg>, memory: Memory },
+    Ours { leg: Box<Leg>, memory: Box<Memory> },
     Reference(Reference),
 }
 
@@ -63,7 +63,7 @@ impl Gateway {
                     ring: None,
                     sticky: false,
                 }),
-                memory: Memory::default(),
+                memory: Box::default(),
             },
         };
         Self {
@@ -172,16 +172,23 @@ impl Gateway {
 
     /// The answer to `placed` is complete, and says how much of the prompt was cached.
     pub(crate) fn ended(&self, placed: Placed, prompt: u32, cached: u32) {
+        let Placed {
+            lane,
+            expected,
+            guard,
+            ..
+        } = placed;
         if let Mind::Ours { leg, memory } = &self.mind {
             let feedback = Feedback {
-                lane: placed.lane,
-                expected: placed.expected,
+                lane,
+                expected,
                 success: true,
                 prompt_tokens: Some(u64::from(prompt)),
                 cached_tokens: Some(u64::from(cached)),
             };
             policy::learn(&leg.policy, memory, feedback);
         }
+        drop(guard);
     }
 
     /// Whether somebody looks at what engines say.
