@@ -1,10 +1,7 @@
 //! The simulation behind `make bench-routing`, small: its caches are right, it loses no request,
 //! and what it says of policies is plausible.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "the ban is for the gateway; a test fails where it stands"
-)]
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 #[path = "../benches/routing/sim/mod.rs"]
 #[expect(

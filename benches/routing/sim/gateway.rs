@@ -184,7 +184,6 @@ impl Gateway {
             guard,
             ..
         } = placed;
-        drop(guard);
         if let Mind::Ours { leg, memory } = &self.mind {
             let feedback = Feedback {
                 lane,
@@ -195,6 +194,7 @@ impl Gateway {
             };
             policy::learn(&leg.policy, memory, feedback);
         }
+        drop(guard);
     }
 
     /// Whether somebody looks at what engines say.
