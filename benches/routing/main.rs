@@ -60,7 +60,7 @@ struct Cli {
     /// Where `routing.json` and `routing.svg` are written.
     #[arg(long, value_name = "FOLDER", default_value = "build")]
     out: PathBuf,
-    /// Writes docs/routing.svg and the figures of docs/ROUTING.md.
+    /// Writes docs/routing.svg and the figures of docs/ROUTING-BENCH.md.
     #[arg(long)]
     publish: bool,
     /// What `cargo bench` adds.
@@ -124,7 +124,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     if cli.publish {
         fs::write("docs/routing.svg", svg::plot(&outcomes))?;
-        publish(Path::new("docs/ROUTING.md"), &text)?;
+        publish(Path::new("docs/ROUTING-BENCH.md"), &text)?;
     }
     Ok(())
 }
