@@ -21,6 +21,8 @@ pub const MAX_LEN: usize = 1024 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Prompt<'a> {
     body: &'a [Bytes],
+    /// What engines put in front of the text: instructions and descriptions of tools.
+    before: [Option<Span>; 2],
     place: Option<Span>,
 }
 
@@ -38,7 +40,28 @@ impl<'a> Prompt<'a> {
             Endpoint::Embeddings | Endpoint::Classify | Endpoint::Responses => fields.input,
             Endpoint::Rerank => fields.query,
         };
-        Self { body, place }
+        Self {
+            body,
+            before: [fields.instructions, fields.tools],
+            place,
+        }
+    }
+
+    /// As [`visit`](Self::visit), with the instructions and the tools in front, as they are written:
+    /// what two prompts have in common for an engine begins there.
+    pub fn visit_whole(&self, mut sink: impl FnMut(&'a [u8]) -> ControlFlow<()>) {
+        let mut left = MAX_LEN;
+        // `null`, `""` and `[]` are nothing.
+        for place in self.before.iter().flatten().filter(|place| place.len() > 4) {
+            for part in self.parts(*place) {
+                let part = part.get(..left).unwrap_or(part);
+                left -= part.len();
+                if !part.is_empty() && sink(part).is_break() {
+                    return;
+                }
+            }
+        }
+        self.visit(sink);
     }
 
     /// Calls `sink` with the text, piece after piece, until it breaks or [`MAX_LEN`] is reached.
@@ -46,18 +69,25 @@ impl<'a> Prompt<'a> {
     pub fn visit(&self, sink: impl FnMut(&'a [u8]) -> ControlFlow<()>) {
         let Some(place) = self.place else { return };
         let mut walk = Walk::new(sink);
-        let mut at = 0;
-        for piece in self.body {
-            let end = at + piece.len();
-            let (from, to) = (place.start.max(at), place.end.min(end));
-            if from < to
-                && let Some(part) = piece.get(from - at..to - at)
-                && walk.feed(part).is_break()
-            {
+        for part in self.parts(place) {
+            if walk.feed(part).is_break() {
                 return;
             }
-            at = end;
         }
+    }
+
+    /// What stands at `place`, piece by piece.
+    fn parts(&self, place: Span) -> impl Iterator<Item = &'a [u8]> {
+        let pieces = self.body.iter().scan(0, |at, piece| {
+            let start = *at;
+            *at += piece.len();
+            Some((start, piece))
+        });
+        pieces.filter_map(move |(start, piece)| {
+            let from = place.start.max(start);
+            let to = place.end.min(start + piece.len());
+            (from < to).then(|| piece.get(from - start..to - start))?
+        })
     }
 
     /// Length of the text in bytes, at most [`MAX_LEN`].
@@ -402,6 +432,22 @@ mod tests {
                 let (a, b) = body.as_bytes().split_at(cut);
                 assert_eq!(text(endpoint, &[a, b]), expected, "{body} at {cut}");
             }
+        }
+    }
+
+    #[test]
+    fn instructions_and_tools_stand_in_front() {
+        let body = br#"{"input":"hi","tools":[{"name":"f"}],"instructions":"be brief"}"#;
+        let fields = scan(body).unwrap().fields;
+        for cut in 1..body.len() {
+            let (a, b) = body.split_at(cut);
+            let pieces = [Bytes::from_static(a), Bytes::from_static(b)];
+            let mut found = Vec::new();
+            Prompt::new(Endpoint::Responses, &pieces, &fields).visit_whole(|part| {
+                found.extend_from_slice(part);
+                ControlFlow::Continue(())
+            });
+            assert_eq!(found, br#""be brief"[{"name":"f"}]hi"#, "{cut}");
         }
     }
 

@@ -56,6 +56,10 @@ pub struct Fields {
     pub documents: Option<Span>,
     /// Place of `max_tokens`.
     pub max_tokens: Option<Span>,
+    /// Place of `tools` (chat, responses).
+    pub tools: Option<Span>,
+    /// Place of `instructions` (responses).
+    pub instructions: Option<Span>,
     /// Place of `data_parallel_rank`.
     pub data_parallel_rank: Option<Span>,
     /// Place of `routed_dp_rank`.
@@ -90,6 +94,8 @@ impl Fields {
             query: self.query.map(&span),
             documents: self.documents.map(&span),
             max_tokens: self.max_tokens.map(&span),
+            tools: self.tools.map(&span),
+            instructions: self.instructions.map(&span),
             data_parallel_rank: self.data_parallel_rank.map(&span),
             routed_dp_rank: self.routed_dp_rank.map(&span),
             disagg_prefill_dp_rank: self.disagg_prefill_dp_rank.map(&span),
@@ -209,6 +215,8 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
             b"query" => fields.query = value,
             b"documents" => fields.documents = value,
             b"max_tokens" => fields.max_tokens = value,
+            b"tools" => fields.tools = value,
+            b"instructions" => fields.instructions = value,
             b"data_parallel_rank" => fields.data_parallel_rank = value,
             b"routed_dp_rank" => fields.routed_dp_rank = value,
             b"disagg_prefill_dp_rank" => fields.disagg_prefill_dp_rank = value,
@@ -415,6 +423,8 @@ mod tests {
             "query",
             "documents",
             "max_tokens",
+            "tools",
+            "instructions",
             "data_parallel_rank",
             "routed_dp_rank",
             "disagg_prefill_dp_rank",
@@ -431,6 +441,8 @@ mod tests {
                 f.query,
                 f.documents,
                 f.max_tokens,
+                f.tools,
+                f.instructions,
                 f.data_parallel_rank,
                 f.routed_dp_rank,
                 f.disagg_prefill_dp_rank,

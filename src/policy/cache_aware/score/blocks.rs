@@ -36,7 +36,7 @@ impl Blocks {
         let root = xxh3_64(hint.model.as_bytes());
         match hint.tokens {
             Some(tokens) => self.read_tokens(tokens, root.wrapping_add(1), page),
-            None => self.read_text(root, |sink| hint.prompt.visit(sink)),
+            None => self.read_text(root, |sink| hint.prompt.visit_whole(sink)),
         }
     }
 
