@@ -2,6 +2,7 @@
 //! of which more than the model has to be different at a worker.
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use super::lex::{Members, Span, key_is, skip_space};
 use super::quote::quote;
@@ -77,7 +78,9 @@ impl Outline {
 pub struct Changes<'a> {
     outline: &'a Outline,
     edits: Vec<(Span, Bytes)>,
+    /// New members, each with a comma in front.
     added: Vec<u8>,
+    /// Members of the body that stay.
     left: usize,
 }
 
@@ -101,10 +104,7 @@ impl<'a> Changes<'a> {
         self.edits
             .extend(places.map(|(_, entry)| (entry.value, json.clone())));
         if self.edits.len() == before {
-            if self.left > 0 {
-                self.added.push(b',');
-            }
-            self.left += 1;
+            self.added.push(b',');
             quote(&mut self.added, name);
             self.added.push(b':');
             self.added.extend_from_slice(&json);
@@ -133,8 +133,12 @@ impl<'a> Changes<'a> {
     /// `body`, the one of the outline, with the changes made. A large body is not copied.
     pub fn apply(mut self, body: &Payload) -> Payload {
         let close = self.outline.close;
-        self.edits
-            .push((Span::new(close, close), self.added.into()));
+        let mut added = Bytes::from(self.added);
+        if self.left == 0 && !added.is_empty() {
+            // Nothing stands in front of the first.
+            added = added.slice(1..);
+        }
+        self.edits.push((Span::new(close, close), added));
         // From the end on, so that the places before stay where they are.
         self.edits.sort_by_key(|(at, _)| (at.start, at.end));
         let edits = self.edits.into_iter().rev();
@@ -146,11 +150,20 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// The object that is the value of `name` at the top of `answer`, as it stands there.
+/// Parameters above this are none: a cache of millions of tokens has no more blocks to name.
+const MOST_PARAMETERS: usize = 16 * 1024 * 1024;
+
+/// The object that is the value of `name` at the top of `answer`, as it stands there. It is to become
+/// part of another request, so what is no JSON is nothing.
 pub fn parameters<'a>(answer: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let whole = Span::new(skip_space(answer, 0), answer.len());
     let value = lex::member(answer, whole, name)?.of(answer);
-    value.starts_with(b"{").then_some(value)
+    let fits = value.starts_with(b"{") && value.len() <= MOST_PARAMETERS;
+    // Text that nobody reads is not checked for its encoding by the parser.
+    let text = std::str::from_utf8(value).ok().filter(|_| fits)?;
+    serde_json::from_str::<IgnoredAny>(text)
+        .is_ok()
+        .then_some(value)
 }
 
 /// How many texts or lists the array at `span` of `body` has; `None` where it is no array of those: a
@@ -250,6 +263,12 @@ mod tests {
             changes.set("b", "7");
         };
         assert_eq!(changed(r#"{"a":1}"#, instead), r#"{"b":7}"#);
+        let afterwards = |changes: &mut Changes<'_>| {
+            changes.set("b", "7");
+            changes.remove("a");
+            changes.set("n", "8");
+        };
+        assert_eq!(changed(r#"{"a":1}"#, afterwards), r#"{"b":7,"n":8}"#);
     }
 
     #[test]
@@ -274,9 +293,20 @@ mod tests {
             found(r#" {"x":[{"p":1}],"p":{"a": "}"}}"#),
             Some(&br#"{"a": "}"}"#[..])
         );
-        for answer in [r#"{"p":null}"#, r#"{"x":{"p":{}}}"#, "[]", "", r#"{"p":7}"#] {
-            assert_eq!(found(answer), None);
+        for answer in [
+            r#"{"p":null}"#,
+            r#"{"x":{"p":{}}}"#,
+            "[]",
+            "",
+            r#"{"p":7}"#,
+            r#"{"p":{"a":tru}}"#,
+            r#"{"p":{"a" "b"}}"#,
+            r#"{"p":{,}}"#,
+            "{\"p\":{\"a\":\"\n\"}}",
+        ] {
+            assert_eq!(found(answer), None, "{answer}");
         }
+        assert_eq!(parameters(b"{\"p\":{\"a\":\"\xff\"}}", "p"), None);
     }
 
     #[test]
