@@ -102,6 +102,12 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
         CallError::Leg(_, Fault::Status(status)) => !route.retry.covers(status),
         _ => false,
     };
+    if matches!(
+        plain,
+        CallError::Connect | CallError::Timeout(Deadline::Connect)
+    ) {
+        leave_engine(&snapshot, leg, worker, state);
+    }
     count_error(leg.role, error);
     let end = |state: &mut State, reason: &'static str| {
         count_exhausted(leg.role, job, reason);
@@ -161,6 +167,20 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
         tokio::time::sleep(wait).await;
     }
     Next::Again
+}
+
+/// Counts the ranks beside `worker`, to which nothing connects, as tried with it: they share its address.
+fn leave_engine(snapshot: &Snapshot, leg: &Leg, worker: WorkerIx, state: &mut State) {
+    let key_of = |ix| snapshot.worker(ix).map(|worker| &worker.plan.key);
+    let Some(key) = key_of(worker).filter(|key| key.rank().is_some()) else {
+        return;
+    };
+    for ix in &leg.candidates {
+        let beside = key_of(*ix).is_some_and(|other| other.is_rank_beside(key));
+        if beside && !state.tried.contains(ix) {
+            state.tried.push(*ix);
+        }
+    }
 }
 
 /// The leg in which `worker` was tried.
