@@ -186,11 +186,8 @@ async fn a_worker_without_ranks_is_refused_and_says_why() {
     );
     assert_eq!(shown[0]["is_healthy"], false);
     assert_eq!(get(smg.main(), "/readiness").await.status, 503);
-    let output = smg.process().output();
-    assert!(
-        output.iter().any(|line| line.contains("needs SGLang")),
-        "{output:?}"
-    );
+    let said = |line: &str| line.contains("needs SGLang").then_some(());
+    smg.process().line(PATIENCE, said).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
