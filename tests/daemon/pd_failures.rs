@@ -620,6 +620,9 @@ async fn a_leg_without_workers_is_named() {
         let got = post(smg.main(), "/v1/chat/completions", &whole()).await;
         assert_error(&got, 503, "server_selection_failed");
         assert!(got.text().contains(leg.label()), "{}", got.text());
+        let explain = json!({ "path": "/v1/chat/completions", "body": whole() });
+        let explained = post(smg.main(), "/admin/explain", &explain).await.json();
+        assert_eq!(explained["code"], "server_selection_failed", "{explained}");
         assert!(engine.calls().is_empty());
         assert_eq!(
             smg.metrics().await.sum("smg_worker_selection_total", &[]),
