@@ -41,7 +41,8 @@ pub(in super::super) struct Joint {
 /// The leg that reads the prompt.
 pub(super) enum Side {
     Running(Running),
-    Done(Prefilled),
+    /// Nothing where it has failed.
+    Done(Option<Prefilled>),
 }
 
 /// What is done to decode's answer.
@@ -63,8 +64,8 @@ impl Side {
         let done = ready!(running.as_mut().poll(cx));
         // What has ended must not be asked again.
         let (prefilled, outcome) = match done {
-            Ok(prefilled) => (prefilled, Ok(())),
-            Err(lost) => (Prefilled::default(), Err(lost)),
+            Ok(prefilled) => (Some(prefilled), Ok(())),
+            Err(lost) => (None, Err(lost)),
         };
         *self = Self::Done(prefilled);
         Poll::Ready(outcome)
@@ -154,8 +155,8 @@ impl Joint {
     fn merged(&mut self) -> Vec<u8> {
         let none = Logprobs::default();
         let own = match &self.side {
-            Side::Done(prefilled) => &prefilled.logprobs,
-            Side::Running(_) => &none,
+            Side::Done(Some(prefilled)) => &prefilled.logprobs,
+            Side::Done(None) | Side::Running(_) => &none,
         };
         match &mut self.merge {
             Merge::Off => Vec::new(),
@@ -219,7 +220,7 @@ impl Joint {
 
     /// Notes how far prefill has come.
     pub(in super::super) fn tell(&self, prefilling: &mut Prefilling) {
-        if let Side::Done(prefilled) = &self.side {
+        if let Side::Done(Some(prefilled)) = &self.side {
             prefilling.complete = true;
             prefilling.usage = prefilled.usage;
         }

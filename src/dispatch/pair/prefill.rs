@@ -24,7 +24,7 @@ const MAX: usize = 64 * 1024 * 1024;
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<Prefilled, Box<Lost>>> + Send>>;
 
 /// What an answer said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Prefilled {
     pub(super) usage: Option<Usage>,
     /// Empty unless they were wanted.
