@@ -307,8 +307,9 @@ mod tests {
         for cut in 0..stream.len() {
             let mut lines = Lines::default();
             let mut out = Vec::new();
-            for part in [&stream[..cut], &stream[cut..]] {
-                lines.push(part.as_bytes());
+            let (one, two) = stream.as_bytes().split_at(cut);
+            for part in [one, two] {
+                lines.push(part);
                 out.extend(lines.read(&own));
                 assert!(lines.is_dry());
             }
