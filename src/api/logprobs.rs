@@ -9,6 +9,9 @@ use super::lex::{self, Span, member, skip_space};
 /// A line of a stream above this passes as it is.
 const LINE: usize = 16 * 1024 * 1024;
 
+/// What is made of a stream at a time.
+const PART: usize = 256 * 1024;
+
 /// What the worker that read the prompts has said, by position in the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Logprobs(Vec<Option<Bytes>>);
@@ -69,22 +72,40 @@ impl Logprobs {
 #[derive(Debug, Default)]
 pub struct Lines {
     unread: Vec<u8>,
+    /// Bytes at the front that end no line.
+    searched: usize,
 }
 
 impl Lines {
-    /// What can be sent on once `chunk` has come.
-    pub fn read(&mut self, chunk: &[u8], own: &Logprobs) -> Vec<u8> {
+    /// Takes in what has come.
+    pub fn push(&mut self, chunk: &[u8]) {
         self.unread.extend_from_slice(chunk);
-        let Some(end) = memchr::memrchr(b'\n', &self.unread) else {
-            if self.unread.len() > LINE {
-                return std::mem::take(&mut self.unread);
-            }
-            return Vec::new();
-        };
-        let rest = self.unread.split_off(end + 1);
-        let whole = std::mem::replace(&mut self.unread, rest);
-        let mut out = Vec::with_capacity(whole.len() * 2);
-        for line in whole.split_inclusive(|byte| *byte == b'\n') {
+    }
+
+    /// Bytes that have come and not gone on.
+    pub fn len(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// Whether nothing waits to go on.
+    pub fn is_empty(&self) -> bool {
+        self.unread.is_empty()
+    }
+
+    /// Whether more has to come before something can go on.
+    pub fn is_dry(&mut self) -> bool {
+        self.unread.len() <= LINE && self.line_end(0).is_none()
+    }
+
+    /// What can go on, as far as it is no more than a part and a line; nothing where no line is whole.
+    /// What is put in front may be large, and is put into every event.
+    pub fn read(&mut self, own: &Logprobs) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut taken = 0;
+        while out.len() < PART
+            && let Some(end) = self.line_end(taken)
+        {
+            let line = self.unread.get(taken..end).unwrap_or_default();
             match line.strip_prefix(b"data:") {
                 Some(payload) => {
                     out.extend_from_slice(b"data:");
@@ -92,13 +113,29 @@ impl Lines {
                 }
                 None => out.extend_from_slice(line),
             }
+            (taken, self.searched) = (end, end);
+        }
+        self.unread.drain(..taken);
+        self.searched -= taken;
+        if taken == 0 && self.unread.len() > LINE {
+            return self.finish();
         }
         out
     }
 
     /// What is left when the stream ends.
     pub fn finish(&mut self) -> Vec<u8> {
+        self.searched = 0;
         std::mem::take(&mut self.unread)
+    }
+
+    /// Where the line ends that begins at `start`. No byte is searched twice.
+    fn line_end(&mut self, start: usize) -> Option<usize> {
+        let from = self.searched.max(start);
+        let rest = self.unread.get(from..).unwrap_or_default();
+        let end = memchr::memchr(b'\n', rest);
+        self.searched = end.map_or(self.unread.len(), |end| from + end);
+        end.map(|end| from + end + 1)
     }
 }
 
@@ -269,10 +306,46 @@ mod tests {
         let (stream, wanted) = (stream.concat(), wanted.concat());
         for cut in 0..stream.len() {
             let mut lines = Lines::default();
-            let mut out = lines.read(&stream.as_bytes()[..cut], &own);
-            out.extend(lines.read(&stream.as_bytes()[cut..], &own));
+            let mut out = Vec::new();
+            let (one, two) = stream.as_bytes().split_at(cut);
+            for part in [one, two] {
+                lines.push(part);
+                out.extend(lines.read(&own));
+                assert!(lines.is_dry());
+            }
             out.extend(lines.finish());
             assert_eq!(String::from_utf8(out).unwrap(), wanted, "{cut}");
         }
+    }
+
+    #[test]
+    fn many_events_with_much_in_front_come_in_parts() {
+        let own = "[0.25,17,null],".repeat(4096) + "1";
+        let own = Logprobs::of(meta(&format!("[{own}]")).as_bytes());
+        let mut lines = Lines::default();
+        let (event, count) = (format!("data: {}\n\n", meta("[]")), 200);
+        lines.push(event.repeat(count).as_bytes());
+        let (mut parts, mut whole) = (0, 0);
+        while !lines.is_dry() {
+            let part = lines.read(&own);
+            assert!(part.len() < PART * 2, "{}", part.len());
+            parts += 1;
+            whole += part.iter().filter(|byte| **byte == b'\n').count();
+        }
+        assert!(parts > 20 && lines.is_empty());
+        assert_eq!(whole, count * 2);
+    }
+
+    #[test]
+    fn a_line_without_end_passes_as_it_is() {
+        let mut lines = Lines::default();
+        let chunk = [b'x'; 64 * 1024];
+        let mut out = 0;
+        for _ in 0..=LINE / chunk.len() {
+            assert!(lines.is_dry());
+            lines.push(&chunk);
+            out += lines.read(&Logprobs::default()).len();
+        }
+        assert_eq!((out, lines.len()), (LINE + chunk.len(), 0));
     }
 }

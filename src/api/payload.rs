@@ -44,25 +44,26 @@ impl Payload {
 
     /// The body with `text` in place of what stands at `span`. Nothing is copied.
     pub fn replaced(&self, span: Span, text: Bytes) -> Self {
+        self.edited([(span, text)])
+    }
+
+    /// The body with each text in place of what stands at its span. Spans are in order and apart.
+    /// Nothing is copied, and it takes one pass however many there are.
+    pub fn edited(&self, edits: impl IntoIterator<Item = (Span, Bytes)>) -> Self {
         let mut pieces = Vec::with_capacity(self.pieces.len() + 2);
-        let mut text = Some(text);
-        let mut at = 0;
-        for piece in self.pieces.iter() {
-            let end = at + piece.len();
-            if at < span.start {
-                pieces.push(piece.slice(..piece.len().min(span.start - at)));
-            }
-            if end >= span.end
-                && let Some(text) = text.take()
-            {
+        let mut rest = Rest {
+            pieces: &self.pieces,
+            base: 0,
+            at: 0,
+        };
+        for (span, text) in edits {
+            rest.take(span.start, &mut pieces);
+            if !text.is_empty() {
                 pieces.push(text);
             }
-            if end > span.end {
-                pieces.push(piece.slice(span.end.saturating_sub(at)..));
-            }
-            at = end;
+            rest.at = rest.at.max(span.end);
         }
-        pieces.retain(|piece| !piece.is_empty());
+        rest.take(self.len, &mut pieces);
         Self::new(pieces)
     }
 
@@ -92,6 +93,32 @@ impl Payload {
             payload: self.clone(),
             next: 0,
             left: self.len,
+        }
+    }
+}
+
+/// What is left of a body that is gone through from its start.
+struct Rest<'a> {
+    pieces: &'a [Bytes],
+    /// Where the first of the pieces begins.
+    base: usize,
+    at: usize,
+}
+
+impl Rest<'_> {
+    /// Adds what lies before `end` to `out`.
+    fn take(&mut self, end: usize, out: &mut Vec<Bytes>) {
+        while self.at < end
+            && let Some((piece, others)) = self.pieces.split_first()
+        {
+            let behind = self.base + piece.len();
+            if self.at >= behind {
+                (self.pieces, self.base) = (others, behind);
+                continue;
+            }
+            let to = end.min(behind);
+            out.push(piece.slice(self.at - self.base..to - self.base));
+            self.at = to;
         }
     }
 }

@@ -36,7 +36,15 @@ pub struct Skimmer {
 
 /// What is left out of a skeleton, to find places again.
 #[derive(Debug, Default)]
-pub struct Cuts(Vec<Span>);
+pub struct Cuts(Vec<Cut>);
+
+#[derive(Debug)]
+struct Cut {
+    /// Where it is in the skeleton.
+    at: usize,
+    /// Bytes that are left out up to its end.
+    left_out: usize,
+}
 
 impl Skimmer {
     /// Reads the next piece.
@@ -204,7 +212,13 @@ impl Skimmer {
             }
             base = end;
         }
-        Ok((skeleton, Cuts(self.cuts)))
+        let mut left_out = 0;
+        let cuts = self.cuts.iter().map(|cut| {
+            let at = cut.start - left_out;
+            left_out += cut.len();
+            Cut { at, left_out }
+        });
+        Ok((skeleton, Cuts(cuts.collect())))
     }
 }
 
@@ -216,14 +230,9 @@ const fn below_or_at(bit: u32) -> u64 {
 impl Cuts {
     /// The place in the body of a place in the skeleton.
     fn place(&self, at: usize) -> usize {
-        let mut at = at;
-        for cut in &self.0 {
-            if at < cut.start {
-                break;
-            }
-            at += cut.len();
-        }
-        at
+        let behind = self.0.partition_point(|cut| cut.at <= at);
+        let last = behind.checked_sub(1).and_then(|last| self.0.get(last));
+        at + last.map_or(0, |cut| cut.left_out)
     }
 
     /// Where a value stands in the body. Its first and last byte are never cut.

@@ -232,7 +232,8 @@ async fn attempt(target: &Target, office: &Office, round: Round) -> Result<(), U
         .iter()
         .filter_map(|model| models::runtime_of_owner(model.owned_by.as_deref()?))
         .find_map(|word| Runtime::from_str(word).ok());
-    let post = |learned| office.desk.learn(target.worker.key.clone(), learned);
+    // What is known of an engine is known of all its ranks.
+    let post = |learned| office.desk.learn(target.worker.key.base(), learned);
 
     // A worker that has named its models can serve; what else it says may take its time.
     if round == Round::First && !advertised.is_empty() && !target.dp_aware {

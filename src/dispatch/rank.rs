@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::Job;
+use crate::api::members::{Changes, Outline};
 use crate::api::scan::{Fields, Object};
 use crate::api::{Payload, Span};
 
@@ -41,7 +42,9 @@ pub(super) fn body(job: &Job, own: Option<u32>) -> Payload {
     let Some(own) = own else {
         return job.body.clone();
     };
-    let fields = in_body(job);
+    let Some(fields) = in_body(job) else {
+        return anew(&job.body, own);
+    };
     told(&job.body, fields.object, &members(&fields, own))
 }
 
@@ -74,17 +77,42 @@ fn told(payload: &Payload, object: Object, members: &[Member]) -> Payload {
         })
 }
 
-/// The places of the body that goes out: it is the client's with another model name at most.
-fn in_body(job: &Job) -> Fields {
-    let (from, to) = (job.original.len(), job.body.len());
-    let Some(model) = job.fields.model.filter(|_| from != to) else {
-        return job.fields;
+/// The same for a body whose members have moved.
+fn anew(body: &Payload, own: u32) -> Payload {
+    const NAMES: &[&str] = &[
+        "data_parallel_rank",
+        "routed_dp_rank",
+        "disagg_prefill_dp_rank",
+    ];
+    let Ok(outline) = Outline::of(body, NAMES) else {
+        return body.clone();
     };
+    let mut changes = Changes::new(&outline);
+    changes.set("data_parallel_rank", own.to_string());
+    for (name, value) in [
+        ("routed_dp_rank", own.to_string()),
+        ("disagg_prefill_dp_rank", "null".to_owned()),
+    ] {
+        if outline.value(name).is_some() {
+            changes.set(name, value);
+        }
+    }
+    changes.apply(body)
+}
+
+/// The places of the body that goes out: it is the client's with another model name at most. `None`
+/// where the client gave none, and one was put in.
+fn in_body(job: &Job) -> Option<Fields> {
+    let (from, to) = (job.original.len(), job.body.len());
+    if from == to {
+        return Some(job.fields);
+    }
+    let model = job.fields.model?;
     let place = |at: usize| {
         if at >= model.end { at + to - from } else { at }
     };
-    job.fields
-        .moved(place, |span| Span::new(place(span.start), place(span.end)))
+    let span = |span: Span| Span::new(place(span.start), place(span.end));
+    Some(job.fields.moved(place, span))
 }
 
 #[cfg(test)]
@@ -142,5 +170,23 @@ mod tests {
         let (client, renamed) = (r#"{"model":"m"}"#, r#"{"model":"longer"}"#);
         let expected = r#"{"model":"longer","data_parallel_rank":0}"#;
         assert_eq!(sent(client, renamed, Some(0)), expected);
+    }
+
+    #[test]
+    fn places_follow_a_model_name_that_was_put_in() {
+        for (client, renamed, expected) in [
+            (
+                "{}",
+                r#"{"model":"m"}"#,
+                r#"{"model":"m","data_parallel_rank":2}"#,
+            ),
+            (
+                r#"{"routed_dp_rank":[9],"x":"y","disagg_prefill_dp_rank":1}"#,
+                r#"{"model":"m","routed_dp_rank":[9],"x":"y","disagg_prefill_dp_rank":1}"#,
+                r#"{"model":"m","routed_dp_rank":2,"x":"y","disagg_prefill_dp_rank":null,"data_parallel_rank":2}"#,
+            ),
+        ] {
+            assert_eq!(sent(client, renamed, Some(2)), expected);
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::{Job, Progress, State};
 use crate::base::clock;
 use crate::live::Snapshot;
 use crate::plan::{Leg, Role, Route, WorkerIx};
+use crate::policy;
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// Longest that the rest of a refused answer is waited for, while nobody else could answer.
@@ -66,7 +67,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             let asked = retry_after(&held.parts.headers, clock::wall());
             let status = held.parts.status.as_u16();
             let leg = leg_of(&snapshot, route, worker);
-            let patience = if others(&snapshot, leg, state) {
+            let patience = if others(&snapshot, leg, job, state) {
                 KEEP_BRIEFLY
             } else {
                 KEEP
@@ -102,6 +103,12 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
         CallError::Leg(_, Fault::Status(status)) => !route.retry.covers(status),
         _ => false,
     };
+    if matches!(
+        plain,
+        CallError::Connect | CallError::Timeout(Deadline::Connect)
+    ) {
+        leave_engine(&snapshot, leg, worker, state);
+    }
     count_error(leg.role, error);
     let end = |state: &mut State, reason: &'static str| {
         count_exhausted(leg.role, job, reason);
@@ -131,7 +138,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     if too_long {
         state.set_aside.push(worker);
     }
-    let elsewhere = others(&snapshot, leg, state);
+    let elsewhere = others(&snapshot, leg, job, state);
     if too_long && !elsewhere && all_set_aside(&snapshot, leg, state) {
         return end(state, "no_worker");
     }
@@ -163,6 +170,20 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     Next::Again
 }
 
+/// Counts the ranks beside `worker`, to which nothing connects, as tried with it: they share its address.
+fn leave_engine(snapshot: &Snapshot, leg: &Leg, worker: WorkerIx, state: &mut State) {
+    let key_of = |ix| snapshot.worker(ix).map(|worker| &worker.plan.key);
+    let Some(key) = key_of(worker).filter(|key| key.rank().is_some()) else {
+        return;
+    };
+    for ix in &leg.candidates {
+        let beside = key_of(*ix).is_some_and(|other| other.is_rank_beside(key));
+        if beside && !state.tried.contains(ix) {
+            state.tried.push(*ix);
+        }
+    }
+}
+
 /// The leg in which `worker` was tried.
 fn leg_of<'a>(snapshot: &Snapshot, route: &'a Route, worker: WorkerIx) -> &'a Leg {
     snapshot
@@ -171,9 +192,10 @@ fn leg_of<'a>(snapshot: &Snapshot, route: &'a Route, worker: WorkerIx) -> &'a Le
         .unwrap_or_else(|| route.legs.answering())
 }
 
-/// Whether a usable worker is left in `leg` that this call has not tried.
-fn others(snapshot: &Snapshot, leg: &Leg, state: &State) -> bool {
-    usable(snapshot, leg).any(|ix| !state.tried.contains(&ix))
+/// Whether a usable worker is left in `leg` that this call has not tried and may go to.
+fn others(snapshot: &Snapshot, leg: &Leg, job: &Job, state: &State) -> bool {
+    !policy::is_targeted(&leg.policy, &job.headers)
+        && usable(snapshot, leg).any(|ix| !state.tried.contains(&ix))
 }
 
 fn all_set_aside(snapshot: &Snapshot, leg: &Leg, state: &State) -> bool {

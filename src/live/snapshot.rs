@@ -214,10 +214,20 @@ impl Snapshot {
         }
     }
 
-    /// Has the policies forget what was in the cache of `worker`, which is empty now.
+    /// Has the policies forget what was in the cache of `worker`, which is empty now. The ranks of an
+    /// engine are emptied together.
     pub fn flushed(&self, worker: &WorkerKey) {
+        let keys: AHashSet<&WorkerKey> = self
+            .plan
+            .workers
+            .iter()
+            .map(|member| &member.key)
+            .filter(|key| key.is_rank_beside(worker))
+            .collect();
         for leg in self.routes.iter().flat_map(|parts| &parts.legs) {
-            leg.memory.flush(worker);
+            for key in &keys {
+                leg.memory.flush(key);
+            }
         }
     }
 

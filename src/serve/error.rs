@@ -217,6 +217,15 @@ impl From<CallError> for Refusal {
 }
 
 impl Refusal {
+    /// The model is served by pairs, and the endpoint is none that generates.
+    pub(crate) fn only_generated() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            ErrorCode::NotImplemented,
+            "this model is served by pairs of workers, which only generate",
+        )
+    }
+
     /// Why `call` has no answer, with what the worker of a leg said itself.
     pub(crate) fn failed(call: &Call, error: CallError) -> Self {
         let mut refusal = Self::from(error);

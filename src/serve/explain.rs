@@ -156,6 +156,9 @@ fn follow(
     describe(snapshot, &meant, &target, route, told);
     told.model = Some(model.to_string());
 
+    if !endpoint.generates() && route.legs.is_pair() {
+        return Err(Refusal::only_generated());
+    }
     let pieces = [body.clone()];
     let asking = choose::Request {
         route: target.route,
@@ -174,12 +177,16 @@ fn follow(
         let (explained, outcome) = one_leg(snapshot, &asking, leg, parts);
         told.legs.push(explained);
         if let Err(why) = outcome {
-            refused.get_or_insert(why);
+            let error = match why {
+                Refused::Nobody if route.legs.is_pair() => CallError::NoLeg(leg.role),
+                why => why.into(),
+            };
+            refused = refused.or(Some(error));
         }
     }
     match refused {
         None => Ok(()),
-        Some(why) => Err(CallError::from(why).into()),
+        Some(error) => Err(error.into()),
     }
 }
 

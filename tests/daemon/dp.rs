@@ -1,5 +1,9 @@
 //! Workers whose ranks are workers.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::scene::{LISTENERS, PATIENCE, ok, ready};
@@ -182,11 +186,8 @@ async fn a_worker_without_ranks_is_refused_and_says_why() {
     );
     assert_eq!(shown[0]["is_healthy"], false);
     assert_eq!(get(smg.main(), "/readiness").await.status, 503);
-    let output = smg.process().output();
-    assert!(
-        output.iter().any(|line| line.contains("needs SGLang")),
-        "{output:?}"
-    );
+    let said = |line: &str| line.contains("needs SGLang").then_some(());
+    smg.process().line(PATIENCE, said).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,4 +228,92 @@ async fn the_rank_with_the_fewest_tokens_serves() {
     let metrics = smg.metrics().await;
     assert_eq!(metrics.count("smg_policy_degraded", &labels), 1);
     assert_eq!(metrics.sum("smg_policy_degraded", &labels), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_comes_back_as_another_is_known_anew() {
+    let (is_up, is_other) = (Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
+    let is_other = Arc::new(is_other);
+    let (up, other) = (Arc::clone(&is_up), Arc::clone(&is_other));
+    let engine = FakeEngine::start(move |asked: &Asked| {
+        let other = other.load(Ordering::SeqCst);
+        match asked.path.as_str() {
+            "/health" if !up.load(Ordering::SeqCst) => vec![Step::json(503, &json!({}))],
+            "/health" => vec![Step::answer(200, "text/plain", "")],
+            "/v1/models" => {
+                let id = if other { "n" } else { "m" };
+                let models = json!({ "data": [{ "id": id, "owned_by": "sglang" }] });
+                vec![Step::json(200, &models)]
+            }
+            "/get_server_info" => {
+                let size = if other { 3 } else { 2 };
+                vec![Step::json(200, &json!({ "dp_size": size }))]
+            }
+            _ if asked.method == "GET" => vec![Step::json(404, &json!({}))],
+            _ => vec![ok()],
+        }
+    })
+    .await;
+    let pool =
+        "[pools.health]\ninterval = \"20ms\"\nfailure_threshold = 1\nsuccess_threshold = 1\n";
+    let smg = Smg::start(&config(&[&engine.url()], pool, "round_robin")).await;
+    ready(&smg).await;
+    assert_eq!(workers(&smg).await.len(), 2);
+    is_up.store(false, Ordering::SeqCst);
+    eventually(PATIENCE, async || {
+        get(smg.main(), "/readiness").await.status == 503
+    })
+    .await;
+    is_other.store(true, Ordering::SeqCst);
+    is_up.store(true, Ordering::SeqCst);
+    eventually(PATIENCE, async || {
+        let shown = workers(&smg).await;
+        shown.len() == 3 && shown.iter().all(|worker| worker["model_id"] == "n")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_is_one_of_all_ranks() {
+    let engine = engine([0; 4]).await;
+    let tree = "{ cache_aware = { cache_threshold = 0.5 } }";
+    let toml = config(&[&engine.url()], "", "-").replace("\"-\"", tree);
+    let smg = Smg::start(&toml).await;
+    ready(&smg).await;
+    let mut ranks = BTreeSet::new();
+    for word in ["one ", "two ", "three ", "four "] {
+        ranks.insert(
+            rank(&smg, &engine, &word.repeat(100))
+                .await
+                .as_u64()
+                .unwrap(),
+        );
+    }
+    assert!(ranks.len() > 1, "{ranks:?}");
+    let metrics = smg.metrics().await;
+    assert!(metrics.sum("smg_cache_tree_chars", &[]) > 0.0);
+    post(smg.main(), "/flush_cache", &json!({})).await;
+    let metrics = smg.metrics().await;
+    assert_eq!(metrics.sum("smg_cache_tree_chars", &[]), 0.0);
+    assert_eq!(metrics.sum("smg_cache_tree_tenants", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_of_an_engine_that_is_gone_are_not_tried_one_by_one() {
+    let stays = engine([0; 4]).await;
+    let gone = engine([0; 4]).await;
+    let retry = "[reliability.retry]\nmax_retries = 2\n[pools.health]\ninterval = \"1h\"\n";
+    let smg = Smg::start(&config(&[&stays.url(), &gone.url()], retry, "round_robin")).await;
+    eventually(PATIENCE, async || {
+        let shown = workers(&smg).await;
+        shown.len() == 8 && shown.iter().all(|worker| worker["is_healthy"] == true)
+    })
+    .await;
+    drop(gone);
+    for _ in 0..16 {
+        let asked = json!({ "model": "m", "prompt": "hi" });
+        let answer = post(smg.main(), "/v1/completions", &asked).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(stays.calls().len(), 16);
 }

@@ -495,6 +495,13 @@ async fn what_pairs_cannot_do_is_not_implemented() {
         ),
     ] {
         assert_error(&ask(&smg, path, &body).await, 501, "not_implemented");
+        let explain = json!({ "path": path, "body": body });
+        let explained = post(smg.main(), "/admin/explain", &explain).await.json();
+        assert_eq!(
+            (&explained["status"], &explained["code"]),
+            (&json!(501), &json!("not_implemented")),
+            "{explained}"
+        );
     }
     assert!(prefill.calls().is_empty() && decode.calls().is_empty());
     let body = json!({ "model": "m", "input": "hi" });

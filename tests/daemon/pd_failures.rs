@@ -620,6 +620,9 @@ async fn a_leg_without_workers_is_named() {
         let got = post(smg.main(), "/v1/chat/completions", &whole()).await;
         assert_error(&got, 503, "server_selection_failed");
         assert!(got.text().contains(leg.label()), "{}", got.text());
+        let explain = json!({ "path": "/v1/chat/completions", "body": whole() });
+        let explained = post(smg.main(), "/admin/explain", &explain).await.json();
+        assert_eq!(explained["code"], "server_selection_failed", "{explained}");
         assert!(engine.calls().is_empty());
         assert_eq!(
             smg.metrics().await.sum("smg_worker_selection_total", &[]),
@@ -694,4 +697,60 @@ startup_check_interval = "100ms"
         assert_error(&got, 502, &leg.code("bad_gateway"));
         settled(&smg).await;
     }
+}
+
+/// Decode has what it needs once it answers, also where prefill has not said so much as a head.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefill_worker_that_is_gone_once_decode_answers_is_not_missed() {
+    let gate = Gate::closed();
+    let prefill = engine(vec![never()]).await;
+    let decode = engine(vec![
+        Step::sse_head(),
+        Step::event(&delta("one")),
+        Step::Hold(gate.clone()),
+        Step::event(&delta("two")),
+        Step::event("[DONE]"),
+        Step::Close,
+    ])
+    .await;
+    let door = Door::closed();
+    let url = door.url();
+    let open = door.open(prefill.address());
+    let toml = format!(
+        r#"{LISTENERS}
+[[pools]]
+name = "p"
+connections.max_idle_per_host = 0
+[pools.prefill]
+workers = ["{url}"]
+[pools.decode]
+workers = ["{}"]
+[reliability.health]
+interval = "100ms"
+timeout = "500ms"
+failure_threshold = 2
+startup_check_interval = "100ms"
+"#,
+        decode.url()
+    );
+    let smg = Smg::start(&toml).await;
+    ready(&smg).await;
+    let mut got = stream(smg.main(), "/v1/chat/completions", &ask_stream()).await;
+    let first = got.event().await.unwrap().unwrap();
+    assert!(first.contains("one"), "{first}");
+    eventually(PATIENCE, async || prefill.calls().len() == 1).await;
+    drop(open);
+    let busy = |metrics: &crate::support::metrics::Samples, url: &str| {
+        metrics.sum("smg_worker_requests_active", &[("worker", url)])
+    };
+    eventually(PATIENCE, async || {
+        let metrics = smg.metrics().await;
+        (busy(&metrics, &url), busy(&metrics, &decode.url())) == (0.0, 1.0)
+    })
+    .await;
+    gate.open();
+    let rest = got.events().await;
+    assert_eq!(rest.len(), 2, "{rest:?}");
+    assert!(rest[0].contains("two") && rest[1] == "data: [DONE]");
+    settled(&smg).await;
 }

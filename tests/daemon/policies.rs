@@ -289,6 +289,25 @@ async fn a_named_worker_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_named_worker_that_is_gone_is_tried_again_after_a_pause() {
+    let (gone, stays) = (plain_engine().await, plain_engine().await);
+    let more = "policy = \"consistent_hashing\"\n\
+                [reliability.retry]\nmax_retries = 3\ninitial_backoff = \"1ms\"\n";
+    let smg = gateway(&[&gone, &stays], more).await;
+    let url = gone.url();
+    drop(gone);
+    let engines = [stays];
+    let (answer, _) = ask_with(&smg, &engines, &[("x-smg-target-worker", &url)]).await;
+    assert_error(&answer, 502, "call_upstream_connection_failed");
+    assert_eq!(counts(&engines), [0]);
+    let metrics = smg.metrics().await;
+    assert_eq!(
+        metrics.sum("smg_worker_retry_backoff_seconds_count", &[]),
+        2.0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn credentials_are_keys_too() {
     let engines = sorted(3).await;
     let all: Vec<_> = engines.iter().collect();

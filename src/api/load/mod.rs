@@ -76,8 +76,25 @@ pub fn parse(body: &[u8]) -> Option<Vec<Load>> {
     if told > 0 && ranks.is_empty() {
         return None;
     }
-    ranks.sort_by_key(|rank| rank.dp_rank);
+    tell_apart(&mut ranks);
     Some(ranks)
+}
+
+/// Sorts `ranks` and leaves no two with one name: ranks of an engine that names none of them are
+/// numbered as they stand, and beside named ones what has no name, or that of another, says nothing.
+fn tell_apart(ranks: &mut Vec<Load>) {
+    if ranks.len() < 2 {
+        return;
+    }
+    if ranks.iter().all(|rank| rank.dp_rank.is_none()) {
+        for (name, rank) in (0..).zip(ranks) {
+            rank.dp_rank = Some(name);
+        }
+        return;
+    }
+    ranks.retain(|rank| rank.dp_rank.is_some());
+    ranks.sort_by_key(|rank| rank.dp_rank);
+    ranks.dedup_by_key(|rank| rank.dp_rank);
 }
 
 /// All ranks in one: counts are added, ratios averaged.
@@ -136,6 +153,33 @@ mod tests {
         assert!((load.token_usage.unwrap() - 0.4).abs() < 1e-9);
         assert!((load.gen_throughput.unwrap() - 30.0).abs() < 1e-9);
         assert_eq!(load.dp_rank, None);
+    }
+
+    #[test]
+    fn each_rank_has_a_name_of_its_own() {
+        let named = |body: &str| -> Vec<(Option<u32>, Option<u64>)> {
+            let ranks = parse(body.as_bytes()).unwrap();
+            ranks
+                .iter()
+                .map(|rank| (rank.dp_rank, rank.running))
+                .collect()
+        };
+        assert_eq!(named(r#"[{"num_running_reqs":7}]"#), [(None, Some(7))]);
+        assert_eq!(
+            named(r#"[{"num_running_reqs":7},{"num_running_reqs":8}]"#),
+            [(Some(0), Some(7)), (Some(1), Some(8))]
+        );
+        assert_eq!(
+            named(
+                r#"[{"dp_rank":1,"num_running_reqs":7},{"num_running_reqs":8},
+                    {"dp_rank":0,"num_running_reqs":9},{"dp_rank":1,"num_running_reqs":6}]"#
+            ),
+            [(Some(0), Some(9)), (Some(1), Some(7))]
+        );
+        let metrics = "sglang:num_running_reqs 15\n\
+            sglang:num_running_reqs{dp_rank=\"0\"} 7\n\
+            sglang:num_running_reqs{dp_rank=\"1\"} 8\n";
+        assert_eq!(named(metrics), [(Some(0), Some(7)), (Some(1), Some(8))]);
     }
 
     #[test]

@@ -97,6 +97,8 @@ impl Rooms {
             let awaited = || watch::Sender::new(Stage::Awaited);
             rooms.entry(room.to_owned()).or_insert_with(awaited).clone()
         };
+        // Also where nobody waits any more for what is asked here.
+        let _leave = Leave { rooms: self, room };
         let mut changes = stage.subscribe();
         let ready = changes.wait_for(|stage| *stage == Stage::Ready);
         // What is waited for lends out the stage, which must be over before it changes.
@@ -104,8 +106,19 @@ impl Rooms {
         if ready {
             stage.send_replace(Stage::Fetched);
         }
-        self.0.lock().remove(room);
         ready
+    }
+}
+
+/// A room that somebody asks for; it is forgotten with the question.
+struct Leave<'a> {
+    rooms: &'a Rooms,
+    room: &'a str,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.rooms.0.lock().remove(self.room);
     }
 }
 

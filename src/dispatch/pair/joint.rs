@@ -41,7 +41,8 @@ pub(in super::super) struct Joint {
 /// The leg that reads the prompt.
 pub(super) enum Side {
     Running(Running),
-    Done(Prefilled),
+    /// Nothing where it has failed.
+    Done(Option<Prefilled>),
 }
 
 /// What is done to decode's answer.
@@ -51,7 +52,7 @@ pub(super) enum Merge {
     /// It is one text that prefill's logprobs are put into.
     Whole(Vec<u8>),
     /// It is a stream with events that prefill's logprobs are put into.
-    Events(Vec<u8>, Lines),
+    Events(Lines),
 }
 
 impl Side {
@@ -63,8 +64,8 @@ impl Side {
         let done = ready!(running.as_mut().poll(cx));
         // What has ended must not be asked again.
         let (prefilled, outcome) = match done {
-            Ok(prefilled) => (prefilled, Ok(())),
-            Err(lost) => (Prefilled::default(), Err(lost)),
+            Ok(prefilled) => (Some(prefilled), Ok(())),
+            Err(lost) => (None, Err(lost)),
         };
         *self = Self::Done(prefilled);
         Poll::Ready(outcome)
@@ -98,7 +99,7 @@ impl Joint {
         loop {
             // Decode is read as far as it goes, so that its failure is seen.
             let mut dry = self.ended;
-            while !dry && self.held_back() < self.room() {
+            while !dry && self.has_room() {
                 match Pin::new(&mut self.decode).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
                         self.hold_back(&frame.into_data().unwrap_or_default());
@@ -154,8 +155,8 @@ impl Joint {
     fn merged(&mut self) -> Vec<u8> {
         let none = Logprobs::default();
         let own = match &self.side {
-            Side::Done(prefilled) => &prefilled.logprobs,
-            Side::Running(_) => &none,
+            Side::Done(Some(prefilled)) => &prefilled.logprobs,
+            Side::Done(None) | Side::Running(_) => &none,
         };
         match &mut self.merge {
             Merge::Off => Vec::new(),
@@ -166,11 +167,10 @@ impl Joint {
                 text
             }
             Merge::Whole(_) => Vec::new(),
-            Merge::Events(unread, lines) => {
-                let mut out = lines.read(unread, own);
-                unread.clear();
-                if self.ended {
-                    out.extend(lines.finish());
+            Merge::Events(lines) => {
+                let out = lines.read(own);
+                if out.is_empty() && self.ended {
+                    return lines.finish();
                 }
                 out
             }
@@ -180,21 +180,25 @@ impl Joint {
     fn held_back(&self) -> usize {
         match &self.merge {
             Merge::Off => 0,
-            Merge::Whole(text) | Merge::Events(text, _) => text.len(),
+            Merge::Whole(text) => text.len(),
+            Merge::Events(lines) => lines.len(),
         }
     }
 
-    fn room(&self) -> usize {
-        match self.merge {
-            Merge::Whole(_) => MAX,
-            _ => AHEAD,
+    /// Whether decode may say more before something goes on.
+    fn has_room(&mut self) -> bool {
+        match &mut self.merge {
+            Merge::Off => false,
+            Merge::Whole(text) => text.len() < MAX,
+            Merge::Events(lines) => lines.len() < AHEAD || lines.is_dry(),
         }
     }
 
     fn hold_back(&mut self, data: &[u8]) {
         match &mut self.merge {
             Merge::Off => {}
-            Merge::Whole(text) | Merge::Events(text, _) => text.extend_from_slice(data),
+            Merge::Whole(text) => text.extend_from_slice(data),
+            Merge::Events(lines) => lines.push(data),
         }
     }
 
@@ -216,7 +220,7 @@ impl Joint {
 
     /// Notes how far prefill has come.
     pub(in super::super) fn tell(&self, prefilling: &mut Prefilling) {
-        if let Side::Done(prefilled) = &self.side {
+        if let Side::Done(Some(prefilled)) = &self.side {
             prefilling.complete = true;
             prefilling.usage = prefilled.usage;
         }

@@ -111,7 +111,11 @@ impl Letter {
                 };
                 return Err(self.lost(fault));
             }
-            Ok(None) => return Err(self.lost(Fault::Connect)),
+            Ok(None) => {
+                let mut lost = self.lost(Fault::Connect);
+                lost.tolerable = true;
+                return Err(lost);
+            }
             Err(_) => {
                 let mut lost = self.lost(Fault::Timeout(late));
                 lost.tolerable = true;

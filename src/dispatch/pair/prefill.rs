@@ -17,14 +17,14 @@ use crate::api::sse;
 use crate::api::usage::{Finder, Usage};
 use crate::state::InFlight;
 
-/// An answer longer than this is not read to its end.
+/// Logprobs of an answer longer than this are not kept.
 const MAX: usize = 64 * 1024 * 1024;
 
 /// A prefill under way.
 pub(super) type Running = Pin<Box<dyn Future<Output = Result<Prefilled, Box<Lost>>> + Send>>;
 
 /// What an answer said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Prefilled {
     pub(super) usage: Option<Usage>,
     /// Empty unless they were wanted.
@@ -66,15 +66,10 @@ impl Prefill {
         let mut stream = is_event_stream(&parts.headers).then(|| sse::Reader::new(self.dialect));
         let mut finder = Finder::new();
         let mut usage = None;
-        let mut gathered = Vec::new();
-        let mut size = 0;
+        let mut gathered = self.gather.then(Vec::new);
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
             let frame = frame.map_err(|_| self.letter.lost(Fault::BrokeOff))?;
             let data = frame.into_data().unwrap_or_default();
-            size += data.len();
-            if size > MAX {
-                return Ok(Prefilled::default());
-            }
             match &mut stream {
                 Some(reader) => {
                     let seen = reader.read(&data);
@@ -87,11 +82,16 @@ impl Prefill {
                 }
                 None => finder.feed(&data),
             }
-            if self.gather {
-                gathered.extend_from_slice(&data);
+            // Read to its end all the same, as the worker takes a closed connection for an order to stop.
+            if let Some(kept) = &mut gathered {
+                kept.extend_from_slice(&data);
+                if kept.len() > MAX {
+                    gathered = None;
+                }
             }
         }
         let mut logprobs = Logprobs::default();
+        let gathered = gathered.unwrap_or_default();
         match &mut stream {
             Some(reader) => {
                 usage = reader.finish().usage.or(usage);
@@ -106,9 +106,7 @@ impl Prefill {
             }
             None => {
                 usage = finder.usage();
-                if self.gather {
-                    logprobs = Logprobs::of(&gathered);
-                }
+                logprobs = Logprobs::of(&gathered);
             }
         }
         record_prefill(&self.model, SGLANG, self.sent);

@@ -83,7 +83,7 @@ pub(super) async fn attempt(
     let merge = match (gather, streams) {
         (false, _) => Merge::Off,
         (true, false) => Merge::Whole(Vec::new()),
-        (true, true) => Merge::Events(Vec::new(), Lines::default()),
+        (true, true) => Merge::Events(Lines::default()),
     };
     let held = Box::new(Held {
         parts,

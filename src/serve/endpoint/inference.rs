@@ -107,11 +107,7 @@ fn prepare(
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
     if !endpoint.generates() && route.legs.is_pair() {
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            ErrorCode::NotImplemented,
-            "this model is served by pairs of workers, which only generate",
-        ));
+        return Err(Refusal::only_generated());
     }
     let ranking = match endpoint {
         Endpoint::Rerank => {
