@@ -80,7 +80,7 @@ pub fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, skip: &[WorkerIx]) -> Vec<U
 }
 
 /// Chooses among `usable` for the leg of `role`, as the route's policy has it. Where the choice
-/// counts, so do its metrics' figures.
+/// counts, so do its metrics' figures; those that tell how requests are routed leave copies out.
 ///
 /// # Errors
 /// [`Refused`] when nobody can be chosen.
@@ -113,7 +113,8 @@ pub fn choose<'a>(
     };
     let mut rng = fastrand::Rng::with_seed(request.seed);
     let picked = policy::pick(&ask, &mut rng);
-    if request.mode == Mode::Take {
+    let takes = request.mode == Mode::Take;
+    if takes && !route.copies {
         branches::count(&leg.policy, &picked);
     }
     let pick = picked?;
@@ -132,18 +133,17 @@ pub fn choose<'a>(
         // What the policy knows of one rank says nothing about another.
         expected.cached_tokens = None;
     }
-    if by_tokens && request.mode == Mode::Take {
+    if by_tokens && takes {
         let report = &chosen.worker.parts.cell.report;
         report.route(fewest::tokens(&request.prompt));
     }
-    if request.mode == Mode::Take
+    if takes
+        && !route.copies
         && let Some(matched) = pick.matched
     {
         model.matched(matched);
     }
-    if request.mode == Mode::Take
-        && let Some(count) = parts.attempts.get(chosen.position)
-    {
+    if takes && let Some(count) = parts.attempts.get(chosen.position) {
         count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(Chosen {
