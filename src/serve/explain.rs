@@ -187,7 +187,7 @@ fn follow(
                 };
             }
             Err(why) => {
-                refused.get_or_insert(why.into());
+                refused.get_or_insert_with(|| why.into());
             }
         }
     }
