@@ -144,6 +144,7 @@ impl Stage {
                 load: worker.load,
                 processed: worker.processed,
                 pending_prefill: 0,
+                prefill_rate: None,
                 cost: worker.cost,
                 engine: worker.engine,
             })

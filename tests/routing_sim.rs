@@ -1,6 +1,8 @@
 //! The simulation behind `make bench-routing`, small: its caches are right, it loses no request,
 //! and what it says of policies is plausible.
 
+#![expect(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 #[path = "../benches/routing/sim/mod.rs"]
 #[expect(
     dead_code,

@@ -1,5 +1,6 @@
 //! All runs, on all cores.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -7,7 +8,7 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::sim::contender::Contender;
-use crate::sim::figures::Figures;
+use crate::sim::figures::{Figures, quantile};
 use crate::sim::fleet;
 use crate::sim::trace::Trace;
 use crate::sim::traces::Kind;
@@ -28,6 +29,25 @@ pub(crate) struct Row {
     pub(crate) contender: Contender,
     pub(crate) median: Figures,
     pub(crate) each: Vec<Figures>,
+}
+
+/// What is said of a trace.
+struct About {
+    text: String,
+    deadline: f64,
+    requests: usize,
+    oracle: f64,
+}
+
+impl About {
+    fn of(trace: &Trace) -> Self {
+        Self {
+            text: trace.about.clone(),
+            deadline: trace.deadline,
+            requests: trace.requests(),
+            oracle: trace.oracle_tokens as f64 / trace.prompt_tokens as f64,
+        }
+    }
 }
 
 /// A trace that is made when it is first needed, and dropped when all have run it.
@@ -69,7 +89,7 @@ pub(crate) fn simulate(kinds: &[Kind], contenders: &[Contender], seeds: u64) -> 
         .collect();
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Contender, Figures)>> = Mutex::default();
-    let abouts: Mutex<Vec<(usize, String, f64, usize, f64)>> = Mutex::default();
+    let abouts: Mutex<BTreeMap<usize, About>> = Mutex::default();
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -90,12 +110,8 @@ pub(crate) fn simulate(kinds: &[Kind], contenders: &[Contender], seeds: u64) -> 
                         tasks.len()
                     );
                     done.lock().push((*at, *contender, figures));
-                    if abouts.lock().iter().all(|about| about.0 != *at) {
-                        let oracle = trace.oracle_tokens as f64 / trace.prompt_tokens as f64;
-                        let about = trace.about.clone();
-                        let figures = (*at, about, trace.deadline, trace.requests(), oracle);
-                        abouts.lock().push(figures);
-                    }
+                    let about = || About::of(&trace);
+                    abouts.lock().entry(*at).or_insert_with(about);
                     drop(trace);
                     from.done();
                 }
@@ -106,20 +122,20 @@ pub(crate) fn simulate(kinds: &[Kind], contenders: &[Contender], seeds: u64) -> 
     let mut done = done.into_inner();
     done.sort_by_key(|(at, _, _)| *at);
     let abouts = abouts.into_inner();
+    let of = |kind: usize| kind * seeds as usize..(kind + 1) * seeds as usize;
     kinds
         .iter()
         .enumerate()
         .map(|(kind, named)| {
-            let of = |at: usize| at / seeds as usize == kind;
-            let mut mine: Vec<_> = abouts.iter().filter(|about| of(about.0)).collect();
-            mine.sort_by_key(|about| about.0);
-            let mut oracles: Vec<f64> = mine.iter().map(|about| about.4).collect();
+            let mine: Vec<&About> = abouts.range(of(kind)).map(|(_, about)| about).collect();
+            let mut oracles: Vec<f64> = mine.iter().map(|about| about.oracle).collect();
             oracles.sort_unstable_by(f64::total_cmp);
             let rows = contenders
                 .iter()
                 .map(|contender| {
                     let runs = done.iter();
-                    let runs = runs.filter(|(at, who, _)| of(*at) && who == contender);
+                    let runs =
+                        runs.filter(|(at, who, _)| of(kind).contains(at) && who == contender);
                     let each: Vec<Figures> = runs.map(|(_, _, figures)| *figures).collect();
                     Row {
                         contender: *contender,
@@ -128,14 +144,13 @@ pub(crate) fn simulate(kinds: &[Kind], contenders: &[Contender], seeds: u64) -> 
                     }
                 })
                 .collect();
+            let first = mine.first();
             Outcome {
                 name: named.name,
-                about: mine
-                    .first()
-                    .map_or_else(String::new, |about| about.1.clone()),
-                deadline: mine.first().map_or(0.0, |about| about.2),
-                requests: mine.first().map_or(0, |about| about.3),
-                oracle: crate::sim::figures::quantile(&oracles, 0.5),
+                about: first.map_or_else(String::new, |about| about.text.clone()),
+                deadline: first.map_or(0.0, |about| about.deadline),
+                requests: first.map_or(0, |about| about.requests),
+                oracle: quantile(&oracles, 0.5),
                 rows,
             }
         })

@@ -85,7 +85,8 @@ pub(super) async fn attempt(
     };
     series.selections.increment(1);
     let worker = chosen.worker;
-    let guard = InFlight::start(&worker.parts.cell, chosen.expected.prefill_tokens);
+    let sent = clock::now();
+    let guard = InFlight::start(&worker.parts.cell, chosen.expected.prefill_tokens, sent);
     routed.placed = Some(Placed {
         role: Role::Regular,
         policy: chosen.policy,
@@ -98,7 +99,6 @@ pub(super) async fn attempt(
     routed.attempts += 1;
 
     let total_by = call.started + route.timeouts.total;
-    let sent = clock::now();
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
@@ -389,8 +389,9 @@ pub(super) async fn first_event(
                     return Tried::Refused(held);
                 }
                 if seen.content || seen.ended || seen.error.is_some() || size > HELD_BYTES {
-                    held.guard.prefilled();
-                    routed.first_event = Some(clock::now());
+                    let now = clock::now();
+                    held.guard.prefilled(now);
+                    routed.first_event = Some(now);
                     routed.last_event = routed.first_event;
                     return Tried::Begun(held);
                 }

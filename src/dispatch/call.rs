@@ -239,9 +239,10 @@ impl Call {
 
     /// Tells the policy that `placed` the request how it ended.
     fn learn(&self, route: RouteIx, placed: &Placed, success: bool, usage: Option<Usage>) {
-        if let Some((route, parts)) = self.snapshot.route(route)
-            && let (Some(leg), Some(parts)) = (route.legs.get(placed.role), parts.leg(placed.role))
+        if let Some((route, cells)) = self.snapshot.route(route)
+            && let (Some(leg), Some(parts)) = (route.legs.get(placed.role), cells.leg(placed.role))
         {
+            let model = &cells.model;
             let feedback = Feedback {
                 lane: placed.lane,
                 expected: placed.expected,
@@ -250,6 +251,13 @@ impl Call {
                 cached_tokens: usage.and_then(|usage| usage.cached),
             };
             policy::learn(&leg.policy, &parts.memory, feedback);
+            if let (true, Some(expected), Some(cached)) = (
+                success,
+                placed.expected.cached_tokens,
+                feedback.cached_tokens,
+            ) {
+                model.predicted(expected, cached);
+            }
         }
     }
 }

@@ -179,7 +179,8 @@ fn candidates<'a>(
                 lane: parts.lanes.get(*position).copied().unwrap_or_default(),
                 load: cell.load(),
                 processed: cell.processed.load(Ordering::Relaxed),
-                pending_prefill: cell.pending_prefill(),
+                pending_prefill: cell.pace.left(now),
+                prefill_rate: cell.pace.rate(),
                 cost: worker.plan.cost,
                 engine: wanted.then(|| cell.report.fresh(now, age)).flatten(),
             }

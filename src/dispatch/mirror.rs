@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::attempt::{build, unless_lost};
 use super::{Job, choose, rank};
-use crate::base::task;
+use crate::base::{clock, task};
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Mirror, Route};
 use crate::policy::{self, Feedback, Mode};
@@ -70,7 +70,11 @@ async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: C
     let Ok(chosen) = choose::choose(&snapshot, &request, leg.role, &usable, None) else {
         return;
     };
-    let mut guard = InFlight::start(&chosen.worker.parts.cell, chosen.expected.prefill_tokens);
+    let mut guard = InFlight::start(
+        &chosen.worker.parts.cell,
+        chosen.expected.prefill_tokens,
+        clock::now(),
+    );
     copying.sent();
     let exchange = exchange(&snapshot, route, job, &id, chosen.worker, &mut guard);
     let answered = timeout(route.timeouts.total, exchange).await;
@@ -114,7 +118,7 @@ async fn exchange(
         match unless_lost(&worker.parts.health, frame).await? {
             Some(frame) => {
                 frame.ok()?;
-                guard.prefilled();
+                guard.prefilled(clock::now());
             }
             None => return success.then_some(()),
         }

@@ -29,6 +29,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     workers(&snapshot, &mut families);
     routing_keys(&snapshot, &mut families);
     trees::write(&snapshot, &mut families);
+    trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
@@ -378,7 +379,7 @@ mod tests {
         let live = live(&cells, TWO_POOLS, &learned());
         let snapshot = live.load();
         let worker = snapshot.workers().next().unwrap();
-        let _busy = InFlight::start(&worker.parts.cell, 0);
+        let _busy = InFlight::start(&worker.parts.cell, 0, clock::now());
         worker
             .parts
             .cell

@@ -1,7 +1,7 @@
 //! What the policies of one leg and model entry remember.
 
 use super::lane::{Lane, Lanes};
-use super::{TreeSize, bucket, cache_aware, manual, round_robin};
+use super::{IndexSize, TreeSize, bucket, cache_aware, manual, round_robin};
 use crate::plan::WorkerKey;
 
 /// What is remembered for one leg of one model entry of one pool. Each policy has a part of its own,
@@ -44,6 +44,17 @@ impl Memory {
     /// Size of the trees of prompts; `None` where no policy has used any.
     pub fn tree_size(&self) -> Option<TreeSize> {
         self.cache_aware.tree.size()
+    }
+
+    /// Size of the index of prompts; `None` where no policy has used any.
+    pub fn index_size(&self) -> Option<IndexSize> {
+        self.cache_aware.score.size()
+    }
+
+    /// Tokens that the cache of the worker at `lane` is believed to hold; `None` where nothing was
+    /// sent.
+    pub fn cache_tokens(&self, lane: Lane) -> Option<f64> {
+        self.cache_aware.score.capacity(lane)
     }
 
     /// Routing keys that are remembered here.

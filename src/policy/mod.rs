@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-pub use self::cache_aware::{Trail, TreeSize};
+pub use self::cache_aware::{IndexSize, Measure, Trail, TreeSize};
 pub use self::lane::Lane;
 pub use self::memory::Memory;
 use crate::api::prompt::Prompt;
@@ -44,6 +44,8 @@ pub struct Candidate<'a> {
     pub processed: u64,
     /// Prompt tokens sent there that are not computed yet, as far as policies estimated them.
     pub pending_prefill: u64,
+    /// Prompt tokens per second while it computes any, as answers show.
+    pub prefill_rate: Option<f64>,
     /// The load counts this many times; above 0.
     pub cost: f64,
     /// What the engine said of itself, where it is fresh and the policy wants it.

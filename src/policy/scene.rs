@@ -36,6 +36,7 @@ pub(crate) struct Actor {
     pub(crate) load: usize,
     pub(crate) processed: u64,
     pub(crate) pending_prefill: u64,
+    pub(crate) prefill_rate: Option<f64>,
     pub(crate) cost: f64,
     pub(crate) engine: Option<super::Engine>,
     /// Off the stage it is no candidate.
@@ -53,6 +54,7 @@ impl Scene {
                 load: *load,
                 processed: 0,
                 pending_prefill: 0,
+                prefill_rate: None,
                 cost: 1.0,
                 engine: None,
                 here: true,
@@ -111,6 +113,7 @@ impl Scene {
                     load: actor.load,
                     processed: actor.processed,
                     pending_prefill: actor.pending_prefill,
+                    prefill_rate: actor.prefill_rate,
                     cost: actor.cost,
                     engine: actor.engine,
                 };

@@ -94,6 +94,7 @@ mod tests {
             load: 0,
             processed: 0,
             pending_prefill: 0,
+            prefill_rate: None,
             cost: 1.0,
             engine: None,
         }

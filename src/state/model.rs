@@ -23,6 +23,7 @@ pub struct ModelKey {
 pub struct ModelCell {
     key: ModelKey,
     match_ratio: OnceLock<Histogram>,
+    prediction_error: OnceLock<Histogram>,
     series: [OnceLock<Box<Series>>; Endpoint::ALL.len()],
 }
 
@@ -32,6 +33,7 @@ impl ModelCell {
         Self {
             key,
             match_ratio: OnceLock::new(),
+            prediction_error: OnceLock::new(),
             series: [const { OnceLock::new() }; Endpoint::ALL.len()],
         }
     }
@@ -41,6 +43,15 @@ impl ModelCell {
         // The index is that of a closed enum, so the fallback is the first slot and never taken.
         let slot = self.series.get(endpoint.index()).unwrap_or(&self.series[0]);
         slot.get_or_init(|| Box::new(Series::new(&self.key, endpoint)))
+    }
+
+    /// Counts a prompt of which a worker found `cached` tokens in its cache, where `expected` were
+    /// expected.
+    pub fn predicted(&self, expected: u32, cached: u64) {
+        let labels = [("model", &*self.key.model)];
+        self.prediction_error
+            .get_or_init(|| names::histogram(Metric::RoutePredictionError, &labels))
+            .record(cached as f64 - f64::from(expected));
     }
 
     /// Counts a prompt of which this share is known to be in some worker's cache.

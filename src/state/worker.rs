@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
+use super::pace::Pace;
 use super::report::ReportCell;
 use crate::api::Endpoint;
 use crate::plan::WorkerKey;
@@ -16,7 +17,8 @@ use crate::plan::WorkerKey;
 pub struct WorkerCell {
     key: WorkerKey,
     in_flight: AtomicUsize,
-    pending_prefill: AtomicU64,
+    /// How far it is with its prompts.
+    pub pace: Pace,
     /// What its engine said of its load.
     pub report: ReportCell,
     /// Picks so far.
@@ -46,7 +48,7 @@ impl WorkerCell {
         Self {
             key,
             in_flight: AtomicUsize::new(0),
-            pending_prefill: AtomicU64::new(0),
+            pace: Pace::default(),
             report: ReportCell::default(),
             processed: AtomicU64::new(0),
             by_model: Mutex::default(),
@@ -94,7 +96,7 @@ impl WorkerCell {
 
     /// Prompt tokens that were sent there and are not computed yet, as policies estimated them.
     pub fn pending_prefill(&self) -> u64 {
-        self.pending_prefill.load(Ordering::Relaxed)
+        self.pace.pending()
     }
 }
 
@@ -108,13 +110,12 @@ pub struct InFlight {
 
 impl InFlight {
     /// Counts a request at `cell`, whose prompt is expected to cost `prefill` tokens there.
-    pub fn start(cell: &Arc<WorkerCell>, prefill: u32) -> Self {
+    pub fn start(cell: &Arc<WorkerCell>, prefill: u32, now: Instant) -> Self {
         let prefill_tokens = u64::from(prefill);
         cell.in_flight.fetch_add(1, Ordering::Relaxed);
         cell.processed.fetch_add(1, Ordering::Relaxed);
         if prefill > 0 {
-            cell.pending_prefill
-                .fetch_add(prefill_tokens, Ordering::Relaxed);
+            cell.pace.begin(prefill_tokens, now);
             cell.report.sent(prefill);
         }
         Self {
@@ -124,12 +125,10 @@ impl InFlight {
     }
 
     /// The prompt has been computed: the answer has begun.
-    pub fn prefilled(&mut self) {
+    pub fn prefilled(&mut self, now: Instant) {
         let prefill = std::mem::take(&mut self.prefill);
         if prefill > 0 {
-            self.cell
-                .pending_prefill
-                .fetch_sub(prefill, Ordering::Relaxed);
+            self.cell.pace.computed(prefill, now);
         }
     }
 
@@ -141,7 +140,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.prefilled();
+        if self.prefill > 0 {
+            self.cell.pace.ended(self.prefill);
+        }
         let before = self.cell.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "an in-flight guard is dropped once");
     }
@@ -154,10 +155,11 @@ mod tests {
     #[test]
     fn the_guard_returns_the_count_to_zero() {
         let cell = Arc::new(WorkerCell::new(WorkerKey::new("http://a:1")));
-        let mut one = InFlight::start(&cell, 100);
-        let two = InFlight::start(&cell, 20);
+        let now = crate::base::clock::now();
+        let mut one = InFlight::start(&cell, 100, now);
+        let two = InFlight::start(&cell, 20, now);
         assert_eq!((cell.load(), cell.pending_prefill()), (2, 120));
-        one.prefilled();
+        one.prefilled(now);
         assert_eq!((cell.load(), cell.pending_prefill()), (2, 20));
         drop(one);
         drop(two);

@@ -365,6 +365,10 @@ async fn the_log_says_in_one_line_what_a_reload_means() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_request_is_counted_through_reloads_and_weighs_in_every_choice() {
+    let pool = |workers: &[String]| {
+        let toml = pool(workers);
+        format!("{toml}\n[routing]\npolicy = \"least_load\"\n")
+    };
     let gate = Gate::closed();
     let answer = Step::json(200, &json!({ "object": "text_completion", "choices": [] }));
     let held = [Step::Hold(gate.clone()), answer.clone()];

@@ -34,7 +34,7 @@ const BLOCK_BYTES: usize = 64;
 /// Nothing here takes longer, unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs at once. They mostly wait, for they are as slow as the engines that they stand for.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
@@ -43,6 +43,8 @@ struct Kind {
     name: &'static str,
     talk: Talk,
     deadline: f64,
+    /// What the caches together hold of the prompts' distinct tokens.
+    share: f64,
     /// Whether all policies run it, or only the most interesting ones.
     all: bool,
     /// The last worker, where it is unlike the others.
@@ -66,6 +68,7 @@ const MULTI_TURN: Kind = Kind {
         think: 0.4,
     },
     deadline: 0.5,
+    share: 0.5,
     all: true,
     last: WORKER,
     closed: false,
@@ -87,14 +90,15 @@ const KINDS: [Kind; 7] = [
             answer: (8, 24),
             think: 0.3,
         },
+        share: 0.8,
         all: false,
         ..MULTI_TURN
     },
     Kind {
         name: "32k-in",
         talk: Talk {
-            sessions: 10,
-            rate: 0.6,
+            sessions: 9,
+            rate: 0.7,
             systems: 0,
             turns: (1, 3),
             first: (32_000, 32_000),
@@ -124,11 +128,12 @@ const KINDS: [Kind; 7] = [
     Kind {
         name: "concurrency-1",
         talk: Talk {
-            sessions: 15,
+            sessions: 12,
             systems: 4,
             ..MULTI_TURN.talk
         },
         deadline: 0.25,
+        share: 0.8,
         all: false,
         closed: true,
         also: "; one request at a time, of 8 sessions in random turns",
@@ -264,7 +269,8 @@ impl Ready {
         let oracle = Oracle::of(&trace);
         Self {
             kind,
-            cache: (oracle.distinct / 2 / WORKERS).max(1) * BLOCK_BYTES / 4,
+            cache: ((oracle.distinct as f64 * kind.share) as usize / WORKERS).max(1) * BLOCK_BYTES
+                / 4,
             oracle,
             trace,
         }
@@ -276,11 +282,12 @@ impl Ready {
         } = WORKER;
         format!(
             "{} requests: {}; {WORKERS} sample workers, each {prefill_rate} prompt tokens/s, {gap} \
-             ms between tokens, 32 requests at once, caches of {} tokens (together half of the \
-             prompts' distinct tokens){}",
+             ms between tokens, 32 requests at once, caches of {} tokens (together {:.0} % \
+             of the prompts' distinct tokens){}",
             self.trace.requests(),
             self.trace.about,
             self.cache,
+            self.kind.share * 100.0,
             self.kind.also
         )
     }

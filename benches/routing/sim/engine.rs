@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use smg::api::load::Load;
+
 use super::cache::Cache;
 use super::text::BLOCK_TOKENS;
 use super::trace::{Hardware, Request, Trace};
@@ -155,7 +157,7 @@ impl Engine {
     }
 
     /// What it says of its load.
-    pub(crate) fn report(&self, trace: &Trace, throughput: f64) -> smg::policy::Engine {
+    pub(crate) fn report(&self, trace: &Trace, throughput: f64) -> Load {
         let uncached: u64 = self
             .waiting
             .iter()
@@ -165,16 +167,15 @@ impl Engine {
                 u64::from(turn.prompt_tokens) - u64::from(turn.cached(self.cache.peek(prompt)))
             })
             .sum();
-        smg::policy::Engine {
+        // How much the cache can hold is not told by every engine, so policies have to find out.
+        Load {
             running: Some(self.running.len() as u64),
             waiting: Some(self.waiting.len() as u64),
             waiting_uncached_tokens: Some(uncached),
+            used_tokens: Some(self.cache.held() as u64 * u64::from(BLOCK_TOKENS)),
             token_usage: Some(self.cache.usage()),
             gen_throughput: Some(throughput),
-            used_tokens: Some(self.cache.held() as u64 * u64::from(BLOCK_TOKENS)),
-            // Not every engine tells it, so policies have to find out by themselves.
-            capacity_tokens: None,
-            in_flight_tokens: 0,
+            ..Load::default()
         }
     }
 }

@@ -188,7 +188,7 @@ impl Fleet<'_> {
             Progress::First(request) => {
                 if let Some((_, first, placed)) = self.under_way.get_mut(&request) {
                     *first = now;
-                    Gateway::begun(placed);
+                    self.gateway.begun(placed, now);
                 }
             }
             Progress::Last(request, cached) => {

@@ -33,7 +33,7 @@ pub(crate) struct Gateway {
 }
 
 enum Mind {
-    Ours { leg: Box<Leg>, memory: Memory },
+    Ours { leg: Box<Leg>, memory: Box<Memory> },
     Reference(Reference),
 }
 
@@ -63,7 +63,7 @@ impl Gateway {
                     ring: None,
                     sticky: false,
                 }),
-                memory: Memory::default(),
+                memory: Box::default(),
             },
         };
         Self {
@@ -119,7 +119,8 @@ impl Gateway {
                             lane: memory.enrol(cell.key()),
                             load: cell.load(),
                             processed: cell.processed.load(Ordering::Relaxed),
-                            pending_prefill: cell.pending_prefill(),
+                            pending_prefill: cell.pace.left(at),
+                            prefill_rate: cell.pace.rate(),
                             cost: 1.0,
                             engine: wanted.then(|| cell.report.fresh(at, age)).flatten(),
                         }
@@ -161,27 +162,39 @@ impl Gateway {
             worker,
             lane,
             expected,
-            guard: InFlight::start(&self.cells[worker], expected.prefill_tokens),
+            guard: InFlight::start(
+                &self.cells[worker],
+                expected.prefill_tokens,
+                self.began + Duration::from_secs_f64(now),
+            ),
         }
     }
 
     /// The answer to `placed` has begun.
-    pub(crate) fn begun(placed: &mut Placed) {
-        placed.guard.prefilled();
+    pub(crate) fn begun(&self, placed: &mut Placed, now: f64) {
+        let at = self.began + Duration::from_secs_f64(now);
+        placed.guard.prefilled(at);
     }
 
     /// The answer to `placed` is complete, and says how much of the prompt was cached.
     pub(crate) fn ended(&self, placed: Placed, prompt: u32, cached: u32) {
+        let Placed {
+            lane,
+            expected,
+            guard,
+            ..
+        } = placed;
         if let Mind::Ours { leg, memory } = &self.mind {
             let feedback = Feedback {
-                lane: placed.lane,
-                expected: placed.expected,
+                lane,
+                expected,
                 success: true,
                 prompt_tokens: Some(u64::from(prompt)),
                 cached_tokens: Some(u64::from(cached)),
             };
             policy::learn(&leg.policy, memory, feedback);
         }
+        drop(guard);
     }
 
     /// Whether somebody looks at what engines say.
@@ -193,19 +206,9 @@ impl Gateway {
     }
 
     /// `worker` has said this of itself.
-    pub(crate) fn report(&self, worker: usize, report: policy::Engine, now: f64) {
+    pub(crate) fn report(&self, worker: usize, report: Load, now: f64) {
         let at = self.began + Duration::from_secs_f64(now);
-        let load = Load {
-            running: report.running,
-            waiting: report.waiting,
-            waiting_uncached_tokens: report.waiting_uncached_tokens,
-            used_tokens: report.used_tokens,
-            max_total_tokens: report.capacity_tokens,
-            token_usage: report.token_usage,
-            gen_throughput: report.gen_throughput,
-            ..Load::default()
-        };
-        self.cells[worker].report.put(vec![load], at);
+        self.cells[worker].report.put(vec![report], at);
     }
 
     /// Requests and prompt tokens that are still counted at any worker.

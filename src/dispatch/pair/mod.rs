@@ -180,7 +180,11 @@ fn runtime_of(prefill: WorkerRef<'_>, decode: WorkerRef<'_>) -> &'static str {
 }
 
 fn guard(chosen: &Chosen<'_>) -> InFlight {
-    InFlight::start(&chosen.worker.parts.cell, chosen.expected.prefill_tokens)
+    InFlight::start(
+        &chosen.worker.parts.cell,
+        chosen.expected.prefill_tokens,
+        clock::now(),
+    )
 }
 
 fn placed(role: Role, chosen: &Chosen<'_>) -> Placed {

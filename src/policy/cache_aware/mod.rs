@@ -3,7 +3,7 @@
 mod score;
 mod tree;
 
-pub use self::score::Trail;
+pub use self::score::{IndexSize, Measure, Trail};
 pub use self::tree::TreeSize;
 use super::{Ask, Feedback, Lane, Pick};
 use crate::config::spec::{Algorithm, CacheAware};
@@ -24,7 +24,7 @@ impl Memory {
     /// The worker at `lane` has emptied its cache.
     pub(super) fn flush(&self, lane: Lane) {
         self.tree.leave(lane);
-        self.score.leave(lane);
+        self.score.flush(lane);
     }
 }
 

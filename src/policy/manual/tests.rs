@@ -314,6 +314,7 @@ fn first_requests_of_a_key_agree_however_many_come_at_once() {
                 load: 0,
                 processed: 0,
                 pending_prefill: 0,
+                prefill_rate: None,
                 cost: 1.0,
                 engine: None,
             })

@@ -41,6 +41,8 @@ pub enum Buckets {
     Overhead,
     /// [`RATIO_BUCKETS`], for shares of a whole.
     Ratio,
+    /// [`TOKEN_BUCKETS`], for differences of tokens.
+    Tokens,
 }
 
 /// Bounds of `smg_gateway_overhead_seconds`, in seconds.
@@ -51,6 +53,12 @@ pub const OVERHEAD_BUCKETS: [f64; 14] = [
 
 /// Bounds of `smg_cache_aware_match_ratio`.
 pub const RATIO_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
+/// Bounds of `smg_route_prediction_error_tokens`.
+pub const TOKEN_BUCKETS: [f64; 15] = [
+    -65536.0, -16384.0, -4096.0, -1024.0, -256.0, -64.0, -16.0, 0.0, 16.0, 64.0, 256.0, 1024.0,
+    4096.0, 16384.0, 65536.0,
+];
 
 /// Default bounds of every other histogram, in seconds.
 pub fn default_buckets() -> &'static [f64] {
@@ -194,6 +202,14 @@ catalogue! {
         "Picks of the policy `cache_aware`, by how they were made.";
     CacheAwareMatchRatio "smg_cache_aware_match_ratio" Histogram Recorder ["model"]
         "Share of a prompt that was known to be in some worker's cache.";
+    RoutePredictionError "smg_route_prediction_error_tokens" Histogram Recorder ["model"]
+        "Prompt tokens that a worker found in its cache, less those that were expected there.";
+    RouteIndexBytes "smg_route_index_bytes" Gauge Scrape ["model" "leg"]
+        "Memory spent on knowing which prompts are in which caches, in bytes.";
+    RouteIndexBlocks "smg_route_index_blocks" Gauge Scrape ["model" "leg"]
+        "Blocks of prompts that are known to have been sent somewhere.";
+    RouteCacheTokens "smg_route_cache_tokens" Gauge Scrape ["worker" "worker_id" "model"]
+        "Tokens that a worker's cache is believed to hold, as its answers show.";
     CacheTreeChars "smg_cache_tree_chars" Gauge Scrape ["model" "tree"]
         "Characters of prompts in the trees of the policy `cache_aware`, by leg.";
     CacheTreeTokens "smg_cache_tree_tokens" Gauge Scrape ["model" "tree"]
@@ -288,6 +304,7 @@ impl Metric {
         match (self.kind(), self) {
             (Kind::Histogram, Self::GatewayOverhead) => Some(Buckets::Overhead),
             (Kind::Histogram, Self::CacheAwareMatchRatio) => Some(Buckets::Ratio),
+            (Kind::Histogram, Self::RoutePredictionError) => Some(Buckets::Tokens),
             (Kind::Histogram, _) => Some(Buckets::Duration),
             (Kind::Counter | Kind::Gauge, _) => None,
         }
@@ -493,9 +510,11 @@ mod tests {
             out,
             "`smg_gateway_overhead_seconds`, in seconds: {}.\n\n\
              `smg_cache_aware_match_ratio`: {}.\n\n\
+             `smg_route_prediction_error_tokens`: {}.\n\n\
              Every other histogram, unless `metrics.duration_buckets` replaces the list: {}.",
             list(&OVERHEAD_BUCKETS),
             list(&RATIO_BUCKETS),
+            list(&TOKEN_BUCKETS),
             list(default_buckets()),
         )
         .unwrap();

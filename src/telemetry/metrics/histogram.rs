@@ -6,30 +6,33 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use ::metrics::{HistogramFn, Key};
 use parking_lot::Mutex;
 
 use super::exposition::{header, pair};
-use super::{Buckets, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS};
+use super::{Buckets, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, TOKEN_BUCKETS};
 
 /// All histograms of the process, by family and labels.
 pub(super) struct Histograms {
     durations: Arc<[f64]>,
     overhead: Arc<[f64]>,
     ratio: Arc<[f64]>,
+    tokens: Arc<[f64]>,
     series: Mutex<BTreeMap<Metric, BTreeMap<Key, Arc<Histogram>>>>,
 }
 
 /// One histogram.
 pub(super) struct Histogram {
-    /// Upper bounds, ascending, in seconds or as shares.
+    /// Upper bounds, ascending, in seconds, as shares or in tokens.
     bounds: Arc<[f64]>,
     /// Values up to each bound and above the one before it; the last: above all of them.
     counts: Box<[AtomicU64]>,
-    /// Sum of all values, in billionths: whole numbers can be added without a loop.
-    nanos: AtomicU64,
+    /// Sum of all values, in units of which there are `scale` to one: whole numbers can be added
+    /// without a loop.
+    sum: AtomicI64,
+    scale: u32,
 }
 
 impl Histograms {
@@ -39,6 +42,7 @@ impl Histograms {
             durations: durations.into(),
             overhead: OVERHEAD_BUCKETS.as_slice().into(),
             ratio: RATIO_BUCKETS.as_slice().into(),
+            tokens: TOKEN_BUCKETS.as_slice().into(),
             series: Mutex::default(),
         }
     }
@@ -48,14 +52,19 @@ impl Histograms {
         let bounds = match metric.buckets() {
             Some(Buckets::Overhead) => &self.overhead,
             Some(Buckets::Ratio) => &self.ratio,
+            Some(Buckets::Tokens) => &self.tokens,
             Some(Buckets::Duration) | None => &self.durations,
+        };
+        let scale = match metric.buckets() {
+            Some(Buckets::Tokens) => 1,
+            _ => 1_000_000_000,
         };
         let mut series = self.series.lock();
         let family = series.entry(metric).or_default();
         Arc::clone(
             family
                 .entry(key)
-                .or_insert_with(|| Arc::new(Histogram::new(bounds))),
+                .or_insert_with(|| Arc::new(Histogram::new(bounds, scale))),
         )
     }
 
@@ -71,11 +80,12 @@ impl Histograms {
 }
 
 impl Histogram {
-    fn new(bounds: &Arc<[f64]>) -> Self {
+    fn new(bounds: &Arc<[f64]>, scale: u32) -> Self {
         Self {
             bounds: Arc::clone(bounds),
             counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
-            nanos: AtomicU64::new(0),
+            sum: AtomicI64::new(0),
+            scale,
         }
     }
 
@@ -95,13 +105,13 @@ impl Histogram {
             // Writing to a `String` cannot fail.
             writeln!(out, "}} {total}").ok();
         }
-        let nanos = self.nanos.load(Ordering::Relaxed);
-        let whole = nanos / 1_000_000_000;
-        let part = nanos % 1_000_000_000;
-        for (suffix, value) in [
-            ("_sum", format!("{whole}.{part:09}")),
-            ("_count", total.to_string()),
-        ] {
+        let sum = self.sum.load(Ordering::Relaxed);
+        let scale = i64::from(self.scale);
+        let sum = match self.scale {
+            1 => sum.to_string(),
+            _ => format!("{}.{:09}", sum / scale, sum % scale),
+        };
+        for (suffix, value) in [("_sum", sum), ("_count", total.to_string())] {
             out.push_str(name);
             out.push_str(suffix);
             if labels(out, key) == ',' {
@@ -132,17 +142,39 @@ impl HistogramFn for Histogram {
         }
         #[expect(
             clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "durations and shares: never negative, and whole billionths are enough"
+            reason = "whole billionths, or whole tokens, are enough"
         )]
-        self.nanos
-            .fetch_add((value * 1e9) as u64, Ordering::Relaxed);
+        self.sum.fetch_add(
+            (value * f64::from(self.scale)).round() as i64,
+            Ordering::Relaxed,
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_may_be_missing() {
+        let histograms = Histograms::new(&[1.0]);
+        let key = Key::from_parts("x", vec![::metrics::Label::new("model", "m")]);
+        let histogram = histograms.get(Metric::RoutePredictionError, key);
+        for value in [-500.0, 3.0] {
+            histogram.record(value);
+        }
+        let mut out = String::new();
+        histograms.render(&mut out);
+        for line in [
+            "_bucket{model=\"m\",le=\"-1024\"} 0",
+            "_bucket{model=\"m\",le=\"-256\"} 1",
+            "_bucket{model=\"m\",le=\"16\"} 2",
+            "_sum{model=\"m\"} -497",
+            "_count{model=\"m\"} 2",
+        ] {
+            assert!(out.contains(line), "no `{line}` in\n{out}");
+        }
+    }
 
     #[test]
     fn values_fall_into_their_buckets() {

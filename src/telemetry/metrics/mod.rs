@@ -14,7 +14,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 
 pub use catalogue::{
-    Buckets, Kind, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, Source, default_buckets, label,
+    Buckets, Kind, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, Source, TOKEN_BUCKETS, default_buckets,
+    label,
 };
 pub use exposition::{Families, Family};
 use histogram::Histograms;

@@ -45,11 +45,6 @@ impl Blocks {
         &self.hashes
     }
 
-    /// Where each block ends, in bytes.
-    pub(super) fn ends(&self) -> &[u32] {
-        &self.ends
-    }
-
     /// Length of the prompt in bytes.
     pub(super) fn len(&self) -> u32 {
         self.ends.last().copied().unwrap_or(0)

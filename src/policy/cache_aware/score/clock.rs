@@ -11,7 +11,7 @@ pub(super) type Generation = u16;
 const RING: usize = 512;
 
 /// A generation lasts for this share of the cache.
-const SHARE: u64 = 64;
+const SHARE: u64 = 128;
 
 /// The shortest generation, in bytes of text.
 const SHORTEST: u64 = 4096;

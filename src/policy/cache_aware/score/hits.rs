@@ -18,6 +18,7 @@ pub(super) struct Hits {
     /// Room for the use that follows.
     pub(super) moved: Vec<(Generation, u32)>,
     deepest: usize,
+    most: u32,
     looks: usize,
 }
 
@@ -33,6 +34,7 @@ impl Hits {
             }
         }
         self.deepest = 0;
+        self.most = 0;
         self.looks = 0;
         let known = blocks
             .hashes()
@@ -57,6 +59,11 @@ impl Hits {
     pub(super) fn bytes(&self, lane: u16) -> u32 {
         let depth = self.depths.get(usize::from(lane));
         depth.map_or(0, |(_, bytes)| *bytes)
+    }
+
+    /// The bytes of whoever has most.
+    pub(super) fn most(&self) -> u32 {
+        self.most
     }
 
     /// Blocks that the one with the most has.
@@ -116,6 +123,7 @@ impl Hits {
         self.looks += looks + 1;
         if living > 0 {
             self.deepest = self.deepest.max(depth);
+            self.most = self.most.max(bytes);
         }
         living
     }

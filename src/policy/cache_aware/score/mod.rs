@@ -9,14 +9,17 @@ mod clock;
 mod hits;
 mod holders;
 mod index;
+mod share;
+mod weigh;
 mod workers;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use self::blocks::{Blocks, TOKEN_BYTES};
 use self::hits::Hits;
 use self::index::{Before, Index};
+use self::weigh::{MeanRate, Scales, Weight};
 pub use self::workers::Trail;
 use self::workers::Workers;
 use crate::config::spec::CacheAware;
@@ -29,6 +32,19 @@ pub(crate) struct Memory {
     workers: Workers,
     /// Bytes of text per token, as answers show, in bits of `f32`; 0 while none came.
     token: AtomicU32,
+    /// Picks so far.
+    picks: AtomicU64,
+    /// Mean speed of the latest candidates in prompt tokens per second, in bits of `f64`.
+    rate: AtomicU64,
+}
+
+/// Size of an index of prompts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IndexSize {
+    /// Bytes taken.
+    pub bytes: usize,
+    /// Blocks known.
+    pub blocks: usize,
 }
 
 impl Memory {
@@ -37,10 +53,19 @@ impl Memory {
         self.index.forget(lane.index);
     }
 
-    /// Bytes taken, and blocks known.
-    pub(crate) fn size(&self) -> (usize, usize) {
+    /// The worker at `lane` has emptied its cache.
+    pub(super) fn flush(&self, lane: Lane) {
+        self.workers.flush(lane);
+        self.index.forget(lane.index);
+    }
+
+    /// What it takes; `None` while nothing is known.
+    pub(crate) fn size(&self) -> Option<IndexSize> {
         let (bytes, blocks) = self.index.size();
-        (bytes + self.workers.bytes(), blocks)
+        (blocks > 0).then(|| IndexSize {
+            bytes: bytes + self.workers.bytes(),
+            blocks,
+        })
     }
 
     /// Tokens that the worker at `lane` is believed to keep; `None` while nothing was sent there.
@@ -77,6 +102,7 @@ impl Memory {
 struct Scratch {
     blocks: Blocks,
     hits: Hits,
+    scores: Vec<f64>,
 }
 
 thread_local! {
@@ -109,125 +135,115 @@ pub(super) fn learn(memory: &crate::policy::Memory, feedback: Feedback) {
     }
 }
 
-/// The sums of a candidate.
-#[derive(Debug, Clone, Copy)]
-struct Sum {
-    cached: f64,
-    uncached: f64,
-    batch: f64,
-    score: f64,
+/// The two halves of a pick, each on its own: for benchmarks.
+#[derive(Debug, Default)]
+pub struct Measure(Scratch);
+
+impl Measure {
+    /// Finds the prompt and hashes it.
+    pub fn read(&mut self, ask: &Ask<'_>) {
+        self.0
+            .blocks
+            .read(&ask.hint, CacheAware::default().block_size);
+    }
+
+    /// Chooses, and notes the choice if the mode says so.
+    pub fn choose(&mut self, ask: &Ask<'_>) -> Pick {
+        choose(ask, &CacheAware::default(), &mut self.0)
+    }
 }
-
-/// Scores that differ by no more than this are the same: what the gateway knows of a worker is no
-/// more exact.
-const TIE: f64 = 1.02;
-
-/// Requests that every worker is taken to have. A batch of ten is not ten times as slow as one of
-/// one, but somewhat slower.
-const BATCH: f64 = 8.0;
 
 fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
     let memory = &ask.memory.cache_aware.score;
-    let Scratch { blocks, hits } = scratch;
-    let token = if blocks.of_tokens() {
+    let token = if scratch.blocks.of_tokens() {
         TOKEN_BYTES as f64
     } else {
         memory.token()
     };
-    let per_byte = 1.0 / token;
-    let tokens = f64::from(blocks.len()) * per_byte;
-    hits.find(blocks, memory);
-
-    let sum = |candidate: &Candidate<'_>| {
-        let cached = f64::from(hits.bytes(candidate.lane.index)) * per_byte;
-        let uncached = tokens - cached;
-        let batch = batch(candidate);
-        // What is not cached counts twice: for this request, and for all that come after it and find
-        // the worker busy with what another one has done already.
-        let work = uncached + candidate.pending_prefill as f64;
-        Sum {
-            cached,
-            uncached,
-            batch,
-            score: (work + uncached + 1.0) * (batch + BATCH) * candidate.cost,
-        }
-    };
+    scratch.hits.find(&scratch.blocks, memory);
+    let Scratch {
+        blocks,
+        hits,
+        scores,
+    } = scratch;
+    let scales = Scales::new(ask, memory, blocks, hits, token);
     let mut least = f64::INFINITY;
-    let mut most_cached = 0.0_f64;
-    for candidate in ask.candidates {
-        let sum = sum(candidate);
-        least = least.min(sum.score);
-        most_cached = most_cached.max(sum.cached);
+    let mut rate = MeanRate::default();
+    scores.clear();
+    scores.extend(ask.candidates.iter().map(|candidate| {
+        rate.add(candidate);
+        let score = scales.weigh(candidate).score;
+        least = least.min(score);
+        score
+    }));
+    if ask.takes() {
+        rate.keep(memory);
+    }
+    if ask.notes.is_some() {
+        for (index, candidate) in ask.candidates.iter().enumerate() {
+            note(ask, index, candidate, &scales.weigh(candidate));
+        }
     }
     // What tells prompts apart that nobody has: the first block that is new everywhere.
     let new = hits.deepest().min(blocks.hashes().len().saturating_sub(1));
     let name = blocks.hashes().get(new).copied().unwrap_or(0);
-    let mut best = 0;
-    let mut best_place = (f64::INFINITY, u64::MAX);
-    for (index, candidate) in ask.candidates.iter().enumerate() {
-        let sum = sum(candidate);
-        if ask.notes.is_some() {
-            note(ask, index, &sum);
-        }
-        if sum.score > least * TIE {
+    let mut best: Option<(usize, u32, u64)> = None;
+    for (index, (score, candidate)) in scores.iter().zip(ask.candidates).enumerate() {
+        if *score > least + weigh::TIE * candidate.cost {
             continue;
         }
-        // Among equals those with most in their cache.
-        let place = (-sum.cached, rendezvous(memory, candidate, name));
-        if place.0 < best_place.0 || place.0 == best_place.0 && place.1 < best_place.1 {
-            best = index;
-            best_place = place;
+        // Among equals whoever has most of it, and among those the one that every gateway takes.
+        let cached = hits.bytes(candidate.lane.index);
+        if best.is_some_and(|(_, most, _)| cached < most) {
+            continue;
+        }
+        let place = rendezvous(memory, candidate, name);
+        if best.is_none_or(|(_, most, taken)| cached > most || place > taken) {
+            best = Some((index, cached, place));
         }
     }
-    let Some(chosen) = ask.candidates.get(best) else {
+    let Some((index, _, _)) = best else {
         return Pick::of(0, "cold");
     };
-    let sum = sum(chosen);
-    let reason = if sum.cached > 0.0 {
+    let Some(weight) = ask.candidates.get(index).map(|chosen| scales.weigh(chosen)) else {
+        return Pick::of(0, "cold");
+    };
+    let most = scales.most_cached();
+    let reason = if weight.cached > 0.0 {
         "cache_hit"
-    } else if most_cached > 0.0 {
+    } else if most > 0.0 {
         "spill"
     } else {
         "cold"
     };
-    let trail = record(ask, options, memory, scratch, chosen, token);
+    let share = scales.tokens().map(|tokens| most / tokens);
+    let trail = match ask.candidates.get(index) {
+        Some(chosen) if ask.takes() => record(ask, options, memory, scratch, chosen, token),
+        _ => Trail::NONE,
+    };
     Pick {
-        index: best,
+        index,
         reason,
         expected: Expected {
-            prefill_tokens: whole(sum.uncached),
-            cached_tokens: Some(whole(sum.cached)),
+            prefill_tokens: whole(weight.uncached),
+            cached_tokens: Some(whole(weight.cached)),
             prompt_bytes: scratch.blocks.len(),
             of_tokens: scratch.blocks.of_tokens(),
             trail,
         },
-        matched: Some(matched(most_cached, tokens)),
+        #[expect(clippy::cast_possible_truncation, reason = "a share")]
+        matched: share.map(|share| share as f32),
     }
 }
 
-/// The share of a prompt of `tokens` that is in some worker's cache.
-#[expect(clippy::cast_possible_truncation, reason = "a ratio")]
-fn matched(cached: f64, tokens: f64) -> f32 {
-    (cached / tokens.max(1.0)).clamp(0.0, 1.0) as f32
-}
-
-/// Requests at a worker: ours, or all where its engine knows of more.
-fn batch(candidate: &Candidate<'_>) -> f64 {
-    let engine = candidate.engine.map_or(0, |engine| {
-        let waiting = engine.waiting.unwrap_or(0);
-        engine.running.unwrap_or(0).saturating_add(waiting)
-    });
-    (candidate.load as u64).max(engine) as f64
-}
-
-fn note(ask: &Ask<'_>, index: usize, sum: &Sum) {
-    ask.note(index, "cached_tokens", sum.cached);
-    ask.note(index, "uncached_tokens", sum.uncached);
-    if let Some(candidate) = ask.candidates.get(index) {
-        ask.note(index, "pending_prefill", candidate.pending_prefill as f64);
-    }
-    ask.note(index, "batch", sum.batch);
-    ask.note(index, "score", sum.score);
+fn note(ask: &Ask<'_>, index: usize, candidate: &Candidate<'_>, weight: &Weight) {
+    ask.note(index, "cached_tokens", weight.cached);
+    ask.note(index, "uncached_tokens", weight.uncached);
+    ask.note(index, "pending_prefill", candidate.pending_prefill as f64);
+    ask.note(index, "batch", weight.batch);
+    ask.note(index, "share", weight.share);
+    ask.note(index, "speed", weight.speed);
+    ask.note(index, "score", weight.score);
 }
 
 /// A number for a worker and a prefix that is the same in every gateway.
@@ -250,14 +266,12 @@ fn record(
     token: f64,
 ) -> Trail {
     let Some(worker) = memory.workers.of(chosen.lane) else {
-        return Trail::default();
+        return Trail::NONE;
     };
-    let Scratch { blocks, hits } = scratch;
+    let Scratch { blocks, hits, .. } = scratch;
     let lane = chosen.lane.index;
     let told = chosen.engine.and_then(|engine| engine.capacity_tokens);
-    if !ask.takes() {
-        return Trail::default();
-    }
+    worker.count(weigh::next_window(memory, ask.candidates.len()));
     let now = worker.begin(told, token);
     let memory_bytes = usize::try_from(options.memory.get()).unwrap_or(usize::MAX);
     let limit = Index::share(memory_bytes.saturating_sub(memory.workers.bytes()));
@@ -310,3 +324,6 @@ fn whole(tokens: f64) -> u32 {
     let tokens = tokens as u32;
     tokens
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::clock::{Clock, Generation, Span};
+use super::share::{Recent, Window};
 use crate::plan::WorkerKey;
 use crate::policy::Lane;
 
@@ -23,13 +24,23 @@ pub(super) const ASSUMED: u64 = 16 << 20;
 /// believed to have lost its cache.
 const STRIKES: u8 = 3;
 
+/// A prefix that was sent while the worker was sent no more than this may still be on its way into
+/// the cache.
+const FRESH: u64 = 32 * 1024;
+
+/// How much of the greatest age at which something was found is still believed at the next answer.
+const FADING: f64 = 0.99;
+
 /// A found prefix may be so much shorter than expected: engines keep whole pages, and bytes per
 /// token vary.
 const SLACK: u64 = 512;
 
+/// Workers of neighbouring lanes, made when the first of them is needed.
+type Chunk = OnceLock<Box<[Worker]>>;
+
 /// Workers by lane.
 #[derive(Debug, Default)]
-pub(crate) struct Workers(OnceLock<Box<[OnceLock<Box<[Worker]>>]>>);
+pub(crate) struct Workers(OnceLock<Box<[Chunk]>>);
 
 impl Workers {
     /// The worker at `lane`, whoever it is.
@@ -37,7 +48,7 @@ impl Workers {
         let lane = usize::from(lane);
         let chunks = self
             .0
-            .get_or_init(|| (0..CHUNKS).map(|_| OnceLock::new()).collect());
+            .get_or_init(|| (0..CHUNKS).map(|_| Chunk::new()).collect());
         let chunk = chunks.get(lane / CHUNK)?;
         chunk
             .get_or_init(|| (0..CHUNK).map(|_| Worker::default()).collect())
@@ -47,7 +58,14 @@ impl Workers {
     /// The worker at `lane`, unless another one has taken its place.
     pub(super) fn of(&self, lane: Lane) -> Option<&Worker> {
         let worker = self.get(lane.index)?;
-        (worker.turn.load(Ordering::Relaxed) == u32::from(lane.turn)).then_some(worker)
+        let turn = u32::from(lane.turn) + 1;
+        match worker
+            .turn
+            .compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(_) => Some(worker),
+            Err(known) => (known == turn).then_some(worker),
+        }
     }
 
     /// The worker at `lane` has left.
@@ -56,12 +74,24 @@ impl Workers {
             return;
         }
         if let Some(worker) = self.get(lane.index) {
+            worker.recent.store(0, Ordering::Relaxed);
             let mut belief = worker.belief.lock();
             *belief = None;
             worker.span.store(0, Ordering::Relaxed);
             worker.name.store(0, Ordering::Relaxed);
-            let next = u32::from(lane.turn.wrapping_add(1));
+            let next = u32::from(lane.turn.wrapping_add(1)) + 1;
             worker.turn.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// The worker at `lane` has emptied its cache.
+    pub(super) fn flush(&self, lane: Lane) {
+        if self.0.get().is_some()
+            && let Some(worker) = self.of(lane)
+            && let Some(belief) = worker.belief.lock().as_mut()
+        {
+            belief.clock.clear();
+            worker.publish(&belief.clock);
         }
     }
 
@@ -78,9 +108,12 @@ impl Workers {
 pub(super) struct Worker {
     /// [`Span`] of the clock, for readers; 0 while nothing was sent there.
     span: AtomicU32,
+    /// The turn of the lane plus one; 0 while nobody has asked.
     turn: AtomicU32,
     /// Hash of the worker's key; 0 while nobody has asked.
     name: AtomicU64,
+    /// The latest requests, as [`Recent`].
+    recent: AtomicU64,
     belief: Mutex<Option<Box<Belief>>>,
 }
 
@@ -92,6 +125,8 @@ struct Belief {
     told: Option<u64>,
     /// Whether the worker has ever found something: one that never does may just not tell.
     tells: bool,
+    /// The greatest age of what was found lately.
+    proven: f64,
     strikes: u8,
 }
 
@@ -101,6 +136,7 @@ impl Belief {
             clock: Clock::new(ASSUMED),
             told: None,
             tells: false,
+            proven: 0.0,
             strikes: 0,
         }
     }
@@ -218,21 +254,23 @@ impl Worker {
         let near = |expected: u64| found + SLACK >= expected - expected / 8;
         if near(cached) {
             belief.strikes = 0;
+            if cached > 0 {
+                belief.proven = (belief.proven * FADING).max(cached_age as f64);
+            }
             if known > cached + SLACK && known_age > 0 && near(known) {
                 clock.surprise(known_age, true);
             }
-        } else if found + SLACK < cached / 2 {
-            // What was sent only just now may still be on its way into the cache, and if it is not,
-            // that says nothing of the size.
-            if cached_age > clock.capacity() / 8 {
-                belief.strikes = 0;
-                clock.surprise(cached_age, false);
-            } else if found == 0 {
+        } else if found + SLACK < cached / 2 && cached_age > FRESH {
+            if found == 0 && (cached_age as f64) < belief.proven * 0.75 {
+                // Older things were there: this is not for want of room.
                 belief.strikes += 1;
                 if belief.strikes >= STRIKES {
                     belief.strikes = 0;
                     clock.clear();
                 }
+            } else {
+                belief.strikes = 0;
+                clock.surprise(cached_age, false);
             }
         }
         self.publish(&belief.clock);
@@ -244,6 +282,19 @@ impl Worker {
             .lock()
             .as_ref()
             .map(|belief| belief.clock.capacity())
+    }
+
+    /// Requests that went there, of as many as a window holds.
+    pub(super) fn recent(&self, window: Window) -> f64 {
+        Recent::unpack(self.recent.load(Ordering::Relaxed)).at(window)
+    }
+
+    /// One more went there.
+    pub(super) fn count(&self, window: Window) {
+        // A count that is lost between two threads is one of hundreds.
+        let recent = Recent::unpack(self.recent.load(Ordering::Relaxed));
+        self.recent
+            .store(recent.and_one(window).pack(), Ordering::Relaxed);
     }
 
     fn publish(&self, clock: &Clock) {
