@@ -9,7 +9,7 @@ use super::{branches, fewest};
 use crate::api::prompt::Prompt;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, RouteIx, WorkerIx};
-use crate::policy::{self, Ask, Candidate, Expected, Hint, Lane, Mode, Notes, Refused};
+use crate::policy::{self, Ask, Candidate, Expected, Hint, Lane, Mode, Notes, Refused, Trail};
 use crate::upstream::headers::X_SMG_ROUTING_KEY;
 
 /// A request, as far as choosing a worker needs it.
@@ -80,7 +80,7 @@ pub fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, skip: &[WorkerIx]) -> Vec<U
 }
 
 /// Chooses among `usable` for the leg of `role`, as the route's policy has it. Where the choice
-/// counts, so do its metrics' figures.
+/// counts, so do its metrics' figures; those that tell how requests are routed leave copies out.
 ///
 /// # Errors
 /// [`Refused`] when nobody can be chosen.
@@ -113,7 +113,8 @@ pub fn choose<'a>(
     };
     let mut rng = fastrand::Rng::with_seed(request.seed);
     let picked = policy::pick(&ask, &mut rng);
-    if request.mode == Mode::Take {
+    let takes = request.mode == Mode::Take;
+    if takes && !route.copies {
         branches::count(&leg.policy, &picked);
     }
     let pick = picked?;
@@ -131,19 +132,19 @@ pub fn choose<'a>(
     if chosen.position != picked {
         // What the policy knows of one rank says nothing about another.
         expected.cached_tokens = None;
+        expected.trail = Trail::default();
     }
-    if by_tokens && request.mode == Mode::Take {
+    if by_tokens && takes {
         let report = &chosen.worker.parts.cell.report;
         report.route(fewest::tokens(&request.prompt));
     }
-    if request.mode == Mode::Take
+    if takes
+        && !route.copies
         && let Some(matched) = pick.matched
     {
         model.matched(matched);
     }
-    if request.mode == Mode::Take
-        && let Some(count) = parts.attempts.get(chosen.position)
-    {
+    if takes && let Some(count) = parts.attempts.get(chosen.position) {
         count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(Chosen {
@@ -192,4 +193,83 @@ pub fn routing_key(headers: &HeaderMap) -> Option<&str> {
     let key = headers.get(X_SMG_ROUTING_KEY)?.to_str().ok()?;
     ((1..=256).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()))
         .then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::api::Endpoint;
+    use crate::api::load::Load;
+    use crate::api::scan::scan;
+    use crate::base::clock;
+    use crate::config::Spec;
+    use crate::live::Stamp;
+    use crate::plan::{Facts, Learned, WorkerKey, compile};
+    use crate::state::Cells;
+
+    const RANKS: &str = "version = 1\n[[pools]]\nname = 'p'\nruntime = 'sglang'\n\
+        dp_aware = true\ndp_minimum_tokens = true\nhealth.enabled = false\n\
+        workers = ['http://w:1']\n[[models]]\nname = 'm'\npolicy = 'cache_aware'\n";
+
+    /// What a policy believes of one rank's cache is never held against the answer of another.
+    #[test]
+    fn another_rank_than_the_policys_answers_without_expectations() {
+        let spec: Spec = toml::from_str(RANKS).unwrap();
+        let learned = Learned {
+            dp_size: Some(2),
+            ..Learned::default()
+        };
+        let facts = Facts {
+            workers: [(WorkerKey::new("http://w:1"), learned)].into(),
+        };
+        let stamp = Stamp {
+            id: 1,
+            generation: 1,
+            sha256: "".into(),
+        };
+        let now = clock::now();
+        let plan = compile(&spec, &facts);
+        let snapshot = Snapshot::bind(plan, &Cells::default(), None, stamp, now);
+        let body = serde_json::json!({ "prompt": "word ".repeat(1000) }).to_string();
+        let fields = scan(body.as_bytes()).unwrap().fields;
+        let body = [Bytes::from(body)];
+        let headers = HeaderMap::new();
+        let route = RouteIx(0);
+        let (plan, _) = snapshot.route(route).unwrap();
+        let pick = |fewest: usize| {
+            for (rank, worker) in snapshot.workers().enumerate() {
+                let load = Load {
+                    used_tokens: Some(if rank == fewest { 0 } else { 1_000_000 }),
+                    ..Load::default()
+                };
+                worker.parts.cell.report.put(vec![load], now);
+            }
+            let leg = plan.legs.answering();
+            let usable = usable(&snapshot, leg, &[]);
+            assert_eq!(usable.len(), 2);
+            let request = Request {
+                route,
+                prompt: Prompt::new(Endpoint::Completions, &body, &fields),
+                model: "m",
+                headers: &headers,
+                mode: Mode::Take,
+                now,
+                seed: 1,
+            };
+            let chosen = choose(&snapshot, &request, leg.role, &usable, None).unwrap();
+            assert_eq!(chosen.worker.plan.key.rank(), u32::try_from(fewest).ok());
+            chosen.expected
+        };
+        pick(0);
+        // The policy goes where the prompt is; once that is the rank with the fewest tokens, once not.
+        let expected = [pick(0), pick(1)];
+        let (own, other): (Vec<Expected>, Vec<Expected>) = expected
+            .into_iter()
+            .partition(|expected| expected.cached_tokens.is_some());
+        assert_eq!((own.len(), other.len()), (1, 1), "{expected:?}");
+        assert_ne!(own[0].trail, Trail::default());
+        assert_eq!(other[0].trail, Trail::default());
+    }
 }

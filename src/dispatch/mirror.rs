@@ -1,8 +1,8 @@
 //! Copies of requests, whose answers are thrown away.
 //!
 //! Invariant: whoever made the original waits for nothing here. A copy has a task of its own, is
-//! tried once, and counts nowhere but in its own metric and in the load of the worker that it keeps
-//! busy.
+//! tried once, and counts nowhere but in its own metric and in the load and the attempts of the worker
+//! that it keeps busy.
 
 use std::pin::pin;
 use std::sync::Arc;

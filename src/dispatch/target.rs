@@ -4,16 +4,19 @@ use http::HeaderMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::choose::routing_key;
+use crate::api::Endpoint;
 use crate::live::Snapshot;
-use crate::plan::{Found, Target, Unroutable};
+use crate::plan::{Found, Route, Target, Unroutable};
 
 /// Resolves `model` and chooses among the routes it leads to, once for all attempts. Requests with
-/// the same routing key choose alike; the others by `chance`, which is any number.
+/// the same routing key choose alike; the others by `chance`, which is any number. Pairs of workers
+/// only generate: what `endpoint` asks for besides goes to them only where nobody else serves.
 ///
 /// # Errors
 /// [`Unroutable`] when nothing serves the name.
 pub fn target<'a>(
     snapshot: &'a Snapshot,
+    endpoint: Endpoint,
     model: Option<&'a str>,
     headers: &HeaderMap,
     chance: u64,
@@ -21,6 +24,9 @@ pub fn target<'a>(
     let routes = &snapshot.plan.routes;
     let found = routes.resolve(model)?;
     let draw = || routing_key(headers).map_or(chance, |key| xxh3_64(key.as_bytes()));
-    let target = routes.target(&found, draw, |route| snapshot.can_serve(route))?;
+    let suits = |route: &Route| endpoint.generates() || !route.legs.is_pair();
+    let target = routes.target(&found, draw, |route| {
+        suits(route) && snapshot.can_serve(route)
+    })?;
     Ok((found, target))
 }

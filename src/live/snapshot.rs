@@ -409,4 +409,54 @@ mod tests {
             before = Some(snapshot);
         }
     }
+
+    /// The memory of the leg of `role` of what `model` leads to.
+    fn memory(snapshot: &Snapshot, model: &str, role: Role) -> Arc<Memory> {
+        let routes = &snapshot.plan.routes;
+        let found = routes.resolve(Some(model)).unwrap();
+        let target = routes.target(&found, || 0, |_| true).unwrap();
+        let (_, parts) = snapshot.route(target.route).unwrap();
+        Arc::clone(&parts.leg(role).unwrap().memory)
+    }
+
+    /// A cursor that two legs or two models moved would leave out workers.
+    #[test]
+    fn each_leg_of_each_model_entry_has_a_memory_of_its_own_that_outlives_snapshots() {
+        let text = "version = 1\n[[pools]]\nname = 'p'\nworkers = ['http://w:1']\n\
+            [[pools]]\nname = 'pd'\nprefill.workers = ['http://a:1']\n\
+            decode.workers = ['http://b:1']\n\
+            [[models]]\nname = 'm'\naliases = ['also-m']\npool = 'p'\n\
+            [[models]]\nname = 'n'\npool = 'p'\n\
+            [[models]]\nname = 'g-*'\npool = 'p'\n\
+            [[models]]\nname = 'legs'\npool = 'pd'\n";
+        let cells = Cells::default();
+        let bind = |id, policy: &str| {
+            let spec: Spec =
+                toml::from_str(&format!("{text}[routing]\npolicy = '{policy}'\n")).unwrap();
+            let stamp = Stamp {
+                id,
+                generation: id,
+                sha256: "".into(),
+            };
+            let plan = compile(&spec, &Facts::default());
+            Snapshot::bind(plan, &cells, None, stamp, clock::now())
+        };
+        let before = bind(1, "round_robin");
+        let of = |model| memory(&before, model, Role::Regular);
+        let apart = [
+            of("m"),
+            of("n"),
+            of("g-1"),
+            memory(&before, "legs", Role::Prefill),
+            memory(&before, "legs", Role::Decode),
+        ];
+        for (at, one) in apart.iter().enumerate() {
+            assert!(!apart[..at].iter().any(|other| Arc::ptr_eq(one, other)));
+        }
+        assert!(Arc::ptr_eq(&of("m"), &of("also-m")));
+        // A name under a glob is the client's invention.
+        assert!(Arc::ptr_eq(&of("g-1"), &of("g-2")));
+        let after = bind(2, "cache_aware");
+        assert!(Arc::ptr_eq(&of("m"), &memory(&after, "m", Role::Regular)));
+    }
 }

@@ -29,8 +29,8 @@ pub use listener::{Address, Cors, Groups, Limits, Listener};
 pub use pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
 pub use ring::Ring;
 pub use route::{
-    Found, Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Target, Unroutable, is_glob,
-    matches,
+    Found, Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Sole, Target, Unroutable,
+    is_glob, matches,
 };
 pub use worker::{Admission, Role, Worker, WorkerIx, WorkerKey};
 

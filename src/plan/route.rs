@@ -116,9 +116,18 @@ pub struct Routes {
     /// Takes a name that nothing else knows, where workers serve any model.
     pub any: Option<DestinationIx>,
     /// Takes a request without a model: set while exactly one model is served.
-    pub sole: Option<DestinationIx>,
+    pub sole: Option<Sole>,
     /// What `GET /v1/models` lists, sorted by id.
     pub listed: Vec<Listed>,
+}
+
+/// The only model that is served.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sole {
+    /// Its name; `None` where it is any that a client may choose.
+    pub canonical: Option<Arc<str>>,
+    /// Who serves it.
+    pub destination: DestinationIx,
 }
 
 /// Where a known name leads.
@@ -157,7 +166,7 @@ pub struct Found<'a> {
     pub destination: DestinationIx,
     /// The name that the client sent, if any.
     pub asked: Option<&'a str>,
-    /// The name of the model, where it is a known one and the client named it.
+    /// The name of the model, where it is a known one and the client wrote a name.
     pub canonical: Option<&'a Arc<str>>,
 }
 
@@ -215,14 +224,20 @@ impl Routes {
                 canonical: Some(&named.canonical),
             });
         }
-        let destination = if name.is_empty() || name == "unknown" {
-            self.sole.ok_or(Unroutable::Missing)?
-        } else {
-            let glob = self.globs.iter().find(|glob| matches(&glob.pattern, name));
-            glob.map(|glob| glob.destination)
-                .or(self.any)
-                .ok_or(Unroutable::Unknown)?
-        };
+        if name.is_empty() || name == "unknown" {
+            let sole = self.sole.as_ref().ok_or(Unroutable::Missing)?;
+            return Ok(Found {
+                destination: sole.destination,
+                asked: model,
+                // Workers take a request without a name for theirs, but no name that is not.
+                canonical: model.and(sole.canonical.as_ref()),
+            });
+        }
+        let glob = self.globs.iter().find(|glob| matches(&glob.pattern, name));
+        let destination = glob
+            .map(|glob| glob.destination)
+            .or(self.any)
+            .ok_or(Unroutable::Unknown)?;
         Ok(Found {
             destination,
             asked: model,

@@ -9,7 +9,9 @@ use super::destination::{Destination, DestinationIx, Fallback, Mirror, Share};
 use super::facts::Facts;
 use super::pool::{Pool, PoolIx};
 use super::ring::Ring;
-use super::route::{Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, is_glob, matches};
+use super::route::{
+    Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Sole, is_glob, matches,
+};
 use super::table::{Aim, aims, index, led, pool_named, retry, timeouts};
 use super::worker::{Role, Worker, WorkerIx};
 use crate::config::spec::{self, Policy, PolicyName, Spec, Undeclared};
@@ -516,8 +518,16 @@ impl<'a> Builder<'a> {
                 routes.any(|route| route.legs.candidates().next().is_some())
             })
         }));
-        if served.len() == 1 {
-            self.routes.sole = served.pop_first();
+        if served.len() > 1 {
+            return;
         }
+        self.routes.sole = served.pop_first().map(|destination| {
+            let mut names = routes.names.values();
+            let named = names.find(|named| named.destination == destination);
+            Sole {
+                canonical: named.map(|named| Arc::clone(&named.canonical)),
+                destination,
+            }
+        });
     }
 }

@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::check_type;
+use super::endpoint::{Ranking, check_pair, check_type};
 use super::error::Refusal;
 use super::routes::{self, Goal};
 use crate::api::error::ErrorCode;
@@ -144,7 +144,7 @@ fn follow(
     let found = scan::scan(&body)?;
     told.asked = found.model.as_deref().map(str::to_owned);
     let asked = found.model.as_deref();
-    let (meant, target) = target::target(snapshot, asked, &headers, seed)
+    let (meant, target) = target::target(snapshot, endpoint, asked, &headers, seed)
         .map_err(|why| Refusal::unroutable(why, asked))?;
     let (route, parts) = snapshot
         .route(target.route)
@@ -155,10 +155,11 @@ fn follow(
     }
     describe(snapshot, &meant, &target, route, told);
     told.model = Some(model.to_string());
-
-    if !endpoint.generates() && route.legs.is_pair() {
-        return Err(Refusal::only_generated());
+    check_pair(endpoint, route)?;
+    if endpoint == Endpoint::Rerank {
+        Ranking::check(&body, &found.fields, asked)?;
     }
+
     let pieces = [body.clone()];
     let asking = choose::Request {
         route: target.route,
@@ -176,18 +177,21 @@ fn follow(
         };
         let (explained, outcome) = one_leg(snapshot, &asking, leg, parts);
         told.legs.push(explained);
-        if let Err(why) = outcome {
-            let error = match why {
-                Refused::Nobody if route.legs.is_pair() => CallError::NoLeg(leg.role),
-                why => why.into(),
-            };
-            refused = refused.or(Some(error));
+        match outcome {
+            Ok(()) => {}
+            // A leg without anybody is what the client reads about, whatever the other says.
+            Err(Refused::Nobody) if route.legs.is_pair() => {
+                refused = match refused {
+                    Some(CallError::NoLeg(_)) => refused,
+                    _ => Some(CallError::NoLeg(leg.role)),
+                };
+            }
+            Err(why) => {
+                refused.get_or_insert_with(|| why.into());
+            }
         }
     }
-    match refused {
-        None => Ok(()),
-        Some(error) => Err(error.into()),
-    }
+    refused.map_or(Ok(()), |why| Err(why.into()))
 }
 
 /// The endpoint that the request leads to; `None` for a path that asks no worker.

@@ -255,3 +255,85 @@ fn ranks_are_workers_here_too() {
         );
     }
 }
+
+/// Pools of pairs, of workers that serve alone, and of pairs that lack a leg.
+const PAIRS: &str = r#"version = 1
+[[listeners]]
+name = "main"
+address = "127.0.0.1:0"
+serve = ["inference"]
+[[pools]]
+name = "pairs"
+runtime = "sglang"
+prefill.workers = ["http://10.0.0.1:8000"]
+decode.workers = ["http://10.0.0.2:8000"]
+[[pools]]
+name = "half"
+runtime = "sglang"
+prefill.workers = ["http://10.0.0.1:8000"]
+decode.workers = []
+[[pools]]
+name = "alone"
+workers = ["http://10.0.0.3:8000"]
+[[models]]
+name = "pairs"
+pool = "pairs"
+[[models]]
+name = "half"
+pool = "half"
+[[models]]
+name = "both"
+split = [{ pool = "pairs", weight = 999 }, { pool = "alone", weight = 0.001 }]
+"#;
+
+#[test]
+fn a_refusal_is_the_one_that_a_request_would_get() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "pairs.toml", PAIRS);
+    let told = |path: &str, body: &Value| {
+        let request = json!({ "path": path, "body": body }).to_string();
+        let request = write(dir.path(), "request.json", &request);
+        let args = ["explain", "--config", &file, "--request", &request];
+        let output = smg(&[&args[..], &["--format", "json"]].concat(), &[]);
+        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        told
+    };
+    for (path, body, status, code) in [
+        (
+            "/v1/embeddings",
+            json!({ "model": "pairs", "input": "hi" }),
+            501,
+            "not_implemented",
+        ),
+        (
+            "/v1/completions",
+            json!({ "model": "half", "prompt": "hi" }),
+            503,
+            "server_selection_failed",
+        ),
+        (
+            "/v1/rerank",
+            json!({ "model": "both", "query": " ", "documents": ["d"] }),
+            400,
+            "missing_required_parameter",
+        ),
+    ] {
+        let told = told(path, &body);
+        assert_eq!(told["status"], status, "{path} {told}");
+        assert_eq!(told["code"], code, "{path} {told}");
+    }
+    // What pairs cannot do goes to those who can, whatever the weights.
+    let embed = told("/v1/embeddings", &json!({ "model": "both", "input": "hi" }));
+    assert_eq!(
+        (&embed["status"], &embed["pool"]),
+        (&json!(200), &json!("alone"))
+    );
+    let write = told(
+        "/v1/completions",
+        &json!({ "model": "both", "prompt": "hi" }),
+    );
+    assert_eq!(
+        (&write["status"], &write["pool"]),
+        (&json!(200), &json!("pairs"))
+    );
+}

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{ask, gateway, plain_engine};
+use crate::scene::{ask, config, gateway, plain_engine};
 use crate::support::smg::command;
-use crate::support::{Connection, Smg, client::json_request, post, process};
+use crate::support::{Connection, FakeEngine, Smg, Step, client::json_request, post, process};
 
 async fn explain(smg: &Smg) -> Value {
     let request = json!({ "path": "/v1/completions", "body": ask() });
@@ -98,4 +98,24 @@ async fn decisions_are_shown_only_where_the_listener_says_so() {
         .unwrap_or_else(|| panic!("{decision}"));
     assert!(shown.ends_with("\", attempts=1"), "{decision}");
     assert!(!decision.contains(&engine.address().to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ranking_shows_its_worker_like_any_other_answer() {
+    let ranking = json!([{ "score": 0.5, "index": 0 }]);
+    let engine = FakeEngine::serving("m", move |_| vec![Step::json(200, &ranking)]).await;
+    let toml = config(&[engine.url()], "policy = \"random\"\n");
+    let open = toml.replace(
+        "name = \"main\"\n",
+        "name = \"main\"\nexpose_decision = true\nexpose_worker_id = true\n",
+    );
+    let smg = Smg::start(&open).await;
+    let request = json!({ "model": "m", "query": "q", "documents": ["d"] });
+    let answer = post(smg.main(), "/v1/rerank", &request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["object"], "rerank");
+    let worker = answer.header("x-smg-routed-worker-id").to_owned();
+    assert!(!worker.is_empty());
+    assert!(answer.header("x-smg-decision").contains(&worker));
+    assert!(!answer.header("x-request-id").is_empty());
 }

@@ -348,6 +348,11 @@ async fn copies_arrive_under_the_canonical_name_and_are_counted_apart() {
     assert_eq!(metrics.sum("smg_worker_pool_size", &[("model", "m")]), 1.0);
     let sent = metrics.sum("smg_worker_requests_total", &[("worker", shadow.url())]);
     assert_eq!(sent, 10.0);
+    // What is told of the policy is about requests, not about copies of them.
+    assert_eq!(
+        metrics.sum("smg_cache_aware_policy_branch_total", &[]),
+        10.0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,12 +167,27 @@ fn the_only_model_needs_no_name() {
     for name in [None, Some(""), Some("unknown"), Some("m")] {
         assert_eq!(candidates(&one, name).unwrap(), ["http://w:1"], "{name:?}");
     }
+    // A worker that knows its model by name alone would not know what is written in its place.
+    let renamed = |plan: &Plan, name: Option<&'static str>| {
+        let found = plan.routes.resolve(name).unwrap();
+        let target = plan.routes.target(&found, || 0, |_| true).unwrap();
+        target.rename.map(|name| name.to_string())
+    };
+    for (name, expected) in [
+        (None, None),
+        (Some(""), Some("m")),
+        (Some("unknown"), Some("m")),
+        (Some("m"), None),
+    ] {
+        assert_eq!(renamed(&one, name).as_deref(), expected, "{name:?}");
+    }
     let two = compile(&spec(text), &facts(&[("http://w:1", &["m", "n"])]));
     assert_eq!(candidates(&two, None), Err(Unroutable::Missing));
     // One that names no model takes any.
     let any = compile(&spec(text), &facts(&[("http://w:1", &[])]));
     assert_eq!(candidates(&any, Some("whatever")).unwrap(), ["http://w:1"]);
     assert_eq!(candidates(&any, None).unwrap(), ["http://w:1"]);
+    assert_eq!(renamed(&any, Some("unknown")), None);
     // Nothing is known yet.
     let none = compile(&spec(text), &Facts::default());
     assert_eq!(candidates(&none, Some("m")), Err(Unroutable::Unknown));

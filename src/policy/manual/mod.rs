@@ -106,11 +106,15 @@ fn find(ask: &Ask<'_>, memory: &Memory, options: &Manual, name: Name) -> Known {
 }
 
 /// Gives the key to the candidate at `index` and returns who has it, which is somebody else where
-/// another request with the same key was faster.
+/// another request with the same key was faster. Who has left meanwhile, which a request that began
+/// earlier may not see, serves it without getting the key: nobody would take it away again.
 fn assign(ask: &Ask<'_>, memory: &Memory, options: &Manual, name: Name, index: usize) -> usize {
     let Some(worker) = ask.candidates.get(index).filter(|_| ask.takes()) else {
         return index;
     };
+    if ask.memory.lanes.find(worker.key) != Some(worker.lane) {
+        return index;
+    }
     let keys = memory.keys(ask);
     let other = keys.assign(name, worker.lane, options, ask.now, |lane| seat(ask, lane));
     keys.tidy(options, ask.now);

@@ -322,30 +322,31 @@ fn first_requests_of_a_key_agree_however_many_come_at_once() {
         let (headers, fields, body) = (HeaderMap::new(), Fields::default(), [Bytes::new()]);
         let now = clock::now();
         let barrier = Barrier::new(THREADS);
+        let pick = |key: &str, rng: &mut fastrand::Rng| {
+            let ask = Ask {
+                leg: &leg,
+                memory: &memory,
+                candidates: &candidates,
+                hint: Hint {
+                    prompt: Prompt::new(Endpoint::Chat, &body, &fields),
+                    model: "m",
+                    headers: &headers,
+                    routing_key: Some(key),
+                    tokens: None,
+                },
+                mode: Mode::Take,
+                now,
+                notes: None,
+            };
+            policy::pick(&ask, rng).unwrap().index
+        };
         let run = |seed: usize| {
             let mut rng = fastrand::Rng::with_seed(seed as u64);
-            let mut seen = Vec::new();
-            for key in 0..KEYS {
-                let key = key.to_string();
-                let ask = Ask {
-                    leg: &leg,
-                    memory: &memory,
-                    candidates: &candidates,
-                    hint: Hint {
-                        prompt: Prompt::new(Endpoint::Chat, &body, &fields),
-                        model: "m",
-                        headers: &headers,
-                        routing_key: Some(&key),
-                        tokens: None,
-                    },
-                    mode: Mode::Take,
-                    now,
-                    notes: None,
-                };
+            let one = |key: usize| {
                 barrier.wait();
-                seen.push(policy::pick(&ask, &mut rng).unwrap().index);
-            }
-            seen
+                pick(&key.to_string(), &mut rng)
+            };
+            (0..KEYS).map(one).collect::<Vec<usize>>()
         };
         let seen: Vec<Vec<usize>> = std::thread::scope(|scope| {
             let run = &run;
@@ -363,5 +364,13 @@ fn first_requests_of_a_key_agree_however_many_come_at_once() {
         assert_eq!(stored.len(), KEYS);
         let grouped: u32 = candidates.iter().map(|w| stored.group(w.lane)).sum();
         assert_eq!(grouped, u32::try_from(KEYS).unwrap());
+
+        // A request that still sees who has left chooses among them and leaves nothing behind, least
+        // of all with those who have their places now.
+        memory.retain(|_| false);
+        let next = memory.enrol(&WorkerKey::new("http://next:1"));
+        let mut rng = fastrand::Rng::with_seed(1);
+        (0..100).for_each(|key| assert!(pick(&format!("late-{key}"), &mut rng) < 16));
+        assert_eq!((stored.len(), stored.group(next)), (0, 0), "{sticky}");
     }
 }

@@ -16,6 +16,7 @@ use crate::api::splice::{Edit, splice};
 use crate::api::{Endpoint, Payload, Span, quoted, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
+use crate::plan::Route;
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -53,12 +54,18 @@ pub(crate) async fn inference(
     let id = call.id.clone();
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::failed(&call, error).into_response(call),
-        Ok(answer) => match ranking {
-            Some(ranking) if answer.status().is_success() => {
-                Box::pin(rerank::answer(ranking, answer)).await
-            }
-            _ => finish(gate, answer, id),
-        },
+        Ok(answer) => {
+            let shown = Shown::of(gate, answer.body());
+            let mut response = match ranking {
+                Some(ranking) if answer.status().is_success() => {
+                    Box::pin(rerank::answer(ranking, answer)).await
+                }
+                _ => answer.map(Body::worker),
+            };
+            response.headers_mut().insert(X_REQUEST_ID, id);
+            shown.put(response.headers_mut());
+            response
+        }
     }
 }
 
@@ -101,14 +108,13 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
-    let (meant, target) = dispatch::target::target(&snapshot, model, &headers, fastrand::u64(..))
+    let chance = fastrand::u64(..);
+    let (meant, target) = dispatch::target::target(&snapshot, endpoint, model, &headers, chance)
         .map_err(|why| Refusal::unroutable(why, model))?;
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
-    if !endpoint.generates() && route.legs.is_pair() {
-        return Err(Refusal::only_generated());
-    }
+    check_pair(endpoint, route)?;
     let ranking = match endpoint {
         Endpoint::Rerank => {
             let whole = payload.pieces().concat();
@@ -203,26 +209,41 @@ fn count_refused(endpoint: Endpoint, refusal: &Refusal) {
     names::counter(Metric::RouterRequestErrors, &labels).increment(1);
 }
 
-/// A worker's answer as the client gets it.
-fn finish(gate: &Gate, answer: Response<Answered>, id: HeaderValue) -> Response<Body> {
-    let call = answer.body().call();
-    let worker = call.filter(|_| gate.listener.expose_worker_id);
-    let worker = worker.and_then(|call| {
-        let worker = call.routed.as_ref()?.worker?;
-        Some(call.snapshot.worker(worker)?.parts.id.clone())
-    });
-    let decision = call.filter(|_| gate.listener.expose_decision);
-    let decision = decision.and_then(decision::header);
-    let mut response = answer.map(Body::worker);
-    let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, id);
-    if let Some(worker) = worker {
-        headers.insert(X_SMG_ROUTED_WORKER_ID, worker);
+/// What the listener lets a client see of how its answer came about.
+struct Shown {
+    worker: Option<HeaderValue>,
+    decision: Option<HeaderValue>,
+}
+
+impl Shown {
+    fn of(gate: &Gate, answer: &Answered) -> Self {
+        let call = answer.call();
+        let worker = call.filter(|_| gate.listener.expose_worker_id);
+        let worker = worker.and_then(|call| {
+            let worker = call.routed.as_ref()?.worker?;
+            Some(call.snapshot.worker(worker)?.parts.id.clone())
+        });
+        let decision = call.filter(|_| gate.listener.expose_decision);
+        let decision = decision.and_then(decision::header);
+        Self { worker, decision }
     }
-    if let Some(decision) = decision {
-        headers.insert(decision::X_SMG_DECISION, decision);
+
+    fn put(self, headers: &mut HeaderMap) {
+        if let Some(worker) = self.worker {
+            headers.insert(X_SMG_ROUTED_WORKER_ID, worker);
+        }
+        if let Some(decision) = self.decision {
+            headers.insert(decision::X_SMG_DECISION, decision);
+        }
     }
-    response
+}
+
+/// Whether the workers of `route` do what `endpoint` asks for.
+pub(crate) fn check_pair(endpoint: Endpoint, route: &Route) -> Result<(), Refusal> {
+    if endpoint.generates() || !route.legs.is_pair() {
+        return Ok(());
+    }
+    Err(Refusal::only_generated())
 }
 
 /// Whether the body is JSON, as far as the headers say.

@@ -11,8 +11,9 @@ mod rerank;
 pub(crate) use admin::{config, config_status, explain, metrics, reload, snapshots};
 pub(crate) use fleet::{flush_cache, loads, worker, workers};
 pub(crate) use health::{alive, ready};
-pub(crate) use inference::{check_type, inference};
+pub(crate) use inference::{check_pair, check_type, inference};
 pub(crate) use information::{ask, engine_metrics, model, models};
+pub(crate) use rerank::Ranking;
 
 use serde::Serialize;
 

@@ -19,14 +19,14 @@ use crate::serve::error::{Refusal, json};
 const MAX: usize = 64 * 1024 * 1024;
 
 /// What the answer is made with.
-pub(super) struct Ranking {
+pub(crate) struct Ranking {
     request: Request,
     model: String,
 }
 
 impl Ranking {
     /// Checks the request.
-    pub(super) fn check(
+    pub(crate) fn check(
         body: &[u8],
         fields: &Fields,
         model: Option<&str>,

@@ -175,7 +175,7 @@ impl Holders {
             None => &self.few[..],
             Some(Set::List(list)) => list,
             Some(Set::Table { at, .. }) => {
-                for (lane, at) in (0..).zip(at) {
+                for (lane, at) in (0..=u16::MAX).zip(at) {
                     match at.load(Ordering::Relaxed) {
                         0 => {}
                         at => each(lane, at),

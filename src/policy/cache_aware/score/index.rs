@@ -360,6 +360,16 @@ mod tests {
     }
 
     #[test]
+    fn every_lane_there_is_may_hold_a_block() {
+        let index = Index::default();
+        for lane in 0..=u16::MAX {
+            index.touch(hash(1), lane, 1, Index::share(64 << 20));
+        }
+        let held = holders(&index, hash(1));
+        assert!(held.iter().map(|(lane, _)| *lane).eq(0..=u16::MAX));
+    }
+
+    #[test]
     fn threads_agree() {
         let index = Index::default();
         let limit = Index::share(1 << 20);

@@ -248,10 +248,10 @@ fn note(ask: &Ask<'_>, index: usize, candidate: &Candidate<'_>, weight: &Weight)
 
 /// A number for a worker and a prefix that is the same in every gateway.
 fn rendezvous(memory: &Memory, candidate: &Candidate<'_>, prefix: u64) -> u64 {
-    let name = memory
-        .workers
-        .get(candidate.lane.index)
-        .map_or(0, |worker| worker.name(candidate.key));
+    // A worker that has left is still a candidate of requests that began before; its name is not that
+    // of whoever has its lane now.
+    let worker = memory.workers.of(candidate.lane);
+    let name = worker.map_or(0, |worker| worker.name(candidate.key));
     let mixed = (name ^ prefix).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }

@@ -295,3 +295,26 @@ fn tokens_are_blocks_of_their_own() {
     assert!((3500..=4000).contains(&cached), "{cached}");
     assert_eq!(cached + next.expected.prefill_tokens, 5000);
 }
+
+/// Nobody tells an empty memory that a worker has left, and a request that began before asks first.
+#[test]
+fn who_has_a_lane_now_is_known_whoever_asked_before() {
+    let mut scene = scene(&[0; 2]);
+    let old = scene.lane(0);
+    let gone = scene.workers[0].key.clone();
+    scene.memory.retain(|worker| *worker != gone);
+    scene.workers[0].key = crate::plan::WorkerKey::new("http://a-new-one:1");
+    let new = scene.lane(0);
+    assert_eq!((new.index, new.turn), (old.index, old.turn + 1));
+    let workers = &score(&scene).workers;
+    let name = |lane| workers.of(lane).map(|worker| worker.name(&gone));
+    let stale = name(old);
+    assert!(stale.is_some());
+    assert!(workers.of(new).is_some() && workers.of(old).is_none());
+    let key = scene.workers[0].key.clone();
+    assert_ne!(workers.of(new).map(|worker| worker.name(&key)), stale);
+    scene.workers[1].here = false;
+    scene.say(&words(1, 4000));
+    assert_eq!(scene.pick().reason, "cold");
+    assert_eq!(scene.pick().reason, "cache_hit");
+}

@@ -59,13 +59,10 @@ impl Workers {
     pub(super) fn of(&self, lane: Lane) -> Option<&Worker> {
         let worker = self.get(lane.index)?;
         let turn = u32::from(lane.turn) + 1;
-        match worker
-            .turn
-            .compare_exchange(0, turn, Ordering::Relaxed, Ordering::Relaxed)
-        {
-            Ok(_) => Some(worker),
-            Err(known) => (known == turn).then_some(worker),
+        if worker.turn.load(Ordering::Relaxed) == turn {
+            return Some(worker);
         }
+        worker.takes_over(lane.turn).then_some(worker)
     }
 
     /// The worker at `lane` has left.
@@ -74,13 +71,8 @@ impl Workers {
             return;
         }
         if let Some(worker) = self.get(lane.index) {
-            worker.recent.store(0, Ordering::Relaxed);
             let mut belief = worker.belief.lock();
-            *belief = None;
-            worker.span.store(0, Ordering::Relaxed);
-            worker.name.store(0, Ordering::Relaxed);
-            let next = u32::from(lane.turn.wrapping_add(1)) + 1;
-            worker.turn.store(next, Ordering::Relaxed);
+            worker.begin_again(&mut belief, lane.turn.wrapping_add(1));
         }
     }
 
@@ -169,6 +161,32 @@ impl Trail {
 const AGE_UNIT: u64 = 256;
 
 impl Worker {
+    /// Whether whoever has the lane in `turn` comes after the one that is known, or is the first.
+    /// While nothing was sent anywhere nobody is told of workers that leave, and the first to ask may
+    /// be a request that still sees one of those.
+    fn takes_over(&self, turn: u16) -> bool {
+        const HALF: u16 = 1 << 15;
+        let mut belief = self.belief.lock();
+        let known = self.turn.load(Ordering::Relaxed).checked_sub(1);
+        let ahead = known.map(|known| u32::from(turn).wrapping_sub(known) as u16);
+        match ahead {
+            Some(0) => true,
+            Some(HALF..) => false,
+            Some(_) | None => {
+                self.begin_again(&mut belief, turn);
+                true
+            }
+        }
+    }
+
+    fn begin_again(&self, belief: &mut Option<Box<Belief>>, turn: u16) {
+        *belief = None;
+        self.recent.store(0, Ordering::Relaxed);
+        self.span.store(0, Ordering::Relaxed);
+        self.name.store(0, Ordering::Relaxed);
+        self.turn.store(u32::from(turn) + 1, Ordering::Relaxed);
+    }
+
     /// The generations believed to be in the cache.
     pub(super) fn span(&self) -> Span {
         Span::unpack(self.span.load(Ordering::Relaxed))

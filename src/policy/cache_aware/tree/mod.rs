@@ -304,7 +304,7 @@ fn place<T: Item>(
         if ask.takes()
             && known
             && let Some(used) = trail.used_by(lane)
-            && (rng.u8(..TOUCH_ONE_OF) == 0 || tree.now() - used >= TOUCH_BEHIND)
+            && (rng.u8(..TOUCH_ONE_OF) == 0 || tree.now().saturating_sub(used) >= TOUCH_BEHIND)
         {
             trail.touch(lane, tree.tick());
         }

@@ -17,7 +17,7 @@ pub(super) struct Shard<T> {
     /// nothing here.
     order: BTreeSet<(u64, Slot)>,
     /// Who is being purged, slot after slot; a split must not put it where the purge has been.
-    leaving: Option<Lane>,
+    leaving: Vec<Lane>,
 }
 
 impl<T> Default for Shard<T> {
@@ -26,7 +26,7 @@ impl<T> Default for Shard<T> {
             nodes: Slots::new(),
             tops: BTreeMap::new(),
             order: BTreeSet::new(),
-            leaving: None,
+            leaving: Vec::new(),
         }
     }
 }
@@ -118,13 +118,15 @@ impl<T: Item> Shard<T> {
     /// Begins to purge `lane`, which then takes a [`sweep`](Self::sweep) of every slot below the
     /// number returned.
     pub(super) fn begin_purge(&mut self, lane: Lane) -> usize {
-        self.leaving = Some(lane);
+        self.leaving.push(lane);
         self.nodes.end()
     }
 
-    /// Ends a purge.
-    pub(super) fn end_purge(&mut self) {
-        self.leaving = None;
+    /// Ends a purge of `lane`; others may be under way.
+    pub(super) fn end_purge(&mut self, lane: Lane) {
+        if let Some(at) = self.leaving.iter().position(|leaving| *leaving == lane) {
+            self.leaving.swap_remove(at);
+        }
     }
 
     /// Takes `lane` from the nodes in `slots`, and what nobody holds then from the tree.
@@ -199,14 +201,13 @@ impl<T: Item> Shard<T> {
     /// Cuts the edge of the node at `slot` after `at` items. The node keeps the end, with its
     /// children; the slot of the new node above it and its bytes are returned.
     fn split(&mut self, slot: Slot, at: usize, books: &Books) -> Option<(Slot, u64)> {
-        let leaving = self.leaving;
         let node = &self.nodes[slot];
         let (head, tail) = node.edge.split_at_checked(at)?;
         let (first, next) = (*head.first()?, *tail.first()?);
         let holders = node
             .holders
             .iter()
-            .filter(|holder| Some(holder.lane) != leaving)
+            .filter(|holder| !self.leaving.contains(&holder.lane))
             .map(|holder| Holder::new(holder.lane, holder.epoch()));
         let upper = Node {
             size: T::size(head),

@@ -95,7 +95,7 @@ impl<T: Item> Tree<T> {
                 shard.sweep(slots, lane, &self.books);
                 shelf.oldest.store(shard.oldest(), Ordering::Relaxed);
             }
-            shelf.shard.write().end_purge();
+            shelf.shard.write().end_purge(lane);
         }
     }
 

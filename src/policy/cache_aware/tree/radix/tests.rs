@@ -300,6 +300,29 @@ fn depth_is_harmless() {
     check(&tree);
 }
 
+/// One worker leaves while another one's cache is flushed.
+#[test]
+fn purges_at_the_same_time_do_not_hide_each_other() {
+    let tree = Tree::default();
+    let (short, long) = ("x".repeat(40), "x".repeat(100));
+    tree.insert(0, &text(&long), lane(0));
+    let shelf = tree.shelf(0, &text(&long));
+    let end = shelf.shard.write().begin_purge(lane(0));
+    // Elsewhere another purge comes and goes, and then the node is split.
+    tree.purge(lane(1));
+    tree.insert(0, &text(&short), lane(2));
+    assert_eq!(held(&tree, &short, 0), 0);
+    {
+        let mut shard = shelf.shard.write();
+        let slots = (0..end).filter_map(|slot| u32::try_from(slot).ok());
+        shard.sweep(slots, lane(0), &tree.books);
+        shelf.oldest.store(shard.oldest(), Ordering::Relaxed);
+        shard.end_purge(lane(0));
+    }
+    assert_eq!(tree.books.share(lane(0)), 0);
+    check(&tree);
+}
+
 #[test]
 fn many_threads_leave_a_sound_tree() {
     let tree = Tree::default();
