@@ -146,7 +146,7 @@ impl Stage {
                 pending_prefill: 0,
                 prefill_rate: None,
                 cost: worker.cost,
-                engine: worker.engine,
+                engine: worker.engine.as_ref(),
             })
             .collect();
         let body = serde_json::json!({ "prompt": request.text }).to_string();

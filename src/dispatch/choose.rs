@@ -9,7 +9,9 @@ use super::{branches, fewest};
 use crate::api::prompt::Prompt;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, RouteIx, WorkerIx};
-use crate::policy::{self, Ask, Candidate, Expected, Hint, Lane, Mode, Notes, Refused, Trail};
+use crate::policy::{
+    self, Ask, Candidate, Engine, Expected, Hint, Lane, Mode, Notes, Refused, Trail,
+};
 use crate::upstream::headers::X_SMG_ROUTING_KEY;
 
 /// A request, as far as choosing a worker needs it.
@@ -95,7 +97,8 @@ pub fn choose<'a>(
     let leg = route.legs.get(role).ok_or(Refused::Nobody)?;
     let model = &parts.model;
     let parts = parts.leg(role).ok_or(Refused::Nobody)?;
-    let candidates = candidates(snapshot, leg, parts, usable, request.now);
+    let told = told(snapshot, leg, usable, request.now);
+    let candidates = candidates(parts, usable, &told, request.now);
     let ask = Ask {
         leg,
         memory: &parts.memory,
@@ -160,18 +163,36 @@ pub fn choose<'a>(
     })
 }
 
-fn candidates<'a>(
+/// What engines said of their load, by index in `usable`, where the policy wants it.
+fn told(
     snapshot: &Snapshot,
     leg: &Leg,
-    parts: &LegParts,
-    usable: &[Usable<'a>],
+    usable: &[Usable<'_>],
     now: Instant,
-) -> Vec<Candidate<'a>> {
+) -> Vec<(usize, Engine)> {
+    if !policy::wants_engine_load(&leg.policy) {
+        return Vec::new();
+    }
     let age = snapshot.plan.load_monitor.age();
-    let wanted = policy::wants_engine_load(&leg.policy);
+    let fresh = |worker: &WorkerRef<'_>| worker.parts.cell.report.fresh(now, age);
     usable
         .iter()
-        .map(|Usable { position, worker }| {
+        .enumerate()
+        .filter_map(|(index, usable)| Some((index, fresh(&usable.worker)?)))
+        .collect()
+}
+
+fn candidates<'a>(
+    parts: &LegParts,
+    usable: &[Usable<'a>],
+    told: &'a [(usize, Engine)],
+    now: Instant,
+) -> Vec<Candidate<'a>> {
+    let mut told = told.iter().peekable();
+    usable
+        .iter()
+        .enumerate()
+        .map(|(index, Usable { position, worker })| {
             let cell = &worker.parts.cell;
             Candidate {
                 ix: worker.ix,
@@ -182,7 +203,9 @@ fn candidates<'a>(
                 pending_prefill: cell.pace.left(now),
                 prefill_rate: cell.pace.rate(),
                 cost: worker.plan.cost,
-                engine: wanted.then(|| cell.report.fresh(now, age)).flatten(),
+                engine: told
+                    .next_if(|(at, _)| *at == index)
+                    .map(|(_, engine)| engine),
             }
         })
         .collect()

@@ -13,7 +13,7 @@ pub(super) fn pick(ask: &Ask<'_>, options: &LeastLoad, rng: &mut fastrand::Rng) 
     let (mut reports, mut throughput) = (0_u32, 0.0);
     for engine in ask.candidates.iter().filter_map(|worker| worker.engine) {
         reports += 1;
-        throughput += speed(&engine, options);
+        throughput += speed(engine, options);
     }
     let mut pick = if reports == 0 {
         for (index, worker) in ask.candidates.iter().enumerate() {
@@ -23,7 +23,7 @@ pub(super) fn pick(ask: &Ask<'_>, options: &LeastLoad, rng: &mut fastrand::Rng) 
     } else {
         let mean = throughput / f64::from(reports);
         let rank = |index: usize, worker: &Candidate<'_>| {
-            let seconds = match &worker.engine {
+            let seconds = match worker.engine {
                 Some(engine) => seconds(engine, options),
                 None => worker.load as f64 * f64::from(options.mean_prefill_tokens) / mean,
             };

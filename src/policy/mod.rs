@@ -49,7 +49,7 @@ pub struct Candidate<'a> {
     /// The load counts this many times; above 0.
     pub cost: f64,
     /// What the engine said of itself, where it is fresh and the policy wants it.
-    pub engine: Option<Engine>,
+    pub engine: Option<&'a Engine>,
 }
 
 impl Candidate<'_> {

@@ -115,7 +115,7 @@ impl Scene {
                     pending_prefill: actor.pending_prefill,
                     prefill_rate: actor.prefill_rate,
                     cost: actor.cost,
-                    engine: actor.engine,
+                    engine: actor.engine.as_ref(),
                 };
                 (at, candidate)
             })

@@ -108,10 +108,19 @@ impl Gateway {
                 let at = self.began + Duration::from_secs_f64(now);
                 let wanted = policy::wants_engine_load(&leg.policy);
                 let age = Duration::from_secs_f64(3.0 * REPORT_SECONDS);
-                let candidates: Vec<Candidate<'_>> = leg
+                let told: Vec<_> = leg
                     .candidates
                     .iter()
                     .map(|ix| {
+                        let report = &self.cells[ix.0 as usize].report;
+                        wanted.then(|| report.fresh(at, age)).flatten()
+                    })
+                    .collect();
+                let candidates: Vec<Candidate<'_>> = leg
+                    .candidates
+                    .iter()
+                    .zip(&told)
+                    .map(|(ix, told)| {
                         let cell = &self.cells[ix.0 as usize];
                         Candidate {
                             ix: *ix,
@@ -122,7 +131,7 @@ impl Gateway {
                             pending_prefill: cell.pace.left(at),
                             prefill_rate: cell.pace.rate(),
                             cost: 1.0,
-                            engine: wanted.then(|| cell.report.fresh(at, age)).flatten(),
+                            engine: told.as_ref(),
                         }
                     })
                     .collect();

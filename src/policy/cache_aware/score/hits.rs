@@ -17,6 +17,7 @@ pub(super) struct Hits {
     lanes: Vec<u16>,
     /// Room for the use that follows.
     pub(super) moved: Vec<(Generation, u32)>,
+    known: usize,
     deepest: usize,
     most: u32,
     looks: usize,
@@ -36,14 +37,19 @@ impl Hits {
         self.deepest = 0;
         self.most = 0;
         self.looks = 0;
-        let known = blocks
+        self.known = blocks
             .hashes()
             .partition_point(|hash| memory.index.holders(*hash).is_some());
-        let Some(last) = known.checked_sub(1) else {
+        let Some(last) = self.known.checked_sub(1) else {
             return;
         };
         let at_last = self.look(blocks, memory, last);
-        if last > 0 {
+        let everybody = blocks
+            .hashes()
+            .first()
+            .and_then(|hash| memory.index.holders(*hash));
+        // Who has the last has the first; there may be nobody else.
+        if last > 0 && everybody.is_some_and(|everybody| everybody > at_last) {
             let at_first = self.look(blocks, memory, 0);
             self.between(blocks, memory, (0, at_first), (last, at_last));
         }
@@ -56,6 +62,7 @@ impl Hits {
     }
 
     /// The same in bytes.
+    #[inline]
     pub(super) fn bytes(&self, lane: u16) -> u32 {
         let depth = self.depths.get(usize::from(lane));
         depth.map_or(0, |(_, bytes)| *bytes)
@@ -64,6 +71,11 @@ impl Hits {
     /// The bytes of whoever has most.
     pub(super) fn most(&self) -> u32 {
         self.most
+    }
+
+    /// Blocks that were sent to anybody, whether they are still there or not.
+    pub(super) fn known(&self) -> usize {
+        self.known
     }
 
     /// Blocks that the one with the most has.
@@ -97,10 +109,10 @@ impl Hits {
         let bytes = blocks.start(depth);
         let mut living = 0;
         let mut looks = 0;
+        let workers = memory.workers.walk();
         memory.index.each_holder(*hash, |lane, at| {
             looks += 1;
-            let lives = memory
-                .workers
+            let lives = workers
                 .get(lane)
                 .is_some_and(|worker| worker.span().holds(at));
             if !lives {

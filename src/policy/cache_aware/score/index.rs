@@ -77,7 +77,13 @@ impl Index {
                 return Before::Used(before);
             }
         }
-        shard.write().insert(block, Pair { lane, at: now }, limit)
+        self.insert(block, lane, now, limit)
+    }
+
+    /// The same for a block that was unknown a moment ago.
+    pub(super) fn insert(&self, block: u64, lane: u16, now: Generation, limit: usize) -> Before {
+        let pair = Pair { lane, at: now };
+        self.shard(block).write().insert(block, pair, limit)
     }
 
     /// Forgets the worker at `lane`.

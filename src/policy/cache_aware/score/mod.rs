@@ -21,7 +21,7 @@ use self::hits::Hits;
 use self::index::{Before, Index};
 use self::weigh::{MeanRate, Scales, Weight};
 pub use self::workers::Trail;
-use self::workers::Workers;
+use self::workers::{Walk, Workers};
 use crate::config::spec::CacheAware;
 use crate::policy::{Ask, Candidate, Expected, Feedback, Lane, Pick};
 
@@ -102,7 +102,8 @@ impl Memory {
 struct Scratch {
     blocks: Blocks,
     hits: Hits,
-    scores: Vec<f64>,
+    /// Candidates that were near the best so far, with their scores.
+    near: Vec<(usize, f64)>,
 }
 
 thread_local! {
@@ -161,21 +162,21 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
         memory.token()
     };
     scratch.hits.find(&scratch.blocks, memory);
-    let Scratch {
-        blocks,
-        hits,
-        scores,
-    } = scratch;
+    let Scratch { blocks, hits, near } = scratch;
     let scales = Scales::new(ask, memory, blocks, hits, token);
     let mut least = f64::INFINITY;
     let mut rate = MeanRate::default();
-    scores.clear();
-    scores.extend(ask.candidates.iter().map(|candidate| {
+    near.clear();
+    for (index, candidate) in ask.candidates.iter().enumerate() {
         rate.add(candidate);
         let score = scales.weigh(candidate).score;
-        least = least.min(score);
-        score
-    }));
+        if score < least {
+            least = score;
+        }
+        if score <= least + weigh::TIE * candidate.cost {
+            near.push((index, score));
+        }
+    }
     if ask.takes() {
         rate.keep(memory);
     }
@@ -188,8 +189,12 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
     let new = hits.deepest().min(blocks.hashes().len().saturating_sub(1));
     let name = blocks.hashes().get(new).copied().unwrap_or(0);
     let mut best: Option<(usize, u32, u64)> = None;
-    for (index, (score, candidate)) in scores.iter().zip(ask.candidates).enumerate() {
-        if *score > least + weigh::TIE * candidate.cost {
+    let workers = memory.workers.walk();
+    for (index, score) in near.drain(..) {
+        let Some(candidate) = ask.candidates.get(index) else {
+            continue;
+        };
+        if score > least + weigh::TIE * candidate.cost {
             continue;
         }
         // Among equals whoever has most of it, and among those the one that every gateway takes.
@@ -197,7 +202,7 @@ fn choose(ask: &Ask<'_>, options: &CacheAware, scratch: &mut Scratch) -> Pick {
         if best.is_some_and(|(_, most, _)| cached < most) {
             continue;
         }
-        let place = rendezvous(memory, candidate, name);
+        let place = rendezvous(&workers, candidate, name);
         if best.is_none_or(|(_, most, taken)| cached > most || place > taken) {
             best = Some((index, cached, place));
         }
@@ -247,10 +252,11 @@ fn note(ask: &Ask<'_>, index: usize, candidate: &Candidate<'_>, weight: &Weight)
 }
 
 /// A number for a worker and a prefix that is the same in every gateway.
-fn rendezvous(memory: &Memory, candidate: &Candidate<'_>, prefix: u64) -> u64 {
+#[inline]
+fn rendezvous(workers: &Walk<'_>, candidate: &Candidate<'_>, prefix: u64) -> u64 {
     // A worker that has left is still a candidate of requests that began before; its name is not that
     // of whoever has its lane now.
-    let worker = memory.workers.of(candidate.lane);
+    let worker = workers.of(candidate.lane);
     let name = worker.map_or(0, |worker| worker.name(candidate.key));
     let mixed = (name ^ prefix).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
@@ -279,7 +285,11 @@ fn record(
     let hashes = blocks.hashes();
     // Blocks that come first were used no earlier than those that follow, so those that were used
     // in this generation come first of all.
-    let current = hashes.partition_point(|hash| memory.index.last_use(*hash, lane) == Some(now));
+    let known_blocks = hits.known();
+    let current = hashes
+        .get(..known_blocks)
+        .unwrap_or(hashes)
+        .partition_point(|hash| memory.index.last_use(*hash, lane) == Some(now));
     let mut known = current;
     let mut known_at = now;
     let cached = hits.depth(lane).max(current);
@@ -288,7 +298,12 @@ fn record(
     hits.moved.clear();
     for (index, hash) in hashes.iter().enumerate().skip(current) {
         let width = blocks.width(index);
-        match memory.index.touch(*hash, lane, now, limit) {
+        let before = if index < known_blocks {
+            memory.index.touch(*hash, lane, now, limit)
+        } else {
+            memory.index.insert(*hash, lane, now, limit)
+        };
+        match before {
             Before::Nothing => fresh += width,
             Before::Used(at) => {
                 known = index + 1;

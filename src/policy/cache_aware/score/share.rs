@@ -31,6 +31,7 @@ pub(super) struct Recent {
 
 impl Recent {
     /// From [`pack`](Self::pack).
+    #[inline]
     pub(super) const fn unpack(word: u64) -> Self {
         Self {
             number: (word >> 32) as u32,
@@ -45,6 +46,7 @@ impl Recent {
     }
 
     /// Requests in the length of a window up to `window`.
+    #[inline]
     pub(super) fn at(self, window: Window) -> f64 {
         let Self { before, now, .. } = self.moved(window);
         f64::from(before) * (1.0 - window.gone) + f64::from(now)
@@ -59,6 +61,7 @@ impl Recent {
         }
     }
 
+    #[inline]
     fn moved(self, window: Window) -> Self {
         let (before, now) = match window.number.wrapping_sub(self.number) {
             0 => (self.before, self.now),

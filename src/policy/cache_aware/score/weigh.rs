@@ -12,6 +12,7 @@ use super::Memory;
 use super::blocks::Blocks;
 use super::hits::Hits;
 use super::share::Window;
+use super::workers::Walk;
 use crate::policy::{Ask, Candidate};
 
 /// Scores that differ by no more than so many tokens are the same: what a gateway knows of a worker
@@ -65,7 +66,7 @@ pub(super) struct Weight {
 
 /// What all candidates are weighed with.
 pub(super) struct Scales<'a> {
-    memory: &'a Memory,
+    workers: Walk<'a>,
     hits: &'a Hits,
     per_byte: f64,
     tokens: f64,
@@ -93,7 +94,7 @@ impl<'a> Scales<'a> {
         let recent = (picks as f64 / candidates.max(1) as f64).min(LATEST as f64);
         let rate = f64::from_bits(memory.rate.load(Ordering::Relaxed));
         Self {
-            memory,
+            workers: memory.workers.walk(),
             hits,
             per_byte: 1.0 / token,
             tokens: f64::from(blocks.len()) / token,
@@ -105,6 +106,11 @@ impl<'a> Scales<'a> {
     }
 
     /// What `candidate` comes to.
+    #[expect(
+        clippy::inline_always,
+        reason = "the loop over thousands of candidates wants one of the figures, not all"
+    )]
+    #[inline(always)]
     pub(super) fn weigh(&self, candidate: &Candidate<'_>) -> Weight {
         let cached = f64::from(self.hits.bytes(candidate.lane.index)) * self.per_byte;
         let batch = batch(candidate);
@@ -133,11 +139,13 @@ impl<'a> Scales<'a> {
         (self.tokens > 0.0).then_some(self.tokens)
     }
 
+    #[inline]
     fn recent(&self, candidate: &Candidate<'_>) -> f64 {
-        let worker = self.memory.workers.get(candidate.lane.index);
+        let worker = self.workers.get(candidate.lane.index);
         worker.map_or(0.0, |worker| worker.recent(self.window))
     }
 
+    #[inline]
     fn speed(&self, candidate: &Candidate<'_>) -> f64 {
         let Some(rate) = candidate.prefill_rate else {
             return 1.0;
@@ -163,6 +171,7 @@ pub(super) struct MeanRate {
 
 impl MeanRate {
     /// Takes up `candidate`.
+    #[inline]
     pub(super) fn add(&mut self, candidate: &Candidate<'_>) {
         if let Some(rate) = candidate.prefill_rate {
             self.sum += rate;
@@ -189,6 +198,7 @@ fn window(picks: u64, candidates: usize) -> Window {
     Window::at(picks, LATEST * candidates as u64)
 }
 
+#[inline]
 fn batch(candidate: &Candidate<'_>) -> f64 {
     let engine = candidate.engine.map_or(0, |engine| {
         engine

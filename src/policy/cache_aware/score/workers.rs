@@ -1,7 +1,8 @@
 //! What is believed of each worker: its cache, by lane.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -40,19 +41,36 @@ type Chunk = OnceLock<Box<[Worker]>>;
 
 /// Workers by lane.
 #[derive(Debug, Default)]
-pub(crate) struct Workers(OnceLock<Box<[Chunk]>>);
+pub(crate) struct Workers {
+    chunks: OnceLock<Box<[Chunk]>>,
+    /// Chunks that are made.
+    made: AtomicUsize,
+}
 
 impl Workers {
     /// The worker at `lane`, whoever it is.
     pub(super) fn get(&self, lane: u16) -> Option<&Worker> {
         let lane = usize::from(lane);
+        self.chunk(lane / CHUNK)?.get(lane % CHUNK)
+    }
+
+    /// For reading many.
+    pub(super) fn walk(&self) -> Walk<'_> {
+        Walk {
+            workers: self,
+            chunk: Cell::new((usize::MAX, &[])),
+        }
+    }
+
+    fn chunk(&self, number: usize) -> Option<&[Worker]> {
         let chunks = self
-            .0
+            .chunks
             .get_or_init(|| (0..CHUNKS).map(|_| Chunk::new()).collect());
-        let chunk = chunks.get(lane / CHUNK)?;
-        chunk
-            .get_or_init(|| (0..CHUNK).map(|_| Worker::default()).collect())
-            .get(lane % CHUNK)
+        let chunk = chunks.get(number)?.get_or_init(|| {
+            self.made.fetch_add(1, Ordering::Relaxed);
+            (0..CHUNK).map(|_| Worker::default()).collect()
+        });
+        Some(chunk)
     }
 
     /// The worker at `lane`, unless another one has taken its place.
@@ -67,7 +85,7 @@ impl Workers {
 
     /// The worker at `lane` has left.
     pub(super) fn leave(&self, lane: Lane) {
-        if self.0.get().is_none() {
+        if self.chunks.get().is_none() {
             return;
         }
         if let Some(worker) = self.get(lane.index) {
@@ -78,7 +96,7 @@ impl Workers {
 
     /// The worker at `lane` has emptied its cache.
     pub(super) fn flush(&self, lane: Lane) {
-        if self.0.get().is_some()
+        if self.chunks.get().is_some()
             && let Some(worker) = self.of(lane)
             && let Some(belief) = worker.belief.lock().as_mut()
         {
@@ -89,9 +107,44 @@ impl Workers {
 
     /// Bytes taken.
     pub(super) fn bytes(&self) -> usize {
-        let Some(chunks) = self.0.get() else { return 0 };
-        let made = chunks.iter().filter(|chunk| chunk.get().is_some()).count();
+        let Some(chunks) = self.chunks.get() else {
+            return 0;
+        };
+        let made = self.made.load(Ordering::Relaxed);
         size_of_val::<[_]>(chunks) + made * CHUNK * (size_of::<Worker>() + Clock::BYTES)
+    }
+}
+
+/// Workers one after another, mostly in the order of their lanes.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    workers: &'a Workers,
+    /// Where the worker before was, with its number.
+    chunk: Cell<(usize, &'a [Worker])>,
+}
+
+impl<'a> Walk<'a> {
+    /// See [`Workers::get`].
+    #[inline]
+    pub(super) fn get(&self, lane: u16) -> Option<&'a Worker> {
+        let lane = usize::from(lane);
+        let number = lane / CHUNK;
+        let (known, mut chunk) = self.chunk.get();
+        if known != number {
+            chunk = self.workers.chunk(number)?;
+            self.chunk.set((number, chunk));
+        }
+        chunk.get(lane % CHUNK)
+    }
+
+    /// See [`Workers::of`].
+    #[inline]
+    pub(super) fn of(&self, lane: Lane) -> Option<&'a Worker> {
+        let worker = self.get(lane.index)?;
+        if worker.turn.load(Ordering::Relaxed) == u32::from(lane.turn) + 1 {
+            return Some(worker);
+        }
+        worker.takes_over(lane.turn).then_some(worker)
     }
 }
 
@@ -188,11 +241,13 @@ impl Worker {
     }
 
     /// The generations believed to be in the cache.
+    #[inline]
     pub(super) fn span(&self) -> Span {
         Span::unpack(self.span.load(Ordering::Relaxed))
     }
 
     /// A number that is the worker's in every gateway.
+    #[inline]
     pub(super) fn name(&self, key: &WorkerKey) -> u64 {
         match self.name.load(Ordering::Relaxed) {
             0 => {
@@ -303,6 +358,7 @@ impl Worker {
     }
 
     /// Requests that went there, of as many as a window holds.
+    #[inline]
     pub(super) fn recent(&self, window: Window) -> f64 {
         Recent::unpack(self.recent.load(Ordering::Relaxed)).at(window)
     }
