@@ -1,6 +1,7 @@
 //! All runs, on all cores.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -71,12 +72,16 @@ impl Shared {
     }
 }
 
-/// Runs every trace of `kinds` under every one of `contenders`, for seeds 1 to `seeds`.
-pub(crate) fn simulate(kinds: &[Kind], contenders: &[Contender], seeds: u64) -> Vec<Outcome> {
+/// Runs every trace of `kinds` under every one of `contenders`, for each of `seeds`.
+pub(crate) fn simulate(
+    kinds: &[Kind],
+    contenders: &[Contender],
+    seeds: &RangeInclusive<u64>,
+) -> Vec<Outcome> {
     let shared: Vec<Shared> = kinds
         .iter()
         .flat_map(|kind| {
-            (1..=seeds).map(|seed| Shared {
+            seeds.clone().map(|seed| Shared {
                 kind: *kind,
                 seed,
                 trace: Mutex::default(),
@@ -122,7 +127,8 @@ pub(crate) fn simulate(kinds: &[Kind], contenders: &[Contender], seeds: u64) -> 
     let mut done = done.into_inner();
     done.sort_by_key(|(at, _, _)| *at);
     let abouts = abouts.into_inner();
-    let of = |kind: usize| kind * seeds as usize..(kind + 1) * seeds as usize;
+    let each = seeds.clone().count();
+    let of = |kind: usize| kind * each..(kind + 1) * each;
     kinds
         .iter()
         .enumerate()
