@@ -131,7 +131,8 @@ fn measured(name: &str, kind: Kind, stage: &Stage, size: usize) {
     let most = PICK
         .iter()
         .find(|(of, _)| *of == (workers, size))
-        .map_or(String::new(), |(_, most)| format!("{most:.0}"));
+        .map(|(_, most)| format!("{most:.0}"))
+        .unwrap_or_default();
     println!(
         "| {name} | {workers} | {size} | {hashing:.0} | {choosing:.0} | {noting:.0} | {most} |"
     );
