@@ -19,7 +19,7 @@ const CHUNK: usize = 64;
 const CHUNKS: usize = (u16::MAX as usize + 1) / CHUNK;
 
 /// Room for text that a cache is believed to have until something is known of it.
-pub(super) const ASSUMED: u64 = 16 << 20;
+pub(super) const ASSUMED: u64 = 4 << 20;
 
 /// Answers in a row that found nothing of what had only just been sent, after which a worker is
 /// believed to have lost its cache.
