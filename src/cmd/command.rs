@@ -351,7 +351,7 @@ fn arg(flag: &'static Flag) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
-        Kind::Number | Kind::Long | Kind::Float => arg.allow_negative_numbers(true),
+        Kind::Number | Kind::Long | Kind::Limit | Kind::Float => arg.allow_negative_numbers(true),
         kind if kind.is_many() => arg.num_args(1..),
         _ => arg,
     }

@@ -117,7 +117,7 @@ pub fn load(input: &Input) -> Loaded {
         choice::spell(&mut root);
         overlay::add_defaults(&mut root);
         input.overlay.apply(&mut root, &origins, &mut diagnostics);
-        add_control_socket(&mut root, &input.environment);
+        add_folders(&mut root, &input.environment);
         read::unite_health(&mut root, &origins, &mut diagnostics);
         spec = read::read(&mut root, &origins, &mut diagnostics);
         origins.root = root;
@@ -157,26 +157,31 @@ pub fn load(input: &Input) -> Loaded {
     }
 }
 
-/// The control socket stands in the folder that systemd made, where it did and no key says else.
-fn add_control_socket(root: &mut Node, environment: &Environment) {
-    const VARIABLE: &str = "RUNTIME_DIRECTORY";
-    let folder = environment.get(VARIABLE);
-    let first = folder
-        .as_deref()
-        .and_then(|folders| folders.split(':').next());
-    let Some(folder) = first.filter(|folder| !folder.is_empty()) else {
-        return;
-    };
-    let mark = Mark::Env(VARIABLE.to_owned());
-    if root.get("server").is_none() {
-        root.set("server", Node::table(mark.clone()));
-    }
-    let Some(server) = root.get_mut("server") else {
-        return;
-    };
-    if matches!(server.value, Value::Table(_)) && server.entry("control_socket").is_none() {
-        let path = format!("{folder}/control.sock");
-        server.set("control_socket", Node::new(Value::Str(path), mark));
+/// The control socket and the state stand in the folders that systemd made, where it did and no key
+/// says else.
+fn add_folders(root: &mut Node, environment: &Environment) {
+    for (variable, key, file) in [
+        ("RUNTIME_DIRECTORY", "control_socket", "/control.sock"),
+        ("STATE_DIRECTORY", "state_dir", ""),
+    ] {
+        let folder = environment.get(variable);
+        let first = folder
+            .as_deref()
+            .and_then(|folders| folders.split(':').next());
+        let Some(folder) = first.filter(|folder| !folder.is_empty()) else {
+            continue;
+        };
+        let mark = Mark::Env(variable.to_owned());
+        if root.get("server").is_none() {
+            root.set("server", Node::table(mark.clone()));
+        }
+        let Some(server) = root.get_mut("server") else {
+            continue;
+        };
+        if matches!(server.value, Value::Table(_)) && server.entry(key).is_none() {
+            let path = format!("{folder}{file}");
+            server.set(key, Node::new(Value::Str(path), mark));
+        }
     }
 }
 

@@ -34,6 +34,7 @@ const CLASSES: &[(&str, Class)] = &[
     ("server", Class::Live),
     ("server.worker_threads", Class::Restart),
     ("server.control_socket", Class::Restart),
+    ("server.state_dir", Class::Restart),
     ("listeners", Class::Drain),
     ("listeners[].cors", Class::Live),
     ("pools", Class::Live),

@@ -10,7 +10,8 @@ use super::desk::Desk;
 use super::effective;
 use super::status::Status;
 use crate::config::Diagnostic;
-use crate::live::{Admin, BoxFuture, Live, Outcome, Trigger};
+use crate::live::{Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger};
+use crate::plan::Fleet;
 
 /// How often snapshots are counted while somebody waits for old ones to go. They go by reference
 /// count, which tells nobody.
@@ -62,5 +63,21 @@ impl Admin for Office {
 
     fn status(&self) -> serde_json::Value {
         self.status.lock().to_json(self.live.load().id)
+    }
+
+    fn change(&self, _change: Change) -> BoxFuture<Result<(), ChangeError>> {
+        Box::pin(async { Err(ChangeError::Full) })
+    }
+
+    fn drain_pool(&self, _pool: &str, _drain: bool) -> BoxFuture<Result<(), ChangeError>> {
+        Box::pin(async { Err(ChangeError::Full) })
+    }
+
+    fn jobs(&self) -> Vec<Job> {
+        Vec::new()
+    }
+
+    fn fleet(&self) -> Arc<Fleet> {
+        Arc::default()
     }
 }

@@ -15,7 +15,7 @@ use super::target::{Target, Unwell};
 use crate::api::models::{self, Advertised, LABELS, Labels};
 use crate::base::clock;
 use crate::config::spec::Runtime;
-use crate::plan::{Admission, Learned, NoRanks};
+use crate::plan::{Learned, NoRanks, Registration};
 use crate::state::{HealthState, Trouble};
 use crate::telemetry::event;
 use crate::upstream::Fetched;
@@ -103,7 +103,7 @@ async fn stay(target: &mut watch::Receiver<Arc<Target>>, again: &Notify, office:
                 }
                 // A publish that has not seen the report yet looks the same; asking once more does
                 // no harm then.
-                if target.borrow_and_update().worker.admission != Admission::Registered {
+                if target.borrow_and_update().worker.registration != Registration::Registered {
                     return true;
                 }
             }
@@ -152,7 +152,9 @@ impl Troubles {
     /// Counts a failure and returns the pause before the next attempt.
     fn add(&mut self, target: &Target, error: &Unwell) -> Duration {
         let cell = &target.parts.health;
-        if target.worker.admission == Admission::Pending && cell.state() == HealthState::Pending {
+        if target.worker.registration == Registration::Pending
+            && cell.state() == HealthState::Pending
+        {
             cell.record(false, &target.health);
         }
         let now = Instant::now();
@@ -164,7 +166,7 @@ impl Troubles {
         if late && !self.given_up {
             self.given_up = true;
             // Without probes nothing would ever bring an admitted worker back.
-            if target.health.enabled || target.worker.admission == Admission::Pending {
+            if target.health.enabled || target.worker.registration == Registration::Pending {
                 cell.make_failed();
             }
             let error = error.to_string();

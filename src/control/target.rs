@@ -73,7 +73,7 @@ impl Target {
             worker: worker.plan.clone(),
             parts: worker.parts.clone(),
             pool: Arc::clone(&pool.name),
-            health: pool.health.clone(),
+            health: worker.plan.health.clone(),
             places: Arc::clone(places),
             declared: pool.runtime,
             dp_aware: pool.dp_aware,

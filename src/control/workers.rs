@@ -102,7 +102,7 @@ impl Workers {
         for worker in snapshot.workers() {
             let base = worker.plan.key.base();
             named.entry(base.clone()).or_insert(worker);
-            let health = &snapshot.plan.pool(worker.plan.pool).health;
+            let health = &worker.plan.health;
             // Until it is registered a worker is asked by its registration.
             if health.enabled && worker.plan.is_admitted() {
                 let key = HealthKey {

@@ -246,6 +246,7 @@ mod tests {
         };
         let facts = Facts {
             workers: [(WorkerKey::new("http://w:1"), learned)].into(),
+            ..Facts::default()
         };
         let stamp = Stamp {
             id: 1,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::change::{Change, ChangeError, Job};
 use crate::config::diag::Diagnostic;
-use crate::plan::Listener;
+use crate::plan::{Fleet, Listener};
 
 /// A boxed future, for the few calls that cross a trait object.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -73,6 +74,26 @@ pub trait Admin: Send + Sync + 'static {
 
     /// The live and the rejected candidate: generation, hash, time, trigger, diagnostics.
     fn status(&self) -> serde_json::Value;
+
+    /// Has a change of workers made. It is kept, where something is kept, before this returns; the
+    /// job that makes it goes on afterwards.
+    ///
+    /// # Errors
+    /// Why it is not made.
+    fn change(&self, change: Change) -> BoxFuture<Result<(), ChangeError>>;
+
+    /// Has a pool get no new requests, or get them again, until the file says else or the process
+    /// ends.
+    ///
+    /// # Errors
+    /// Why not.
+    fn drain_pool(&self, pool: &str, drain: bool) -> BoxFuture<Result<(), ChangeError>>;
+
+    /// The jobs that wait, run, or have failed within the last hour.
+    fn jobs(&self) -> Vec<Job>;
+
+    /// What operators have changed beside the file.
+    fn fleet(&self) -> Arc<Fleet>;
 }
 
 /// A listener that could not be bound.

@@ -2,6 +2,7 @@
 //! meet.
 
 mod admin;
+mod change;
 mod degraded;
 mod handle;
 pub mod scrape;
@@ -9,6 +10,7 @@ mod snapshot;
 mod trees;
 
 pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
+pub use change::{Addition, Change, ChangeError, Job, JobKind, JobState};
 pub use degraded::{Signal, signals};
 pub use handle::{CallGuard, Live, Phase, Prepared};
 pub use snapshot::{LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};

@@ -446,7 +446,7 @@ mod tests {
         let live = live(&cells, TWO_POOLS, &learned());
         let snapshot = live.load();
         for worker in snapshot.workers() {
-            let health = &snapshot.plan.pool(worker.plan.pool).health;
+            let health = &worker.plan.health;
             while worker.parts.health.state() == HealthState::Ready {
                 worker.parts.health.record(false, health);
             }

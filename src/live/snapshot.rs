@@ -124,7 +124,7 @@ impl Snapshot {
         let workers: Box<[WorkerParts]> = plan
             .workers
             .iter()
-            .map(|worker| WorkerParts::bind(worker, &plan, cells, previous))
+            .map(|worker| WorkerParts::bind(worker, cells, previous))
             .collect();
         let routes = plan
             .routes
@@ -248,7 +248,7 @@ impl Snapshot {
 
     /// Whether requests may go to `worker` now.
     pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
-        worker.plan.is_admitted() && worker.parts.health.is_ready()
+        worker.plan.is_admitted() && !worker.plan.draining && worker.parts.health.is_ready()
     }
 }
 
@@ -299,8 +299,8 @@ impl RouteParts {
 }
 
 impl WorkerParts {
-    fn bind(worker: &Worker, plan: &Plan, cells: &Cells, previous: Option<&Snapshot>) -> Self {
-        let health = &plan.pool(worker.pool).health;
+    fn bind(worker: &Worker, cells: &Cells, previous: Option<&Snapshot>) -> Self {
+        let health = &worker.health;
         let key = HealthKey {
             // The ranks of an engine live and die together.
             worker: worker.key.base(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use super::admission::Gate;
 use super::route::RouteIx;
 
 /// Index of a destination in the plan it came from.
@@ -25,6 +26,12 @@ pub struct Destination {
     pub fallback: Vec<Fallback>,
     /// Who gets copies.
     pub mirror: Option<Mirror>,
+    /// The model entry: a declared name or glob, an advertised name, or `*`. Its names share a gate.
+    pub entry: Arc<str>,
+    /// The class in which its requests wait.
+    pub class: Arc<str>,
+    /// How many of its requests are let in, where the model says so.
+    pub gate: Option<Gate>,
 }
 
 /// One of the routes that share the requests for a model.
@@ -118,6 +125,9 @@ mod tests {
             shares: (0..).zip(weights).map(share).collect(),
             fallback: Vec::new(),
             mirror: None,
+            entry: "m".into(),
+            class: "default".into(),
+            gate: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fleet::Fleet;
 use super::worker::WorkerKey;
 use crate::config::spec::Runtime;
 
@@ -13,6 +14,8 @@ const MAX_RANKS: u32 = 1024;
 pub struct Facts {
     /// Per worker whose registration has succeeded.
     pub workers: BTreeMap<WorkerKey, Learned>,
+    /// What operators have changed.
+    pub fleet: Fleet,
 }
 
 /// What registration found out about one worker.

@@ -3,9 +3,11 @@
 //! Invariant: nothing here reads a file, asks the time or holds a lock; the same input gives the
 //! same plan in every gateway.
 
+mod admission;
 mod destination;
 mod diff;
 mod facts;
+mod fleet;
 mod listener;
 mod pool;
 mod ring;
@@ -22,19 +24,21 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use admission::{Admission, Class, DEFAULT_CLASS, Gate, Queue};
 pub use destination::{Destination, DestinationIx, Fallback, Mirror, Share};
 pub use diff::{Change, diff};
 pub use facts::{Facts, Learned, NoRanks};
+pub use fleet::{Added, Fleet, Member, Override, Source};
 pub use listener::{Address, Cors, Groups, Limits, Listener};
-pub use pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
+pub use pool::{Breaker, Budget, Connections, Health, Pool, PoolIx, Retry, Timeouts};
 pub use ring::Ring;
 pub use route::{
     Found, Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Sole, Target, Unroutable,
     is_glob, matches,
 };
-pub use worker::{Admission, Role, Worker, WorkerIx, WorkerKey};
+pub use worker::{Registration, Role, Worker, WorkerIx, WorkerKey};
 
-use crate::config::spec::Spec;
+use crate::config::spec::{Jobs, MemoryBudget, Spec};
 
 /// What the configuration and the facts mean together.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,6 +51,8 @@ pub struct Plan {
     pub pools: Vec<Pool>,
     /// Worker memberships, by pool and then by key.
     pub workers: Vec<Worker>,
+    /// How many requests are let in.
+    pub admission: Admission,
     /// From model names to workers.
     pub routes: Routes,
     /// Probes in flight at once.
@@ -78,6 +84,10 @@ pub struct Server {
     pub shutdown_grace_period: Duration,
     /// Largest request body in bytes.
     pub max_payload: usize,
+    /// Memory for all request bodies that are held.
+    pub memory_budget: MemoryBudget,
+    /// How many changes of workers may wait and run.
+    pub jobs: Jobs,
     /// Headers that may carry a request id, in order; lower case.
     pub request_id_headers: Vec<Arc<str>>,
     /// Silence after which a comment is sent on an event stream; zero: never.
@@ -93,6 +103,8 @@ pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
             request_timeout: spec.server.request_timeout.get(),
             shutdown_grace_period: spec.server.shutdown_grace_period.get(),
             max_payload: usize::try_from(spec.server.max_payload_size.get()).unwrap_or(usize::MAX),
+            memory_budget: spec.server.memory_budget,
+            jobs: spec.server.jobs,
             request_id_headers: spec
                 .server
                 .request_id_headers
@@ -108,6 +120,7 @@ pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
             .collect(),
         pools,
         workers,
+        admission: admission::compile(spec),
         routes,
         max_in_flight_probes: spec.reliability.health.max_in_flight_probes as usize,
         load_monitor: LoadMonitor {

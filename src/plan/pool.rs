@@ -28,8 +28,14 @@ pub struct Pool {
     pub dp_minimum_tokens: bool,
     /// Connections towards its workers.
     pub connections: Connections,
+    /// Whether the admin API may add workers to it.
+    pub dynamic: bool,
+    /// Whether it gets no new requests.
+    pub draining: bool,
     /// How its workers are probed.
     pub health: Health,
+    /// When the breakers of its workers open and close.
+    pub breaker: Breaker,
     /// Attempts of requests that a model entry sends here without settings of its own.
     pub retry: Retry,
     /// Deadlines of such requests.
@@ -56,6 +62,8 @@ pub struct Connections {
     pub max_idle: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// HTTP/2 from the first byte.
+    pub http2: bool,
 }
 
 /// How workers are probed.
@@ -79,6 +87,34 @@ pub struct Health {
     pub startup_check_interval: Duration,
     /// Wait before the first registration attempt.
     pub startup_delay: Duration,
+    /// How long a worker that is being removed is kept at least.
+    pub drain_settle: Duration,
+    /// Whether a worker that was added is removed once it has failed.
+    pub remove_unhealthy: bool,
+}
+
+/// When the breaker of a worker opens and closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Breaker {
+    /// Off: it counts and never opens.
+    pub enabled: bool,
+    /// Failures in a row that open it.
+    pub failure_threshold: u32,
+    /// Successes in a row that close it, and requests that try it at once.
+    pub success_threshold: u32,
+    /// How long it stays open.
+    pub timeout: Duration,
+    /// Longest time between two failures of one row.
+    pub window: Duration,
+}
+
+/// How many retries a pool may have.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Budget {
+    /// Retries per request of the last 10 seconds.
+    pub ratio: f64,
+    /// Retries per second in any case.
+    pub min_per_second: f64,
 }
 
 /// How often and when an attempt is replaced by another.
@@ -96,6 +132,8 @@ pub struct Retry {
     pub jitter: f64,
     /// Statuses of a worker that are retried, sorted.
     pub status_codes: Vec<u16>,
+    /// How many of them there may be.
+    pub budget: Budget,
 }
 
 impl Retry {
@@ -141,6 +179,10 @@ mod tests {
             multiplier: 1.5,
             jitter: 0.2,
             status_codes: vec![429, 503],
+            budget: Budget {
+                ratio: 0.2,
+                min_per_second: 10.0,
+            },
         };
         assert_eq!(retry.backoff(0, 0.0), Duration::from_millis(50));
         assert_eq!(retry.backoff(1, 0.0), Duration::from_millis(75));

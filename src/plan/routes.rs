@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
+use super::admission::{DEFAULT_CLASS, Gate};
 use super::destination::{Destination, DestinationIx, Fallback, Mirror, Share};
 use super::facts::Facts;
 use super::pool::{Pool, PoolIx};
@@ -355,6 +356,17 @@ impl<'a> Builder<'a> {
             shares,
             fallback: Vec::new(),
             mirror,
+            entry: Arc::clone(&entry.name),
+            class: entry
+                .declared
+                .and_then(|model| model.class.as_deref())
+                .unwrap_or(DEFAULT_CLASS)
+                .into(),
+            gate: entry
+                .declared
+                .and_then(|model| model.admission.as_ref())
+                .map(Gate::of)
+                .filter(|gate| !gate.is_open()),
         });
         Some(ix)
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::facts::Facts;
-use super::pool::{Connections, Health, Pool, PoolIx, Retry, Timeouts};
-use super::worker::{Admission, Role, Worker, WorkerIx, WorkerKey};
+use super::fleet::{Member, Override, Source};
+use super::pool::{Breaker, Budget, Connections, Health, Pool, PoolIx, Retry, Timeouts};
+use super::worker::{Registration, Role, Worker, WorkerIx, WorkerKey};
 use crate::config::spec::{self, RetryOverride, Spec, TimeoutsOverride};
 
 /// Index of `position`. Counts beyond `u32` cannot come out of a file that fits in memory.
@@ -20,15 +21,28 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
     let led = led(spec);
     for (position, declared) in spec.pools.iter().enumerate() {
         let ix = PoolIx(index(position));
-        let has_model = led.contains(&ix);
-        let mut members: Vec<Worker> = in_roles(declared)
-            .flat_map(|(role, worker)| {
-                let whole = Worker {
-                    role,
-                    ..member(ix, declared, worker, has_model, facts)
-                };
-                ranks(whole, declared, facts)
-            })
+        let short = declared.health.as_ref();
+        let health = short
+            .unwrap_or(&declared.reliability.health)
+            .over(&spec.reliability.health);
+        let breaker = declared
+            .reliability
+            .circuit_breaker
+            .over(&spec.reliability.circuit_breaker);
+        let name: Arc<str> = declared.name.as_str().into();
+        let drains = facts.fleet.drains.get(&name).copied();
+        let around = Around {
+            ix,
+            declared,
+            draining: drains.unwrap_or(declared.drain),
+            health: &health,
+            breaker: &breaker,
+            has_model: led.contains(&ix),
+            facts,
+        };
+        let mut members: Vec<Worker> = present(&name, declared, facts)
+            .into_iter()
+            .flat_map(|(member, worker)| ranks(around.worker(&member, &worker), declared, facts))
             .collect();
         members.sort_by(|a, b| a.key.cmp(&b.key));
         let first = workers.len();
@@ -42,21 +56,21 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
         let pair = (declared.prefill.is_some() && declared.decode.is_some())
             .then(|| [of(Role::Prefill), of(Role::Decode)]);
         workers.extend(members);
-        let short = declared.health.as_ref();
-        let health = short
-            .unwrap_or(&declared.reliability.health)
-            .over(&spec.reliability.health);
         pools.push(Pool {
-            name: declared.name.as_str().into(),
+            name,
             runtime: declared.runtime,
             forward_authorization: declared.forward_authorization,
             dp_aware: declared.dp_aware,
+            dynamic: declared.dynamic,
+            draining: around.draining,
             dp_minimum_tokens: declared.dp_aware && declared.dp_minimum_tokens,
             connections: Connections {
                 max_idle: declared.connections.max_idle_per_host as usize,
                 idle_timeout: declared.connections.idle_timeout.get(),
+                http2: declared.connections.http2,
             },
             health: health_plan(&health),
+            breaker: breaker_plan(&breaker),
             retry: retry(spec, declared, None),
             timeouts: timeouts(spec, declared, None),
             workers: (first..workers.len()).map(|w| WorkerIx(index(w))).collect(),
@@ -64,6 +78,64 @@ pub(super) fn pools(spec: &Spec, facts: &Facts) -> (Vec<Pool>, Vec<Worker>) {
         });
     }
     (pools, workers)
+}
+
+/// A worker of a pool as it was declared or added.
+struct Given {
+    source: Source,
+    role: Role,
+    worker: spec::Worker,
+    runtime: Option<spec::Runtime>,
+    health: spec::HealthOverride,
+    breaker: spec::CircuitBreakerOverride,
+}
+
+/// Every worker that is in the pool `name` now, each with its key: those of the file that are not
+/// out, and those that were added beside them.
+fn present(name: &Arc<str>, pool: &spec::Pool, facts: &Facts) -> Vec<(Member, Given)> {
+    let fleet = &facts.fleet;
+    let member = |worker: &spec::Worker| Member {
+        pool: Arc::clone(name),
+        worker: WorkerKey::new(worker.url.as_str()),
+    };
+    let declared = in_roles(pool).map(|(role, worker)| {
+        let given = Given {
+            source: Source::File,
+            role,
+            worker: worker.clone(),
+            runtime: None,
+            health: spec::HealthOverride::default(),
+            breaker: spec::CircuitBreakerOverride::default(),
+        };
+        (member(worker), given)
+    });
+    let mut present: Vec<(Member, Given)> = declared
+        .filter(|(member, _)| !fleet.tombstones.contains(member))
+        .collect();
+    let urls: BTreeSet<WorkerKey> = in_roles(pool)
+        .map(|(_, worker)| WorkerKey::new(worker.url.as_str()))
+        .collect();
+    let added = fleet
+        .added
+        .iter()
+        .filter(|(member, added)| {
+            // A worker whose role its pool does not have any more waits for better times.
+            let fits = (added.role == Role::Regular) != pool.has_legs();
+            member.pool == *name && fits && !urls.contains(&member.worker)
+        })
+        .map(|(member, added)| {
+            let given = Given {
+                source: added.source,
+                role: added.role,
+                worker: added.worker.clone(),
+                runtime: added.runtime,
+                health: added.health.clone(),
+                breaker: added.circuit_breaker.clone(),
+            };
+            (member.clone(), given)
+        });
+    present.extend(added);
+    present
 }
 
 /// Every declared worker of `pool` and what it does there.
@@ -131,65 +203,94 @@ pub(super) fn led(spec: &Spec) -> BTreeSet<PoolIx> {
     served.map(|aim| aim.pool).chain(mirrors).collect()
 }
 
-fn member(
-    pool: PoolIx,
-    declared: &spec::Pool,
-    worker: &spec::Worker,
+/// What the workers of a pool have in common.
+struct Around<'a> {
+    ix: PoolIx,
+    declared: &'a spec::Pool,
+    draining: bool,
+    health: &'a spec::Health,
+    breaker: &'a spec::CircuitBreaker,
     has_model: bool,
-    facts: &Facts,
-) -> Worker {
-    let key = WorkerKey::new(worker.url.as_str());
-    let learned = facts.workers.get(&key);
-    let parsed = url::Url::parse(key.as_str()).ok();
-    let written = parsed
-        .as_ref()
-        .and_then(url::Url::host_str)
-        .unwrap_or_default();
-    let host = written.trim_start_matches('[').trim_end_matches(']');
-    let port = parsed
-        .as_ref()
-        .and_then(url::Url::port_or_known_default)
-        .unwrap_or(80);
-    let base_path = parsed
-        .as_ref()
-        .map(|url| url.path().trim_end_matches('/'))
-        .unwrap_or_default();
-    let models: Vec<Arc<str>> = match (&worker.model, learned) {
-        (Some(model), _) => vec![model.as_str().into()],
-        (None, Some(learned)) => learned.models.iter().map(|m| m.as_str().into()).collect(),
-        (None, None) => Vec::new(),
-    };
-    let mut labels = learned
-        .map(|learned| learned.labels.clone())
-        .unwrap_or_default();
-    labels.extend(worker.labels.clone());
-    Worker {
-        id: key.id(),
-        dp_size: None,
-        pool,
-        role: Role::Regular,
-        priority: worker.priority,
-        cost: worker.cost,
-        bootstrap_port: worker.bootstrap_port,
-        host: host.into(),
-        port,
-        authority: format!("{written}:{port}").into(),
-        base_path: base_path.into(),
-        runtime: declared
-            .runtime
-            .or_else(|| learned.and_then(|learned| learned.runtime)),
-        models,
-        max_model_len: learned.and_then(|learned| learned.max_model_len),
-        api_key: worker.api_key.clone().or_else(|| declared.api_key.clone()),
-        labels,
-        admission: if learned.is_some() {
-            Admission::Registered
-        } else if declared.runtime.is_some() && has_model {
-            Admission::AtOnce
-        } else {
-            Admission::Pending
-        },
-        key,
+    facts: &'a Facts,
+}
+
+impl Around<'_> {
+    fn worker(&self, member: &Member, given: &Given) -> Worker {
+        let Self {
+            declared, facts, ..
+        } = *self;
+        let nothing = Override::default();
+        let changed = facts.fleet.overrides.get(member).unwrap_or(&nothing);
+        let worker = &given.worker;
+        let key = member.worker.clone();
+        let learned = facts.workers.get(&key);
+        let parsed = url::Url::parse(key.as_str()).ok();
+        let written = parsed
+            .as_ref()
+            .and_then(url::Url::host_str)
+            .unwrap_or_default();
+        let host = written.trim_start_matches('[').trim_end_matches(']');
+        let port = parsed
+            .as_ref()
+            .and_then(url::Url::port_or_known_default)
+            .unwrap_or(80);
+        let base_path = parsed
+            .as_ref()
+            .map(|url| url.path().trim_end_matches('/'))
+            .unwrap_or_default();
+        let models: Vec<Arc<str>> = match (&worker.model, learned) {
+            (Some(model), _) => vec![model.as_str().into()],
+            (None, Some(learned)) => learned.models.iter().map(|m| m.as_str().into()).collect(),
+            (None, None) => Vec::new(),
+        };
+        let mut labels = learned
+            .map(|learned| learned.labels.clone())
+            .unwrap_or_default();
+        labels.extend(worker.labels.clone());
+        for (name, value) in &changed.labels {
+            match value {
+                Some(value) => labels.insert(name.clone(), value.clone()),
+                None => labels.remove(name),
+            };
+        }
+        let runtime = given.runtime.or(declared.runtime);
+        let leaving = facts.fleet.leaving.contains(member);
+        let drain = changed.drain.unwrap_or(worker.drain);
+        let health = changed.health.over(&given.health.over(self.health));
+        let breaker = changed
+            .circuit_breaker
+            .over(&given.breaker.over(self.breaker));
+        let own_key = changed.api_key.as_ref().or(worker.api_key.as_ref());
+        Worker {
+            id: key.id(),
+            dp_size: None,
+            pool: self.ix,
+            source: given.source,
+            draining: self.draining || drain || leaving,
+            health: health_plan(&health),
+            breaker: breaker_plan(&breaker),
+            role: given.role,
+            priority: changed.priority.unwrap_or(worker.priority),
+            cost: changed.cost.unwrap_or(worker.cost),
+            bootstrap_port: worker.bootstrap_port,
+            host: host.into(),
+            port,
+            authority: format!("{written}:{port}").into(),
+            base_path: base_path.into(),
+            runtime: runtime.or_else(|| learned.and_then(|learned| learned.runtime)),
+            models,
+            max_model_len: learned.and_then(|learned| learned.max_model_len),
+            api_key: own_key.or(declared.api_key.as_ref()).cloned(),
+            labels,
+            registration: if learned.is_some() {
+                Registration::Registered
+            } else if runtime.is_some() && self.has_model {
+                Registration::AtOnce
+            } else {
+                Registration::Pending
+            },
+            key,
+        }
     }
 }
 
@@ -213,7 +314,7 @@ fn ranks(whole: Worker, declared: &spec::Pool, facts: &Facts) -> Vec<Worker> {
             })
             .collect(),
         None => vec![Worker {
-            admission: Admission::Pending,
+            registration: Registration::Pending,
             ..whole
         }],
     }
@@ -230,6 +331,18 @@ fn health_plan(health: &spec::Health) -> Health {
         startup_timeout: health.startup_timeout.get(),
         startup_check_interval: health.startup_check_interval.get(),
         startup_delay: health.startup_delay.get(),
+        drain_settle: health.drain_settle.get(),
+        remove_unhealthy: health.remove_unhealthy,
+    }
+}
+
+fn breaker_plan(breaker: &spec::CircuitBreaker) -> Breaker {
+    Breaker {
+        enabled: breaker.enabled,
+        failure_threshold: breaker.failure_threshold,
+        success_threshold: breaker.success_threshold,
+        timeout: breaker.timeout.get(),
+        window: breaker.window.get(),
     }
 }
 
@@ -249,6 +362,10 @@ pub(super) fn retry(spec: &Spec, pool: &spec::Pool, model: Option<&RetryOverride
         multiplier: retry.backoff_multiplier,
         jitter: retry.jitter_factor,
         status_codes,
+        budget: Budget {
+            ratio: retry.budget.ratio,
+            min_per_second: retry.budget.min_per_second,
+        },
     }
 }
 

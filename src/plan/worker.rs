@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use super::pool::PoolIx;
+use super::fleet::Source;
+use super::pool::{Breaker, Health, PoolIx};
 use crate::base::secret::Secret;
 use crate::config::spec::{PolicyName, Runtime};
 
@@ -119,6 +120,14 @@ pub struct Worker {
     pub dp_size: Option<u32>,
     /// The pool of this membership.
     pub pool: PoolIx,
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it gets no new requests.
+    pub draining: bool,
+    /// How it is probed.
+    pub health: Health,
+    /// When its breaker opens and closes.
+    pub breaker: Breaker,
     /// What it does there.
     pub role: Role,
     /// Only candidates of the highest priority present are used.
@@ -146,7 +155,7 @@ pub struct Worker {
     /// Labels: those of the file over those that the worker reports.
     pub labels: BTreeMap<String, String>,
     /// How far it may be used before its registration has finished.
-    pub admission: Admission,
+    pub registration: Registration,
 }
 
 /// Label by which a worker says how its model's workers are chosen.
@@ -155,7 +164,7 @@ const POLICY: &str = "policy";
 impl Worker {
     /// Whether requests may go to it as far as the plan knows.
     pub fn is_admitted(&self) -> bool {
-        !matches!(self.admission, Admission::Pending)
+        !matches!(self.registration, Registration::Pending)
     }
 
     /// The policy that its label asks for, where there is one and the word is known.
@@ -196,7 +205,7 @@ impl Role {
 /// When a worker may first be picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Admission {
+pub enum Registration {
     /// Its runtime is declared and a declared model leads to it: usable from the start, probed
     /// afterwards.
     AtOnce,

@@ -172,6 +172,8 @@ mod tests {
             startup_timeout: Duration::from_secs(1),
             startup_check_interval: Duration::from_secs(1),
             startup_delay: Duration::ZERO,
+            drain_settle: Duration::ZERO,
+            remove_unhealthy: false,
         }
     }
 

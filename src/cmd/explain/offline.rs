@@ -28,6 +28,7 @@ pub(crate) fn snapshot(spec: &Spec) -> Snapshot {
     });
     let facts = Facts {
         workers: workers.collect::<BTreeMap<_, _>>(),
+        ..Facts::default()
     };
     let stamp = Stamp {
         id: 1,

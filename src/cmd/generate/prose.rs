@@ -157,6 +157,11 @@ pub(super) static FILES: &[(&str, &str)] = &[
         "$RUNTIME_DIRECTORY/control.sock",
         "The control socket, where `server.control_socket` names no other.",
     ),
+    (
+        "$STATE_DIRECTORY/workers.json",
+        "Workers that were added or changed over the API, where `server.state_dir` names no other \
+         directory.",
+    ),
 ];
 
 /// Variables that are no option's.
@@ -171,6 +176,10 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
     (
         "RUNTIME_DIRECTORY",
         "Set by systemd: where the control socket stands by default.",
+    ),
+    (
+        "STATE_DIRECTORY",
+        "Set by systemd: where workers that were added over the API are kept by default.",
     ),
     (
         "CREDENTIALS_DIRECTORY",

@@ -5,6 +5,7 @@
 //! not be read is absent from the `Spec`, so a check that complains about absence asks first
 //! whether that part is intact.
 
+mod admission;
 mod listener;
 mod model;
 mod policy;
@@ -19,8 +20,8 @@ use std::path::Path;
 use super::Secrets;
 use super::diag::{Diagnostic, Severity};
 use super::origin::Origins;
-use super::spec::Spec;
-use crate::base::units::Millis;
+use super::spec::{MemoryBudget, Spec};
+use crate::base::units::{ByteSize, Millis};
 
 /// Longest path of a unix socket: the kernel's field has 108 bytes, the last of them zero.
 const MAX_SOCKET_PATH: usize = 107;
@@ -39,6 +40,7 @@ pub(crate) fn check(spec: &Spec, origins: &Origins, secrets: Secrets) -> Vec<Dia
     check.models();
     check.routing();
     check.reliability();
+    check.admission();
     check.telemetry();
     check.tests();
     check.out
@@ -55,6 +57,11 @@ impl Check<'_> {
     fn server(&mut self) {
         let server = &self.spec.server;
         self.positive("server.request_timeout", server.request_timeout);
+        if server.memory_budget == MemoryBudget::Size(ByteSize::new(0)) {
+            self.range("server.memory_budget", "greater than 0");
+        }
+        self.at_least_one("server.jobs.capacity", server.jobs.capacity);
+        self.at_least_one("server.jobs.concurrency", server.jobs.concurrency);
         if server.max_payload_size.get() == 0 {
             self.range("server.max_payload_size", "greater than 0");
         }

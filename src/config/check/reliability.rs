@@ -3,7 +3,9 @@
 use super::Check;
 use crate::base::units::Millis;
 use crate::config::origin::Origin;
-use crate::config::spec::{HealthOverride, Model, Retry, RetryOverride, TimeoutsOverride};
+use crate::config::spec::{
+    CircuitBreakerOverride, HealthOverride, Model, Retry, RetryOverride, TimeoutsOverride,
+};
 
 impl Check<'_> {
     pub(super) fn reliability(&mut self) {
@@ -26,6 +28,10 @@ impl Check<'_> {
             &RetryOverride::from(&global.retry),
             &Retry::default(),
         );
+        self.breaker(
+            &format!("{at}.circuit_breaker"),
+            &CircuitBreakerOverride::from(&global.circuit_breaker),
+        );
         for (i, pool) in self.spec.pools.iter().enumerate() {
             let at = format!("pools[{i}].reliability");
             self.health(&format!("{at}.health"), &pool.reliability.health);
@@ -34,6 +40,10 @@ impl Check<'_> {
                 &format!("{at}.retry"),
                 &pool.reliability.retry,
                 &global.retry,
+            );
+            self.breaker(
+                &format!("{at}.circuit_breaker"),
+                &pool.reliability.circuit_breaker,
             );
         }
         for (i, model) in self.spec.models.iter().enumerate() {
@@ -107,6 +117,14 @@ impl Check<'_> {
                 );
             }
         }
+        if let Some(budget) = retry.budget {
+            if !(0.0..=1.0).contains(&budget.ratio) {
+                self.range(&key("budget.ratio"), "from 0 to 1");
+            }
+            if !budget.min_per_second.is_finite() || budget.min_per_second < 0.0 {
+                self.range(&key("budget.min_per_second"), "finite and at least 0");
+            }
+        }
         let force = retry.over(wider);
         let written = retry.max_backoff.is_some() || retry.initial_backoff.is_some();
         if written && force.max_backoff < force.initial_backoff {
@@ -121,6 +139,18 @@ impl Check<'_> {
                 force.max_backoff, force.initial_backoff
             );
             self.error("backoff", &key, message);
+        }
+    }
+
+    fn breaker(&mut self, at: &str, breaker: &CircuitBreakerOverride) {
+        for (name, value) in [
+            ("failure_threshold", breaker.failure_threshold),
+            ("success_threshold", breaker.success_threshold),
+        ] {
+            self.at_least_one(&format!("{at}.{name}"), value.unwrap_or(1));
+        }
+        for (name, value) in [("timeout", breaker.timeout), ("window", breaker.window)] {
+            self.positive(&format!("{at}.{name}"), value.unwrap_or(Millis::secs(1)));
         }
     }
 
@@ -142,13 +172,17 @@ impl Check<'_> {
     fn switched_off(&mut self) {
         let spec = self.spec;
         let pools = || spec.pools.iter().map(|pool| &pool.reliability);
+        let mut tables = Vec::new();
         let retry_again = pools().any(|r| r.retry.enabled == Some(true))
             || spec
                 .models
                 .iter()
                 .any(|m| m.reliability.retry.enabled == Some(true));
+        let breaker_again = pools().any(|r| r.circuit_breaker.enabled == Some(true));
+        if !spec.reliability.circuit_breaker.enabled && !breaker_again {
+            tables.push("reliability.circuit_breaker".to_owned());
+        }
         let health_again = pools().any(|r| r.health.enabled == Some(true));
-        let mut tables = Vec::new();
         if !spec.reliability.retry.enabled && !retry_again {
             tables.push("reliability.retry".to_owned());
         }
@@ -158,6 +192,9 @@ impl Check<'_> {
         for (i, pool) in pools().enumerate() {
             if pool.health.enabled == Some(false) {
                 tables.push(format!("pools[{i}].reliability.health"));
+            }
+            if pool.circuit_breaker.enabled == Some(false) {
+                tables.push(format!("pools[{i}].reliability.circuit_breaker"));
             }
         }
         for (i, model) in spec.models.iter().enumerate() {

@@ -57,8 +57,6 @@ pub static LATER: &[Later] = later! {
     "trust-tenant-header";
     "tenant-header-name";
 
-    "drain-settle-secs";
-
     "service-discovery";
     "selector";
     "prefill-selector";
@@ -108,17 +106,6 @@ pub static LATER: &[Later] = later! {
     "schema-config";
     "storage-hook-wasm-path";
     "storage-context-headers";
-
-    "max-concurrent-requests";
-    "rate-limit-tokens-per-second";
-    "queue-size";
-    "queue-timeout-secs";
-    "cb-failure-threshold" ("circuit-breaker-threshold");
-    "cb-success-threshold";
-    "cb-timeout-duration-secs" ("circuit-breaker-timeout");
-    "cb-window-duration-secs";
-    "disable-circuit-breaker";
-    "remove-unhealthy-workers";
 
     "api-key";
     "tenant-api-key";

@@ -97,6 +97,8 @@ pub enum Kind {
     Number,
     /// A whole number that is not negative and may be large.
     Long,
+    /// A whole number of at least 1, or -1 for any number.
+    Limit,
     /// A number with a fraction.
     Float,
     /// A duration; bare numbers are seconds.
@@ -169,6 +171,7 @@ impl Kind {
             | Self::FixedPort
             | Self::Number
             | Self::Long
+            | Self::Limit
             | Self::Float
             | Self::Seconds
             | Self::Millis
@@ -192,7 +195,7 @@ impl Kind {
             Self::Path => "PATH",
             Self::Host => "HOST",
             Self::Port | Self::FixedPort => "PORT",
-            Self::Number | Self::Long | Self::Float => "N",
+            Self::Number | Self::Long | Self::Limit | Self::Float => "N",
             Self::Seconds | Self::Millis => "TIME",
             Self::Size => "SIZE",
             Self::Threads => "N|auto",

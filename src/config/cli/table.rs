@@ -243,6 +243,14 @@ pub static FLAGS: &[Flag] = &[
         ..BLANK
     },
     Flag {
+        name: "drain-settle-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.health.drain_settle"),
+        group: Group::Workers,
+        help: "How long a worker that is removed is kept at least",
+        ..BLANK
+    },
+    Flag {
         name: "policy",
         kind: Kind::Policy,
         target: Target::Policy,
@@ -406,6 +414,38 @@ pub static FLAGS: &[Flag] = &[
         ..BLANK
     },
     Flag {
+        name: "max-concurrent-requests",
+        kind: Kind::Limit,
+        target: Target::Key("reliability.admission.max_concurrent_requests"),
+        group: Group::Reliability,
+        help: "Requests under way at once; -1: any number",
+        ..BLANK
+    },
+    Flag {
+        name: "rate-limit-tokens-per-second",
+        kind: Kind::Float,
+        target: Target::Key("reliability.admission.tokens_per_second"),
+        group: Group::Reliability,
+        help: "Requests that may begin per second; 0: any number",
+        ..BLANK
+    },
+    Flag {
+        name: "queue-size",
+        kind: Kind::Number,
+        target: Target::Key("reliability.admission.queue_size"),
+        group: Group::Reliability,
+        help: "Requests that may wait to be let in; 0: none",
+        ..BLANK
+    },
+    Flag {
+        name: "queue-timeout-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.admission.queue_timeout"),
+        group: Group::Reliability,
+        help: "Longest time that a request waits to be let in",
+        ..BLANK
+    },
+    Flag {
         name: "retry-max-retries",
         kind: Kind::Number,
         target: Target::Key("reliability.retry.max_retries"),
@@ -451,6 +491,48 @@ pub static FLAGS: &[Flag] = &[
         target: Target::Off("reliability.retry.enabled"),
         group: Group::Reliability,
         help: "Make one attempt only",
+        ..BLANK
+    },
+    Flag {
+        name: "cb-failure-threshold",
+        aliases: &["circuit-breaker-threshold"],
+        kind: Kind::Number,
+        target: Target::Key("reliability.circuit_breaker.failure_threshold"),
+        group: Group::Reliability,
+        help: "Failures in a row that open the breaker of a worker",
+        ..BLANK
+    },
+    Flag {
+        name: "cb-success-threshold",
+        kind: Kind::Number,
+        target: Target::Key("reliability.circuit_breaker.success_threshold"),
+        group: Group::Reliability,
+        help: "Successes in a row that close it again",
+        ..BLANK
+    },
+    Flag {
+        name: "cb-timeout-duration-secs",
+        aliases: &["circuit-breaker-timeout"],
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.circuit_breaker.timeout"),
+        group: Group::Reliability,
+        help: "How long a breaker stays open before it is tried",
+        ..BLANK
+    },
+    Flag {
+        name: "cb-window-duration-secs",
+        kind: Kind::Seconds,
+        target: Target::Key("reliability.circuit_breaker.window"),
+        group: Group::Reliability,
+        help: "Longest time between two failures of one row",
+        ..BLANK
+    },
+    Flag {
+        name: "disable-circuit-breaker",
+        kind: Kind::Switch,
+        target: Target::Off("reliability.circuit_breaker.enabled"),
+        group: Group::Reliability,
+        help: "Never open a breaker",
         ..BLANK
     },
     Flag {
@@ -502,6 +584,14 @@ pub static FLAGS: &[Flag] = &[
         target: Target::Off("reliability.health.enabled"),
         group: Group::Reliability,
         help: "Take every worker as ready, without probes",
+        ..BLANK
+    },
+    Flag {
+        name: "remove-unhealthy-workers",
+        kind: Kind::Switch,
+        target: Target::Key("reliability.health.remove_unhealthy"),
+        group: Group::Reliability,
+        help: "Remove workers added over the API once they have failed",
         ..BLANK
     },
     Flag {

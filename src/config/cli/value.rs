@@ -6,8 +6,9 @@ use toml::Value;
 
 use super::flag::Kind;
 use crate::base::units::{ByteSize, Millis, UnitError};
-use crate::config::spec::pool::WorkerUrlError;
-use crate::config::spec::{AssignmentMode, LogLevel, PolicyName, Runtime, WordError, WorkerUrl};
+use crate::config::spec::{
+    AssignmentMode, LogLevel, PolicyName, Runtime, WordError, WorkerUrl, WorkerUrlError,
+};
 
 /// Why a text is no value of a flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum ValueError {
     /// Not a whole number.
     #[error("expected a whole number that is not negative")]
     Long,
+    /// Not a whole number above 0, nor -1.
+    #[error("expected a whole number of at least 1, or -1 for any number")]
+    Limit,
     /// Not a number.
     #[error("expected a number")]
     Float,
@@ -83,6 +87,10 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
         Kind::Long => match text.parse::<i64>() {
             Ok(number) if number >= 0 => Ok(Value::Integer(number)),
             _ => Err(ValueError::Long),
+        },
+        Kind::Limit => match text.parse::<i64>() {
+            Ok(number) if number >= 1 || number == -1 => Ok(Value::Integer(number)),
+            _ => Err(ValueError::Limit),
         },
         Kind::Float | Kind::Floats => match text.parse::<f64>() {
             Ok(number) => Ok(Value::Float(number)),

@@ -4,6 +4,7 @@
 //! for each key, one that overrides has an `Option`; the doc comment of a field is its reference
 //! page (what, then unit, default, range and reload class, then the effects).
 
+pub mod admission;
 pub mod listener;
 pub mod model;
 pub mod policy;
@@ -15,25 +16,31 @@ pub mod server;
 pub mod telemetry;
 pub mod test;
 pub(crate) mod word;
+pub mod worker;
+pub mod worker_url;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use admission::{Admission, Class, ModelAdmission};
 pub use listener::{Cors, Limits, ListenAddress, Listener, Serve, UnixMode};
 pub use model::{Mirror, Model, ModelReliability, Share};
 pub use policy::{
     Algorithm, AssignmentMode, Bucket, CacheAware, LeastLoad, Manual, Policy, PolicyName,
     PrefixHash,
 };
-pub use pool::{Connections, Leg, Pool, PoolReliability, Runtime, Worker, WorkerUrl};
+pub use pool::{Connections, Leg, Pool, PoolReliability, Runtime};
 pub use reliability::{
-    Health, HealthOverride, Reliability, Retry, RetryOverride, Timeouts, TimeoutsOverride,
+    Budget, CircuitBreaker, CircuitBreakerOverride, Health, HealthOverride, Reliability, Retry,
+    RetryOverride, Timeouts, TimeoutsOverride,
 };
 pub use routing::{Routing, Undeclared};
-pub use server::{Server, WorkerThreads};
+pub use server::{Jobs, MemoryBudget, Server, WorkerThreads};
 pub use telemetry::{LogFormat, LogLevel, Logging, Metrics, Rotate};
 pub use test::{Expect, Request, Test};
 pub use word::WordError;
+pub use worker::Worker;
+pub use worker_url::{WorkerUrl, WorkerUrlError};
 
 /// The configuration of a gateway: the content of `smg.toml` and the files it includes, with the
 /// flags and variables laid over it.
@@ -95,7 +102,8 @@ pub struct Spec {
     /// What happens under trouble.
     ///
     /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
-    /// `retry` and `timeouts` can also stand under a pool or a model, `health` under a pool.
+    /// `retry` and `timeouts` can also stand under a pool or a model, `health` and
+    /// `circuit_breaker` under a pool, `admission` under a model.
     #[serde(default)]
     pub reliability: Reliability,
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::admission::ModelAdmission;
 use super::is_default;
 use super::policy::Policy;
 use super::reliability::{RetryOverride, TimeoutsOverride};
@@ -71,6 +72,21 @@ pub struct Model {
     /// See the keys of the table.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reliability: ModelReliability,
+
+    /// A gate of its own, inside that of `reliability.admission`.
+    ///
+    /// Unit: table. Default: none. Range: any. Reload: live.
+    /// One busy model then leaves room for the others. It inherits nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<ModelAdmission>,
+
+    /// The class in which its requests wait to be let in.
+    ///
+    /// Unit: name of a class. Default: `default`, which has weight 1 unless it is defined.
+    /// Range: a class of `reliability.admission.classes`. Reload: live.
+    /// It matters only while requests wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 /// `[models.reliability]`: what differs for one model.

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::admission::Admission;
 use crate::base::units::Millis;
 
 /// `[reliability]`: what happens under trouble.
@@ -27,6 +28,18 @@ pub struct Reliability {
     /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
     /// A pool or a model can override it.
     pub retry: Retry,
+
+    /// When a worker that fails gets no requests for a while.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+    /// A pool can override it.
+    pub circuit_breaker: CircuitBreaker,
+
+    /// How many requests are let in, and how further ones wait.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+    /// A model can have a gate of its own inside this one.
+    pub admission: Admission,
 }
 
 /// Defines a table that stands for all and its override, whose keys may be absent: those of `both`
@@ -151,6 +164,18 @@ overridable! {
         /// Unit: duration ("250ms", "60s"). Default: 0s. Range: >= 0. Reload: live.
         /// For engines that must not be disturbed while they load.
         startup_delay: Millis = Millis::ZERO,
+
+        /// How long a worker that is being removed is kept at least.
+        ///
+        /// Unit: duration ("250ms", "60s"). Default: 5s. Range: >= 0. Reload: live.
+        /// It gets no new requests; after that it goes once those that it has are done.
+        drain_settle: Millis = Millis::secs(5),
+
+        /// Whether a worker that was added while the gateway ran is removed when it has failed.
+        ///
+        /// Unit: boolean. Default: false. Range: any. Reload: live.
+        /// Workers of the file stay and go on being probed.
+        remove_unhealthy: bool = false,
     }
     global {
         /// Probes under way at once, over all workers.
@@ -254,6 +279,78 @@ overridable! {
         /// Range: 400 to 599. Reload: live.
         /// Any other answer of a worker is final.
         status_codes: Vec<u16> = vec![408, 429, 500, 502, 503, 504],
+
+        /// How many retries there may be in relation to requests.
+        ///
+        /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+        /// Counted per pool. When it is spent the last outcome is final.
+        budget: Budget = Budget::default(),
+    }
+    global {}
+    scoped {}
+}
+
+/// `retry.budget`: how many retries there may be in relation to requests.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// Retries per request of the last 10 seconds.
+    ///
+    /// Unit: ratio. Default: 0.2. Range: 0 to 1. Reload: live.
+    /// 1 lets each request be tried twice.
+    pub ratio: f64,
+
+    /// Retries per second that are allowed in any case.
+    ///
+    /// Unit: number per second. Default: 10. Range: >= 0. Reload: live.
+    /// With 0 here and for `ratio` nothing is tried again.
+    pub min_per_second: f64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            ratio: 0.2,
+            min_per_second: 10.0,
+        }
+    }
+}
+
+overridable! {
+    /// `[reliability.circuit_breaker]`: when a worker that fails gets no requests for a while.
+    CircuitBreaker;
+    /// `[pools.reliability.circuit_breaker]`: the same for the workers of one pool.
+    CircuitBreakerOverride;
+    both {
+        /// Whether a breaker ever opens.
+        ///
+        /// Unit: boolean. Default: true. Range: any. Reload: live.
+        /// When off, outcomes are counted all the same.
+        enabled: bool = true,
+
+        /// Failures in a row that open a worker's breaker.
+        ///
+        /// Unit: number. Default: 10. Range: >= 1. Reload: live.
+        /// A worker whose breaker is open gets no requests. Answers with 4xx are no failures.
+        failure_threshold: u32 = 10,
+
+        /// Successes in a row that close it again, and the requests that try it at once.
+        ///
+        /// Unit: number. Default: 3. Range: >= 1. Reload: live.
+        /// Any failure among them opens it anew.
+        success_threshold: u32 = 3,
+
+        /// How long it stays open before requests try the worker again.
+        ///
+        /// Unit: duration ("250ms", "60s"). Default: 60s. Range: > 0. Reload: live.
+        /// Probes that find the worker well again end it sooner.
+        timeout: Millis = Millis::secs(60),
+
+        /// Longest time between two failures of one row.
+        ///
+        /// Unit: duration ("250ms", "60s"). Default: 120s. Range: > 0. Reload: live.
+        /// A failure that comes later begins a new row.
+        window: Millis = Millis::secs(120),
     }
     global {}
     scoped {}

@@ -5,7 +5,7 @@ mod shares;
 use std::sync::Arc;
 
 use super::{
-    Admission, Facts, Learned, NoRanks, Plan, Route, Unroutable, WorkerKey, compile, diff,
+    Facts, Learned, NoRanks, Plan, Registration, Route, Unroutable, WorkerKey, compile, diff,
 };
 use crate::config::spec::{Runtime, Spec};
 
@@ -45,6 +45,7 @@ fn facts(known: &[(&str, &[&str])]) -> Facts {
     });
     Facts {
         workers: workers.collect(),
+        ..Facts::default()
     }
 }
 
@@ -142,22 +143,22 @@ fn names_under_a_glob_share_its_entry_and_its_policy() {
 #[test]
 fn a_declared_runtime_with_a_declared_model_is_used_at_once() {
     let plan = compile(&spec(TWO_POOLS), &Facts::default());
-    let admission = |url: &str| {
+    let registration = |url: &str| {
         let key = WorkerKey::new(url);
         plan.workers
             .iter()
             .find(|worker| worker.key == key)
             .unwrap()
-            .admission
+            .registration
     };
-    assert_eq!(admission("http://a1:8000"), Admission::Pending);
-    assert_eq!(admission("http://b1:8000"), Admission::AtOnce);
+    assert_eq!(registration("http://a1:8000"), Registration::Pending);
+    assert_eq!(registration("http://b1:8000"), Registration::AtOnce);
     let plan = compile(&spec(TWO_POOLS), &facts(&[("http://a1:8000", &[])]));
     let first = plan
         .workers
         .iter()
         .find(|worker| worker.key.as_str() == "http://a1:8000");
-    assert_eq!(first.unwrap().admission, Admission::Registered);
+    assert_eq!(first.unwrap().registration, Registration::Registered);
 }
 
 #[test]
@@ -317,6 +318,7 @@ fn each_rank_of_an_engine_is_a_worker() {
     ];
     let facts = Facts {
         workers: workers.into(),
+        ..Facts::default()
     };
     let plan = compile(&spec(RANKED), &facts);
     let all = candidates(&plan, Some("m")).unwrap();
@@ -354,6 +356,7 @@ fn a_worker_without_ranks_takes_nothing_where_ranks_are_wanted() {
         assert_eq!(learned.ranks(Some(runtime)), Err(why));
         let facts = Facts {
             workers: [(key, learned)].into(),
+            ..Facts::default()
         };
         let plan = compile(&spec(RANKED), &facts);
         assert_eq!(plan.workers.len(), 2);

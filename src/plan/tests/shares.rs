@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{candidates, facts, route, spec, workers};
 use crate::config::spec::Policy;
-use crate::plan::{Admission, Facts, Plan, Role, Route, Unroutable, compile, diff};
+use crate::plan::{Facts, Plan, Registration, Role, Route, Unroutable, compile, diff};
 
 /// Pool and model name of the target of each draw, while the pools in `down` cannot serve. A name
 /// without a change is empty.
@@ -267,7 +267,7 @@ mirror = { pool = "shadow", fraction = 0.25 }
     // A pool of copies takes no other requests.
     assert_eq!(candidates(&plan, Some("x")), Err(Unroutable::Unknown));
     let plan = compile(&spec(text), &Facts::default());
-    assert_eq!(plan.workers[1].admission, Admission::AtOnce);
+    assert_eq!(plan.workers[1].registration, Registration::AtOnce);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::api::load::Load;
 use crate::base::clock;
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Admission, Role, WorkerIx};
+use crate::plan::{Registration, Role, WorkerIx};
 use crate::serve::body::Body;
 use crate::serve::error::{json as respond, workers_error};
 use crate::upstream::{self, fetch};
@@ -56,12 +56,13 @@ struct Shown<'a> {
 fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
     let plan = worker.plan;
     let state = worker.parts.health.state();
-    let status =
-        if plan.admission == Admission::Pending && state != crate::state::HealthState::Failed {
-            "pending"
-        } else {
-            state.as_str()
-        };
+    let status = if plan.registration == Registration::Pending
+        && state != crate::state::HealthState::Failed
+    {
+        "pending"
+    } else {
+        state.as_str()
+    };
     Shown {
         id: plan.id,
         url: plan.key.as_str(),
