@@ -102,7 +102,7 @@ pub(super) async fn attempt(
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
-    let body = rank::body(job, worker.plan.key.rank());
+    let body = rank::body(job, worker.plan.key.rank(), &mut state.outline);
     let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);

@@ -103,7 +103,7 @@ async fn exchange(
 ) -> Option<()> {
     let pool = snapshot.plan.pool(worker.plan.pool);
     let response = {
-        let body = rank::body(&job, worker.plan.key.rank());
+        let body = rank::body(&job, worker.plan.key.rank(), &mut None);
         let request = || build(&job, &body, worker, pool.forward_authorization, id);
         let connect = route.timeouts.connect;
         let sending = upstream::http::send(worker, pool.connections, connect, request);

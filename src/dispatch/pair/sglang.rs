@@ -134,8 +134,7 @@ fn with_room(job: &Job, outline: &Outline, pair: &Pair<'_>) -> [Payload; 2] {
         for (name, rank) in ranks {
             match rank {
                 Some(rank) => changes.set(name, rank.to_string()),
-                None if outline.value(name).is_some() => changes.set(name, "null"),
-                None => {}
+                None => changes.amend(name, "null"),
             }
         }
         changes.apply(&job.body)

@@ -141,9 +141,7 @@ fn for_prefill(job: &Job, outline: &Outline) -> Payload {
     }
     // An engine refuses fewer tokens at most than at least.
     for name in ["max_completion_tokens", "min_tokens"] {
-        if outline.value(name).is_some() {
-            changes.set(name, ONE);
-        }
+        changes.amend(name, ONE);
     }
     changes.set("stream", "false");
     changes.remove("stream_options");

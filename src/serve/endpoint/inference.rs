@@ -1,9 +1,8 @@
-//! The inference endpoints: one read, one scan, one splice at most, then the worker's own words.
+//! The inference endpoints: one read, one scan, one change at most, then the worker's own words.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
@@ -12,8 +11,7 @@ use super::{decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
-use crate::api::splice::{Edit, splice};
-use crate::api::{Endpoint, Payload, Span, quoted, scan};
+use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
 use crate::plan::Route;
@@ -174,22 +172,12 @@ fn prepare(
     Ok(Prepared { job, ranking })
 }
 
-/// The body with another model name, if any. A small body is made anew in one piece; of a large one
-/// only the pieces around the name are.
+/// The body with another model name, if any.
 fn renamed(payload: &Payload, fields: &Fields, name: Option<&Arc<str>>) -> Payload {
-    let Some(name) = name else {
-        return payload.clone();
-    };
-    match (payload.pieces(), fields.model) {
-        ([whole], _) => Bytes::from(splice(whole, &mut [Edit::model(fields, name)])).into(),
-        (_, Some(span)) => payload.replaced(span, quoted(name).into()),
-        (_, None) => {
-            let open = fields.object.open;
-            let comma: &[u8] = if fields.object.empty { b"" } else { b"," };
-            let member = [b"\"model\":", &*quoted(name), comma].concat();
-            payload.replaced(Span::new(open, open), member.into())
-        }
-    }
+    name.map_or_else(
+        || payload.clone(),
+        |name| members::renamed(payload, fields, name),
+    )
 }
 
 /// Counts a request that was refused before it had a route.
@@ -279,33 +267,6 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_gets_another_model_name_whole_or_in_pieces() {
-        let name: Arc<str> = "big \"one\"".into();
-        for (body, expected) in [
-            (r#"{"model":"m","n":1}"#, r#"{"model":"big \"one\"","n":1}"#),
-            (r#"{ "n":1}"#, r#"{"model":"big \"one\"", "n":1}"#),
-            ("{}", r#"{"model":"big \"one\""}"#),
-        ] {
-            let fields = scan::scan(body.as_bytes()).unwrap().fields;
-            for cut in 1..body.len() {
-                let (first, rest) = body.as_bytes().split_at(cut);
-                let pieces = [first, rest].map(Bytes::copy_from_slice);
-                let payload = Payload::new(pieces.into());
-                let renamed = renamed(&payload, &fields, Some(&name));
-                let whole = renamed.pieces().concat();
-                assert_eq!(String::from_utf8(whole).unwrap(), expected, "cut at {cut}");
-                assert_eq!(renamed.len(), expected.len());
-            }
-            let payload = Payload::from(Bytes::from_static(body.as_bytes()));
-            let whole = renamed(&payload, &fields, Some(&name)).pieces().concat();
-            let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
-            assert_eq!(whole["model"], *name);
-            let same = renamed(&payload, &fields, None);
-            assert_eq!(same.pieces(), payload.pieces());
-        }
-    }
 
     #[test]
     fn json_content_types() {
