@@ -240,6 +240,15 @@ impl Relay {
         }
         self.guard = None;
         self.closing = true;
+        if let Kind::Events(reader) = &self.kind
+            && (reader.ended() || self.failed)
+        {
+            // The client has been told how the stream ends; what breaks behind that is not its answer.
+            if let Some(routed) = self.routed() {
+                routed.complete = true;
+            }
+            return;
+        }
         let paired = self.routed().is_some_and(|routed| routed.prefill.is_some());
         let error = if paired {
             error.of(Role::Decode)
