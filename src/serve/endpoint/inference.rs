@@ -21,6 +21,7 @@ use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
 use crate::serve::intake::{self, Taken};
+use crate::state::Reservation;
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::headers::X_REQUEST_ID;
 
@@ -39,10 +40,11 @@ pub(crate) async fn inference(
     }
     let server = &call.snapshot.plan.server;
     let (max, by) = (server.max_payload, call.started + server.request_timeout);
-    let taken = match intake::read(body, max, by, &gate.listener.limits).await {
-        Ok(taken) => taken,
-        Err(refusal) => return refusal.into_response(call),
-    };
+    let taken =
+        match intake::read(body, &call.snapshot.memory, max, by, &gate.listener.limits).await {
+            Ok(taken) => taken,
+            Err(refusal) => return refusal.into_response(call),
+        };
     let prepared = match prepare(&mut call, endpoint, headers, taken) {
         Ok(prepared) => prepared,
         Err(refusal) => {
@@ -83,7 +85,11 @@ fn prepare(
 ) -> Result<Prepared, Refusal> {
     let body_read = clock::now();
     let snapshot = Arc::clone(&call.snapshot);
-    let Taken { payload, skimmed } = taken;
+    let Taken {
+        payload,
+        skimmed,
+        mut memory,
+    } = taken;
     let (skeleton, cuts) = match skimmed {
         Some(skimmer) => skimmer
             .skeleton(payload.pieces())
@@ -117,13 +123,16 @@ fn prepare(
     check_pair(endpoint, route)?;
     let ranking = match endpoint {
         Endpoint::Rerank => {
+            if !memory.grow(payload.len()) {
+                return Err(Refusal::no_memory());
+            }
             let whole = payload.pieces().concat();
             Some(rerank::Ranking::check(&whole, &fields, model)?)
         }
         _ => None,
     };
     let streaming = fields.streaming();
-    let body = renamed(&payload, &fields, target.rename);
+    let body = renamed(&payload, &fields, target.rename, &mut memory)?;
     call.routed = Some(Routed {
         endpoint,
         route: target.route,
@@ -153,34 +162,49 @@ fn prepare(
         original: payload.clone(),
         fields,
         streaming,
+        memory: Arc::new(memory),
     };
     if let Some(mirror) = snapshot.mirror(meant.destination)
         && snapshot.can_serve(route)
     {
         // The copy asks for the model that the client meant, whichever share or fallback serves.
         let name = meant.rename();
-        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| Job {
-            model: meant.model(name, copies),
-            headers: job.headers.clone(),
-            body: if name == target.rename {
-                job.body.clone()
+        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| {
+            let (body, memory) = if name == target.rename {
+                (job.body.clone(), Arc::clone(&job.memory))
             } else {
-                renamed(&job.original, &fields, name)
-            },
-            original: job.original.clone(),
-            ..job
+                let mut memory = snapshot.memory.try_reserve(job.original.len())?;
+                let body = renamed(&job.original, &fields, name, &mut memory).ok()?;
+                (body, Arc::new(memory))
+            };
+            Some(Job {
+                model: meant.model(name, copies),
+                headers: job.headers.clone(),
+                body,
+                original: job.original.clone(),
+                memory,
+                ..job
+            })
         });
     }
     Ok(Prepared { job, ranking })
 }
 
-/// The body with another model name, if any. A small body is made anew in one piece; of a large one
+/// The body with another model name, if any, which `memory` makes room for. A small body is made anew in one piece; of a large one
 /// only the pieces around the name are.
-fn renamed(payload: &Payload, fields: &Fields, name: Option<&Arc<str>>) -> Payload {
+fn renamed(
+    payload: &Payload,
+    fields: &Fields,
+    name: Option<&Arc<str>>,
+    memory: &mut Reservation,
+) -> Result<Payload, Refusal> {
     let Some(name) = name else {
-        return payload.clone();
+        return Ok(payload.clone());
     };
-    match (payload.pieces(), fields.model) {
+    if payload.pieces().len() == 1 && !memory.grow(payload.len()) {
+        return Err(Refusal::no_memory());
+    }
+    Ok(match (payload.pieces(), fields.model) {
         ([whole], _) => Bytes::from(splice(whole, &mut [Edit::model(fields, name)])).into(),
         (_, Some(span)) => payload.replaced(span, quoted(name).into()),
         (_, None) => {
@@ -189,7 +213,7 @@ fn renamed(payload: &Payload, fields: &Fields, name: Option<&Arc<str>>) -> Paylo
             let member = [b"\"model\":", &*quoted(name), comma].concat();
             payload.replaced(Span::new(open, open), member.into())
         }
-    }
+    })
 }
 
 /// Counts a request that was refused before it had a route.
@@ -279,9 +303,13 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::spec::MemoryBudget;
+    use crate::state::Allowance;
 
     #[test]
     fn a_body_gets_another_model_name_whole_or_in_pieces() {
+        let cell = Arc::default();
+        let memory = || Allowance::new(&cell, MemoryBudget::Percent(1)).none();
         let name: Arc<str> = "big \"one\"".into();
         for (body, expected) in [
             (r#"{"model":"m","n":1}"#, r#"{"model":"big \"one\"","n":1}"#),
@@ -293,16 +321,17 @@ mod tests {
                 let (first, rest) = body.as_bytes().split_at(cut);
                 let pieces = [first, rest].map(Bytes::copy_from_slice);
                 let payload = Payload::new(pieces.into());
-                let renamed = renamed(&payload, &fields, Some(&name));
+                let renamed = renamed(&payload, &fields, Some(&name), &mut memory()).unwrap();
                 let whole = renamed.pieces().concat();
                 assert_eq!(String::from_utf8(whole).unwrap(), expected, "cut at {cut}");
                 assert_eq!(renamed.len(), expected.len());
             }
             let payload = Payload::from(Bytes::from_static(body.as_bytes()));
-            let whole = renamed(&payload, &fields, Some(&name)).pieces().concat();
+            let whole = renamed(&payload, &fields, Some(&name), &mut memory()).unwrap();
+            let whole = whole.pieces().concat();
             let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
             assert_eq!(whole["model"], *name);
-            let same = renamed(&payload, &fields, None);
+            let same = renamed(&payload, &fields, None, &mut memory()).unwrap();
             assert_eq!(same.pieces(), payload.pieces());
         }
     }
