@@ -252,6 +252,15 @@ impl Answered {
         }
     }
 
+    /// The same, to be noted something on.
+    pub fn call_mut(&mut self) -> Option<&mut Call> {
+        match self {
+            Self::Relay(relay) => relay.call_mut(),
+            Self::Kept(_, call) => Some(call),
+            Self::Late(late) => late.call_mut(),
+        }
+    }
+
     /// Ends the answer and gives the call back, for an endpoint that answers in its own words.
     /// `None` for a late stream, whose head has gone out.
     pub fn into_call(self) -> Option<Box<Call>> {

@@ -117,12 +117,16 @@ fn in_body(job: &Job) -> Option<Fields> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::HeaderMap;
 
     use super::*;
     use crate::api::Endpoint;
     use crate::api::scan::scan;
+    use crate::config::spec::MemoryBudget;
     use crate::plan::RouteIx;
+    use crate::state::Allowance;
 
     fn job(client: &str, sent: &str) -> Job {
         Job {
@@ -134,6 +138,7 @@ mod tests {
             original: Bytes::from(client.to_owned()).into(),
             fields: scan(client.as_bytes()).unwrap().fields,
             streaming: false,
+            memory: Arc::new(Allowance::new(&Arc::default(), MemoryBudget::Percent(1)).none()),
         }
     }
 
