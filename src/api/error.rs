@@ -111,6 +111,8 @@ codes! {
     UnsupportedEncoding = "unsupported_encoding",
     /// The client's body stalled or came too slowly.
     RequestBodyTimeout = "request_body_timeout",
+    /// There is no memory left for what has to be buffered.
+    MemoryBudgetExhausted = "memory_budget_exhausted",
     /// There is no such path here.
     UnknownUrl = "unknown_url",
     /// The path exists, but not with this method.

@@ -291,7 +291,8 @@ fn error_type(status: u16, code: &str) -> Option<&'static str> {
         }
         (408 | 504, _) => Some("timeout"),
         (_, "call_upstream_timeout") => Some("timeout"),
-        (500, "internal_error") => Some("internal_error"),
+        (500, "internal_error")
+        | (_, "memory_budget_exhausted" | "call_upstream_request_error") => Some("internal_error"),
         (500.., _) => Some("backend_error"),
         (_, "") => None,
         _ => Some("backend_error"),

@@ -35,13 +35,17 @@ pub(super) fn body(job: &Job, own: Option<u32>, outline: &mut Option<Box<Outline
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use http::HeaderMap;
 
     use super::*;
     use crate::api::Endpoint;
     use crate::api::scan::scan;
+    use crate::config::spec::MemoryBudget;
     use crate::plan::RouteIx;
+    use crate::state::Allowance;
 
     fn job(client: &str) -> Job {
         Job {
@@ -53,6 +57,7 @@ mod tests {
             original: Bytes::from(client.to_owned()).into(),
             fields: scan(client.as_bytes()).unwrap().fields,
             streaming: false,
+            memory: Arc::new(Allowance::new(&Arc::default(), MemoryBudget::Percent(1)).none()),
         }
     }
 

@@ -31,6 +31,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     trees::write(&snapshot, &mut families);
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
+    memory(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -291,6 +292,17 @@ fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
                 family.sample(&labels, value);
             }
         }
+    }
+}
+
+/// Memory for what is buffered.
+fn memory(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::MemoryBudget);
+    for (state, bytes) in [
+        ("used", snapshot.memory.used()),
+        ("limit", snapshot.memory.limit()),
+    ] {
+        family.sample(&[("state", state)], count(bytes));
     }
 }
 

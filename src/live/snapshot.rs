@@ -13,8 +13,8 @@ use crate::api::Endpoint;
 use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell, ModelKey,
-    RouteKey, WorkerCell,
+    Allowance, Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell,
+    ModelKey, RouteKey, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub born: Instant,
     /// What the configuration means.
     pub plan: Plan,
+    /// Memory for what is buffered.
+    pub memory: Allowance,
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
     mirrors: Box<[Option<Arc<MirrorCell>>]>,
@@ -148,6 +150,7 @@ impl Snapshot {
             generation: stamp.generation,
             sha256: stamp.sha256,
             born: now,
+            memory: Allowance::new(&cells.memory, plan.server.memory_budget),
             plan,
             workers,
             routes,

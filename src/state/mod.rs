@@ -4,6 +4,7 @@
 mod conn;
 mod health;
 mod keyed;
+mod memory;
 mod mirror;
 mod model;
 mod pace;
@@ -14,6 +15,7 @@ mod worker;
 pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
+pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
 pub use pace::Pace;
@@ -53,6 +55,8 @@ pub struct Cells {
     pub mirrors: Keyed<Arc<str>, MirrorCell>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
+    /// Memory in use for what is buffered.
+    pub memory: Arc<MemoryCell>,
 }
 
 impl Cells {

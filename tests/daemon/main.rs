@@ -52,6 +52,8 @@ mod cors;
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
+mod descriptors;
+#[cfg(test)]
 mod dp;
 #[cfg(test)]
 mod errors;
@@ -65,6 +67,8 @@ mod health;
 mod information;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]

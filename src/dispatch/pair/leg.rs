@@ -21,6 +21,7 @@ use crate::api::error::said;
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Role, WorkerIx};
+use crate::state::{Allowance, Reservation};
 use crate::upstream::{self, Answer, headers};
 
 /// Longest that the rest of a refusal is waited for.
@@ -38,6 +39,8 @@ pub(super) struct Letter {
     headers: HeaderMap,
     body: Payload,
     connect: Duration,
+    /// Of the client's body, of which this one is made.
+    _held: Arc<Reservation>,
 }
 
 /// A leg that failed.
@@ -71,7 +74,13 @@ impl Letter {
             headers: parts.headers,
             body,
             connect,
+            _held: Arc::clone(&job.memory),
         }
+    }
+
+    /// For what is kept of the answer.
+    pub(super) fn memory(&self) -> &Allowance {
+        &self.snapshot.memory
     }
 
     /// A failure of this leg.

@@ -87,11 +87,17 @@ pub(super) async fn attempt(
     };
     let held = Box::new(Held {
         parts,
-        answer: Reply::Pair(Box::new(Joint::new(answer, side, merge))),
+        answer: Reply::Pair(Box::new(Joint::new(
+            answer,
+            side,
+            merge,
+            call.snapshot.memory.none(),
+        ))),
         guard: pair.decode_guard,
         worker: pair.decode.ix,
         sse: streams.then(|| sse::Reader::new(dialect(job.endpoint))),
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&pair.decode.parts.health),
         first_by: if job.streaming {
@@ -101,7 +107,7 @@ pub(super) async fn attempt(
         },
     });
     let release = release.map(|wait| clock::now() + wait);
-    first_event(routed, held, pair.total_by, release).await
+    first_event(routed, held, pair.total_by, release, &call.snapshot.memory).await
 }
 
 /// The bodies for both legs, with a room of their own, or with one for each element of a batch. What

@@ -19,6 +19,7 @@ use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
 use crate::serve::intake::{self, Taken};
+use crate::state::Reservation;
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::headers::X_REQUEST_ID;
 
@@ -37,10 +38,11 @@ pub(crate) async fn inference(
     }
     let server = &call.snapshot.plan.server;
     let (max, by) = (server.max_payload, call.started + server.request_timeout);
-    let taken = match intake::read(body, max, by, &gate.listener.limits).await {
-        Ok(taken) => taken,
-        Err(refusal) => return refusal.into_response(call),
-    };
+    let taken =
+        match intake::read(body, &call.snapshot.memory, max, by, &gate.listener.limits).await {
+            Ok(taken) => taken,
+            Err(refusal) => return refusal.into_response(call),
+        };
     let prepared = match prepare(&mut call, endpoint, headers, taken) {
         Ok(prepared) => prepared,
         Err(refusal) => {
@@ -81,7 +83,11 @@ fn prepare(
 ) -> Result<Prepared, Refusal> {
     let body_read = clock::now();
     let snapshot = Arc::clone(&call.snapshot);
-    let Taken { payload, skimmed } = taken;
+    let Taken {
+        payload,
+        skimmed,
+        mut memory,
+    } = taken;
     let (skeleton, cuts) = match skimmed {
         Some(skimmer) => skimmer
             .skeleton(payload.pieces())
@@ -115,13 +121,16 @@ fn prepare(
     check_pair(endpoint, route)?;
     let ranking = match endpoint {
         Endpoint::Rerank => {
+            if !memory.grow(payload.len()) {
+                return Err(Refusal::no_memory());
+            }
             let whole = payload.pieces().concat();
             Some(rerank::Ranking::check(&whole, &fields, model)?)
         }
         _ => None,
     };
     let streaming = fields.streaming();
-    let body = renamed(&payload, &fields, target.rename);
+    let body = renamed(&payload, &fields, target.rename, &mut memory)?;
     call.routed = Some(Routed {
         endpoint,
         route: target.route,
@@ -151,33 +160,49 @@ fn prepare(
         original: payload.clone(),
         fields,
         streaming,
+        memory: Arc::new(memory),
     };
     if let Some(mirror) = snapshot.mirror(meant.destination)
         && snapshot.can_serve(route)
     {
         // The copy asks for the model that the client meant, whichever share or fallback serves.
         let name = meant.rename();
-        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| Job {
-            model: meant.model(name, copies),
-            headers: job.headers.clone(),
-            body: if name == target.rename {
-                job.body.clone()
+        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| {
+            let (body, memory) = if name == target.rename {
+                (job.body.clone(), Arc::clone(&job.memory))
             } else {
-                renamed(&job.original, &fields, name)
-            },
-            original: job.original.clone(),
-            ..job
+                let mut memory = snapshot.memory.try_reserve(job.original.len())?;
+                let body = renamed(&job.original, &fields, name, &mut memory).ok()?;
+                (body, Arc::new(memory))
+            };
+            Some(Job {
+                model: meant.model(name, copies),
+                headers: job.headers.clone(),
+                body,
+                original: job.original.clone(),
+                memory,
+                ..job
+            })
         });
     }
     Ok(Prepared { job, ranking })
 }
 
-/// The body with another model name, if any.
-fn renamed(payload: &Payload, fields: &Fields, name: Option<&Arc<str>>) -> Payload {
-    name.map_or_else(
-        || payload.clone(),
-        |name| members::renamed(payload, fields, name),
-    )
+/// The body with another model name, if any, for which `memory` makes room where it is a copy.
+fn renamed(
+    payload: &Payload,
+    fields: &Fields,
+    name: Option<&Arc<str>>,
+    memory: &mut Reservation,
+) -> Result<Payload, Refusal> {
+    let Some(name) = name else {
+        return Ok(payload.clone());
+    };
+    let changed = members::renamed(payload, fields, name);
+    if changed.pieces().len() == 1 && !memory.grow(changed.len()) {
+        return Err(Refusal::no_memory());
+    }
+    Ok(changed)
 }
 
 /// Counts a request that was refused before it had a route.

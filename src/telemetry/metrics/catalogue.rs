@@ -263,6 +263,9 @@ catalogue! {
         "1 while the configuration in effect is the one of the file, else 0.";
     ConfigReloads "smg_config_reloads_total" Counter Recorder ["trigger" "result"]
         "Reloads, by what asked for them and how they ended.";
+    MemoryBudget "smg_memory_budget_bytes" Gauge Scrape ["state"]
+        "Memory for what is buffered: bytes in use, and bytes that may be.";
+
     ConfigInfo "smg_config_info" Gauge Scrape ["sha256"]
         "Always 1; the label names the configuration that is in effect.";
     ConfigSnapshotsAlive "smg_config_snapshots_alive" Gauge Scrape []
