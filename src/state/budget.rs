@@ -41,8 +41,10 @@ impl BudgetCell {
                 }
             };
             // Never refuses: there is always a next word.
-            slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| Some(fresh(word)))
-                .ok();
+            slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                Some(fresh(word))
+            })
+            .ok();
         }
     }
 
@@ -172,7 +174,10 @@ mod tests {
         assert_eq!(taken(&cell, &rare, 5, start), 1);
         assert_eq!(taken(&cell, &rare, 5, start + Duration::from_secs(9)), 0);
         assert_eq!(taken(&cell, &rare, 5, start + Duration::from_secs(10)), 1);
-        assert_eq!(taken(&BudgetCell::default(), &budget(0.0, 0.0), 5, start), 0);
+        assert_eq!(
+            taken(&BudgetCell::default(), &budget(0.0, 0.0), 5, start),
+            0
+        );
     }
 
     #[test]

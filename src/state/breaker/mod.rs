@@ -29,9 +29,6 @@ pub enum BreakerState {
 }
 
 impl BreakerState {
-    /// Every state, in the order of the metric's numbers.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
-
     /// The word in JSON, labels and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -370,8 +367,7 @@ impl BreakerCell {
     fn turn_to(&self, to: BreakerState) -> Turn {
         let word = self.word.load(Ordering::Relaxed);
         let period = period_of(word) + 1;
-        self.word
-            .store(period << 2 | to as u64, Ordering::Relaxed);
+        self.word.store(period << 2 | to as u64, Ordering::Relaxed);
         let turn = turn(state_of(word), to);
         if let Some(at) = TURNS.iter().position(|known| *known == turn)
             && let Some(count) = self.turns.get(at)

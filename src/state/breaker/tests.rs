@@ -92,7 +92,10 @@ fn a_neutral_outcome_frees_its_place_and_nothing_else() {
     assert_eq!(cell.tally().neutral, 3);
     assert_eq!(send(&cell, Outcome::Success, &plan, start), Some(TURNS[3]));
     cell.worker_is_back();
-    assert!(cell.is_closed(&plan), "a worker that comes back opens nothing");
+    assert!(
+        cell.is_closed(&plan),
+        "a worker that comes back opens nothing"
+    );
 }
 
 #[test]
