@@ -10,11 +10,13 @@ use uuid::fmt::Hyphenated;
 
 use super::degraded;
 use crate::api::Endpoint;
-use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
+use crate::plan::{
+    DestinationIx, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey,
+};
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    Allowance, Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell,
-    ModelKey, RouteKey, WorkerCell,
+    Allowance, BudgetCell, Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState,
+    MirrorCell, ModelCell, ModelKey, RouteKey, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -36,6 +38,7 @@ pub struct Snapshot {
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
     mirrors: Box<[Option<Arc<MirrorCell>>]>,
+    budgets: Box<[Arc<BudgetCell>]>,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -145,6 +148,11 @@ impl Snapshot {
                 mirror.map(|_| cells.mirrors.get_or_insert(label, cell))
             })
             .collect();
+        let budgets = plan
+            .pools
+            .iter()
+            .map(|pool| cells.budgets.get_or_insert(&pool.name, BudgetCell::default))
+            .collect();
         Self {
             id: stamp.id,
             generation: stamp.generation,
@@ -155,6 +163,7 @@ impl Snapshot {
             workers,
             routes,
             mirrors,
+            budgets,
         }
     }
 
@@ -191,12 +200,29 @@ impl Snapshot {
         Some((mirror, self.mirrors.get(ix.0 as usize)?.as_ref()?))
     }
 
-    /// Whether somebody can take a request on `route` now: each of its legs has a usable worker.
+    /// Retries of the pool at `ix`, which must come from this snapshot's plan.
+    pub fn budget(&self, ix: PoolIx) -> Option<&BudgetCell> {
+        self.budgets.get(ix.0 as usize).map(|cell| &**cell)
+    }
+
+    /// Whether `route` is served: each of its legs has a usable worker.
     pub fn can_serve(&self, route: &Route) -> bool {
         route.legs.iter().all(|leg| {
             let mut workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
             workers.any(|worker| self.is_usable(worker))
         })
+    }
+
+    /// Whether somebody would take a request on `route` at `now`: each of its legs has a usable worker
+    /// whose breaker lets it in.
+    pub fn can_take(&self, route: &Route, now: Instant) -> bool {
+        route.legs.iter().all(|leg| self.has_room(leg, now))
+    }
+
+    /// Whether some worker of `leg` would take a request at `now`.
+    pub fn has_room(&self, leg: &Leg, now: Instant) -> bool {
+        let mut workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
+        workers.any(|worker| self.is_open_to(worker, now))
     }
 
     /// Has the policies forget workers that this snapshot does not name. For the snapshot that has
@@ -249,9 +275,14 @@ impl Snapshot {
             .filter(move |worker| wanted.contains(&worker.ix))
     }
 
-    /// Whether requests may go to `worker` now.
+    /// Whether `worker` is one that requests go to, whatever its breaker says.
     pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
         worker.plan.is_admitted() && !worker.plan.draining && worker.parts.health.is_ready()
+    }
+
+    /// Whether a request may go to `worker` at `now`.
+    pub fn is_open_to(&self, worker: WorkerRef<'_>, now: Instant) -> bool {
+        self.is_usable(worker) && worker.parts.cell.breaker.admits(&worker.plan.breaker, now)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Cells: pieces of state that outlive snapshots, each keyed by identity. A cell counts; the plan
 //! judges, so that new thresholds apply at once to old counts.
 
+mod breaker;
+mod budget;
 mod conn;
 mod health;
 mod keyed;
@@ -12,6 +14,8 @@ mod report;
 mod route;
 mod worker;
 
+pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
+pub use budget::BudgetCell;
 pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
@@ -49,6 +53,8 @@ pub struct Cells {
     pub health: Keyed<HealthKey, HealthCell>,
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
+    /// Retries and the requests that they are held against, by pool.
+    pub budgets: Keyed<Arc<str>, BudgetCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
@@ -65,6 +71,7 @@ impl Cells {
         self.workers.sweep();
         self.health.sweep();
         self.conns.sweep();
+        self.budgets.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
         self.models.sweep();

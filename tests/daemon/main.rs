@@ -46,6 +46,8 @@ mod watch;
 
 // The request path.
 #[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod cache_tree;
 #[cfg(test)]
 mod cors;

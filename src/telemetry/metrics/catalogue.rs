@@ -177,6 +177,20 @@ catalogue! {
         "Attempts that failed at a worker, by kind of failure.";
     WorkerHealth "smg_worker_health" Gauge Scrape ["worker" "worker_id"]
         "1 while a worker is healthy, else 0.";
+    WorkerCbState "smg_worker_cb_state" Gauge Scrape ["worker" "worker_id"]
+        "State of a worker's breaker: 0 closed, 1 open, 2 half open.";
+    WorkerCbTransitions "smg_worker_cb_transitions_total" Counter Scrape
+        ["worker" "worker_id" "from" "to" "from_state" "to_state"]
+        "Changes of the state of a worker's breaker; both pairs of labels say the same.";
+    WorkerCbOutcomes "smg_worker_cb_outcomes_total" Counter Scrape
+        ["worker" "worker_id" "outcome"]
+        "Attempts at a worker by what they say about it: success, failure, or neutral.";
+    WorkerCbConsecutiveFailures "smg_worker_cb_consecutive_failures" Gauge Scrape
+        ["worker" "worker_id"]
+        "Failures of a worker since its last success.";
+    WorkerCbConsecutiveSuccesses "smg_worker_cb_consecutive_successes" Gauge Scrape
+        ["worker" "worker_id"]
+        "Successes of a worker since its last failure, or since its breaker opened half.";
     WorkerRetries "smg_worker_retries_total" Counter Scrape
         ["worker" "worker_id" "worker_type" "endpoint"]
         "Retries, counted at the worker whose attempt failed.";
