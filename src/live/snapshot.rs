@@ -13,8 +13,8 @@ use crate::api::Endpoint;
 use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell, ModelKey,
-    RouteKey, WorkerCell,
+    AdmissionCell, Cells, ConnKey, ConnPool, EntryCell, HealthCell, HealthKey, HealthState, Limits,
+    MirrorCell, ModelCell, ModelKey, RouteKey, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -34,6 +34,8 @@ pub struct Snapshot {
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
     mirrors: Box<[Option<Arc<MirrorCell>>]>,
+    admission: Arc<AdmissionCell>,
+    entries: Box<[Arc<EntryCell>]>,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -143,6 +145,15 @@ impl Snapshot {
                 mirror.map(|_| cells.mirrors.get_or_insert(label, cell))
             })
             .collect();
+        let destinations = &plan.routes.destinations;
+        let entries = destinations
+            .iter()
+            .map(|destination| {
+                let entry = &destination.entry;
+                let cell = || EntryCell::new(entry, &cells.admission);
+                cells.entries.get_or_insert(entry, cell)
+            })
+            .collect();
         Self {
             id: stamp.id,
             generation: stamp.generation,
@@ -152,6 +163,8 @@ impl Snapshot {
             workers,
             routes,
             mirrors,
+            admission: Arc::clone(&cells.admission),
+            entries,
         }
     }
 
@@ -186,6 +199,24 @@ impl Snapshot {
     pub fn mirror(&self, ix: DestinationIx) -> Option<(&Mirror, &Arc<MirrorCell>)> {
         let mirror = self.plan.routes.destination(ix)?.mirror.as_ref()?;
         Some((mirror, self.mirrors.get(ix.0 as usize)?.as_ref()?))
+    }
+
+    /// The gates of the process.
+    pub fn admission(&self) -> &AdmissionCell {
+        &self.admission
+    }
+
+    /// The model entry of the destination at `ix`, and the class in which its requests wait.
+    pub fn entry(&self, ix: DestinationIx) -> Option<(&Arc<EntryCell>, &Arc<str>)> {
+        let class = &self.plan.routes.destination(ix)?.class;
+        Some((self.entries.get(ix.0 as usize)?, class))
+    }
+
+    /// Lets in requests by the limits of this snapshot from `now` on, those too that wait already.
+    /// For the snapshot that has just been published.
+    pub fn hold_limits(&self, now: Instant) {
+        let limits = Limits::of(&self.plan);
+        self.admission.hold(limits, &*self.entries, now);
     }
 
     /// Whether somebody can take a request on `route` now: each of its legs has a usable worker.

@@ -1,6 +1,7 @@
 //! Cells: pieces of state that outlive snapshots, each keyed by identity. A cell counts; the plan
 //! judges, so that new thresholds apply at once to old counts.
 
+mod admission;
 mod conn;
 mod health;
 mod keyed;
@@ -11,6 +12,7 @@ mod report;
 mod route;
 mod worker;
 
+pub use admission::{AdmissionCell, Entering, EntryCell, Late, Limits, Permit, Shut, Waiting};
 pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
@@ -51,6 +53,10 @@ pub struct Cells {
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
     pub mirrors: Keyed<Arc<str>, MirrorCell>,
+    /// The gates, and those who wait at them.
+    pub admission: Arc<AdmissionCell>,
+    /// Requests of each model entry.
+    pub entries: Keyed<Arc<str>, EntryCell>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
 }
@@ -63,6 +69,7 @@ impl Cells {
         self.conns.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
+        self.entries.sweep();
         self.models.sweep();
     }
 }

@@ -46,6 +46,8 @@ mod watch;
 
 // The request path.
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod cache_tree;
 #[cfg(test)]
 mod cors;

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{decision, rerank};
+use super::{admission, decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
@@ -16,7 +17,7 @@ use crate::api::splice::{Edit, splice};
 use crate::api::{Endpoint, Payload, Span, quoted, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
-use crate::plan::Route;
+use crate::plan::{DestinationIx, Route};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -50,7 +51,11 @@ pub(crate) async fn inference(
             return refusal.into_response(call);
         }
     };
-    let Prepared { job, ranking } = prepared;
+    if let Err(refusal) = admission::enter(gate, &mut call, prepared.destination).await {
+        return refusal.into_response(call);
+    }
+    copy(&call, &prepared);
+    let Prepared { job, ranking, .. } = prepared;
     let id = call.id.clone();
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::failed(&call, error).into_response(call),
@@ -73,6 +78,18 @@ pub(crate) async fn inference(
 struct Prepared {
     job: Job,
     ranking: Option<rerank::Ranking>,
+    destination: DestinationIx,
+    copied: Option<Copied>,
+}
+
+/// What a copy is to ask for: the model that the client meant, whichever share or fallback serves.
+struct Copied {
+    /// As the workers of the copy know it.
+    model: Arc<str>,
+    /// The name to send instead of the client's.
+    name: Option<Arc<str>>,
+    /// Whether that is what the original sends.
+    as_sent: bool,
 }
 
 fn prepare(
@@ -136,6 +153,7 @@ fn prepare(
         said: None,
         attempts: 0,
         body_read,
+        queued: Duration::ZERO,
         sent: None,
         head: None,
         first_event: None,
@@ -154,24 +172,49 @@ fn prepare(
         fields,
         streaming,
     };
-    if let Some(mirror) = snapshot.mirror(meant.destination)
-        && snapshot.can_serve(route)
-    {
-        // The copy asks for the model that the client meant, whichever share or fallback serves.
-        let name = meant.rename();
-        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| Job {
-            model: meant.model(name, copies),
-            headers: job.headers.clone(),
-            body: if name == target.rename {
-                job.body.clone()
-            } else {
-                renamed(&job.original, &fields, name)
-            },
-            original: job.original.clone(),
-            ..job
-        });
-    }
-    Ok(Prepared { job, ranking })
+    let copied = match snapshot.mirror(meant.destination) {
+        Some((mirror, _)) if snapshot.can_serve(route) => {
+            let name = meant.rename();
+            let route = snapshot.route(mirror.route);
+            route.map(|(copies, _)| Copied {
+                model: meant.model(name, copies),
+                name: name.cloned(),
+                as_sent: name == target.rename,
+            })
+        }
+        _ => None,
+    };
+    Ok(Prepared {
+        job,
+        ranking,
+        destination: meant.destination,
+        copied,
+    })
+}
+
+/// Sends a copy of a request that was let in, where one is due.
+fn copy(call: &Call, prepared: &Prepared) {
+    let Some(copied) = &prepared.copied else {
+        return;
+    };
+    let Some(mirror) = call.snapshot.mirror(prepared.destination) else {
+        return;
+    };
+    let job = &prepared.job;
+    dispatch::mirror::send(&call.snapshot, mirror, &call.id, fastrand::f64(), |_| Job {
+        endpoint: job.endpoint,
+        route: job.route,
+        model: Arc::clone(&copied.model),
+        headers: job.headers.clone(),
+        body: if copied.as_sent {
+            job.body.clone()
+        } else {
+            renamed(&job.original, &job.fields, copied.name.as_ref())
+        },
+        original: job.original.clone(),
+        fields: job.fields,
+        streaming: job.streaming,
+    });
 }
 
 /// The body with another model name, if any. A small body is made anew in one piece; of a large one
