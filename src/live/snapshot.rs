@@ -202,7 +202,7 @@ impl Snapshot {
     }
 
     /// The gates of the process.
-    pub fn admission(&self) -> &AdmissionCell {
+    pub(super) fn admission(&self) -> &AdmissionCell {
         &self.admission
     }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::scene::{PATIENCE, assert_error, config, delta, gateway, ok, ready, settled};
+use crate::scene::{
+    PATIENCE, assert_error, config, delta, gateway, ok, ready, settled, silent_engine,
+};
 use crate::support::client::{Answer, Stream, json_request};
 use crate::support::{Connection, FakeEngine, Gate, Smg, Step, eventually, get, post, stream};
 
@@ -16,7 +18,7 @@ const PATH: &str = "/v1/completions";
 /// the rest when the test opens the gate.
 async fn engine(gate: &Gate) -> FakeEngine {
     let gate = gate.clone();
-    FakeEngine::serving("m", move |asked| {
+    silent_engine(move |asked| {
         if !asked.json()["prompt"].as_str().unwrap().starts_with("hold") {
             return vec![ok()];
         }
@@ -176,9 +178,9 @@ async fn a_wait_ends_with_its_own_time_or_with_that_of_the_request() {
     assert!(started.elapsed() >= Duration::from_millis(150));
     queued(&smg, 0).await;
 
-    let total = "[reliability.timeouts]\ntotal = \"150ms\"\n";
+    let total = "reliability.timeouts.total = \"150ms\"\n".to_owned();
     let workers = [engine.url()];
-    smg.apply(&config(&workers, &(one_at_once("") + total)))
+    smg.apply(&config(&workers, &(total + &one_at_once(""))))
         .await;
     let late = post(smg.main(), PATH, &asking("m", "late")).await;
     assert_error(&late, 504, "call_upstream_timeout");

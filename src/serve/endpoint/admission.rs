@@ -53,13 +53,16 @@ async fn queued(
         route.timeouts.total
     });
     let mut admitted = pin!(waiting.admitted(call.started + total));
-    let outcome = poll_fn(|cx| match admitted.as_mut().poll(cx) {
-        Poll::Ready(outcome) => Poll::Ready(outcome.map_err(Refusal::late)),
-        // Whoever serves the connection wakes it when the grace period is over.
-        Poll::Pending if gate.live.phase() == Phase::Ending => {
-            Poll::Ready(Err(CallError::Ending.into()))
+    let outcome = poll_fn(|cx| {
+        // Whoever serves the connection wakes it when the grace period is over. What ends then makes
+        // room, but not for a beginning.
+        if gate.live.phase() == Phase::Ending {
+            return Poll::Ready(Err(CallError::Ending.into()));
         }
-        Poll::Pending => Poll::Pending,
+        admitted
+            .as_mut()
+            .poll(cx)
+            .map(|outcome| outcome.map_err(Refusal::late))
     })
     .await;
     if let Some(routed) = call.routed.as_mut() {

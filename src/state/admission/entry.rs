@@ -33,12 +33,12 @@ impl EntryCell {
     }
 
     /// Its requests that were let in and have not ended.
-    pub fn under_way(&self) -> usize {
+    pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::SeqCst)
     }
 
     /// Its requests that wait.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 }

@@ -188,11 +188,6 @@ impl AdmissionCell {
         self.counts.under_way.load(Ordering::Relaxed)
     }
 
-    /// How many requests wait.
-    pub fn waiting(&self) -> usize {
-        self.counts.waiting.load(Ordering::Relaxed)
-    }
-
     /// The classes of which requests have waited, and how many do.
     pub fn waiting_by_class(&self) -> Vec<(Arc<str>, usize)> {
         let inner = self.inner.lock();
