@@ -26,6 +26,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     let snapshot = live.load();
     let mut out = String::new();
     let mut families = Families::new(&mut out);
+    admission(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
     breakers(&snapshot, now, &mut families);
@@ -36,6 +37,22 @@ pub fn render(live: &Live, now: Instant) -> String {
     memory(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
+}
+
+/// What is under way and what waits. A class that is gone shows for as long as it waits.
+fn admission(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let cell = snapshot.admission();
+    families
+        .family(Metric::AdmissionInflight)
+        .sample(&[], number(cell.under_way()));
+    let classes = snapshot.plan.admission.classes.keys();
+    let mut depths: BTreeMap<Arc<str>, usize> =
+        classes.map(|class| (Arc::clone(class), 0)).collect();
+    depths.extend(cell.waiting_by_class());
+    let mut family = families.family(Metric::AdmissionQueueDepth);
+    for (class, depth) in &depths {
+        family.sample(&[("class", class)], number(*depth));
+    }
 }
 
 /// A worker with all its memberships: a URL in two pools is one worker and has one series.

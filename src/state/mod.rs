@@ -1,6 +1,7 @@
 //! Cells: pieces of state that outlive snapshots, each keyed by identity. A cell counts; the plan
 //! judges, so that new thresholds apply at once to old counts.
 
+mod admission;
 mod breaker;
 mod budget;
 mod conn;
@@ -14,6 +15,7 @@ mod report;
 mod route;
 mod worker;
 
+pub use admission::{AdmissionCell, Entering, EntryCell, Late, Limits, Permit, Shut, Waiting};
 pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
 pub use budget::BudgetCell;
 pub use conn::{Conn, ConnKey, ConnPool};
@@ -59,6 +61,10 @@ pub struct Cells {
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
     pub mirrors: Keyed<Arc<str>, MirrorCell>,
+    /// The gates, and those who wait at them.
+    pub admission: Arc<AdmissionCell>,
+    /// Requests of each model entry.
+    pub entries: Keyed<Arc<str>, EntryCell>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
     /// Memory in use for what is buffered.
@@ -74,6 +80,7 @@ impl Cells {
         self.budgets.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
+        self.entries.sweep();
         self.models.sweep();
     }
 }

@@ -45,6 +45,7 @@ mod removal;
 mod watch;
 
 // The request path.
+mod admission;
 #[cfg(test)]
 mod breaker;
 #[cfg(test)]
