@@ -98,6 +98,7 @@ impl Publisher {
             sha256: Arc::clone(&sha256),
         };
         let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
+        snapshot.hold_limits(clock::now());
         let applied = event::ConfigApplied {
             trigger: event::Trigger::Start,
             generation,
@@ -393,6 +394,7 @@ impl Publisher {
         admit(old, &next);
         self.live.publish(prepared(next));
         self.live.load().forget_others();
+        self.live.load().hold_limits(clock::now());
         self.cells.sweep();
     }
 

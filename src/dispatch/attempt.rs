@@ -18,14 +18,14 @@ use super::choose::{self, Chosen, Usable};
 use super::error::{CallError, Deadline, Shortage};
 use super::pair::Lost;
 use super::reply::{Reply, ReplyError};
-use super::{Job, State, rank};
+use super::{Job, State, rank, verdict};
 use crate::api::payload::Sending;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Leg, Role, Route, Timeouts, WorkerIx};
+use crate::plan::{Leg, Role, Timeouts, WorkerIx};
 use crate::policy::{self, Mode, Refused};
-use crate::state::{Allowance, HealthCell, InFlight, Reservation};
+use crate::state::{Allowance, HealthCell, InFlight, Outcome, Reservation};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Failure, headers};
 
@@ -46,6 +46,8 @@ pub(super) struct Held {
     pub(super) ended: bool,
     pub(super) health: Arc<HealthCell>,
     pub(super) first_by: Instant,
+    /// The worker has sent an error frame.
+    pub(super) said_error: bool,
 }
 
 /// How an attempt ended.
@@ -81,14 +83,13 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     let series = parts.model.series(job.endpoint);
-    let chosen = match pick(&snapshot, route, job, state) {
-        Ok(chosen) => chosen,
+    let (chosen, mut guard) = match take(&snapshot, route.legs.answering(), job, state) {
+        Ok(taken) => taken,
         Err(refused) => return Tried::Nobody(refused),
     };
     series.selections.increment(1);
     let worker = chosen.worker;
     let sent = clock::now();
-    let guard = InFlight::start(&worker.parts.cell, chosen.expected.prefill_tokens, sent);
     routed.placed = Some(Placed {
         role: Role::Regular,
         policy: chosen.policy,
@@ -99,6 +100,7 @@ pub(super) async fn attempt(
     state.tried.push(worker.ix);
     routed.worker = Some(worker.ix);
     routed.attempts += 1;
+    routed.head = None;
 
     let total_by = call.started + route.timeouts.total;
     routed.sent = Some(sent);
@@ -111,27 +113,16 @@ pub(super) async fn attempt(
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
         Ok(Some(Ok(response))) => response,
         Ok(Some(Err(failure))) => {
-            return Tried::Failed {
-                worker: worker.ix,
-                error: classify(&failure),
-            };
+            return failed(&snapshot, worker.ix, &mut guard, classify(&failure));
         }
-        Ok(None) => {
-            return Tried::Failed {
-                worker: worker.ix,
-                error: CallError::Connect,
-            };
-        }
+        Ok(None) => return failed(&snapshot, worker.ix, &mut guard, CallError::Connect),
         Err(_) => {
             let which = if by == total_by {
                 Deadline::Total
             } else {
                 Deadline::Headers
             };
-            return Tried::Failed {
-                worker: worker.ix,
-                error: CallError::Timeout(which),
-            };
+            return failed(&snapshot, worker.ix, &mut guard, CallError::Timeout(which));
         }
     };
     routed.head = Some(clock::now());
@@ -144,7 +135,11 @@ pub(super) async fn attempt(
         parts.headers.remove(CONTENT_LENGTH);
     }
     // Boxed, since it goes through many hands.
-    let held = Box::new(Held {
+    if let Some(outcome) = verdict::of_head(parts.status, &parts.headers) {
+        let why = parts.status.as_str();
+        verdict::tell(&snapshot, worker.ix, &mut guard, outcome, why);
+    }
+    let mut held = Box::new(Held {
         sse: (streams && parts.status.is_success())
             .then(|| sse::Reader::new(dialect(job.endpoint))),
         parts,
@@ -160,19 +155,17 @@ pub(super) async fn attempt(
         } else {
             total_by
         },
+        said_error: false,
     });
     let status = held.parts.status;
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-        return Tried::Failed {
-            worker: held.worker,
-            error: CallError::Redirect,
-        };
+        return failed(&snapshot, worker.ix, &mut held.guard, CallError::Redirect);
     }
     if job.endpoint.retries_answers() && route.retry.covers(status.as_u16()) {
         return Tried::Refused(held);
     }
     let release = release.map(|wait| clock::now() + wait);
-    first_event(routed, held, total_by, release, &snapshot.memory).await
+    first_event(&snapshot, routed, held, total_by, release).await
 }
 
 /// Goes on waiting for the first event of an answer whose head has gone out.
@@ -185,39 +178,59 @@ pub(super) async fn resume(call: &mut Call, job: &Job, held: Box<Held>) -> Tried
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
     };
-    first_event(routed, held, total_by, None, &snapshot.memory).await
+    first_event(&snapshot, routed, held, total_by, None).await
 }
 
-fn pick<'a>(
+/// Tells the breaker of `worker` how the attempt failed.
+fn failed(snapshot: &Snapshot, worker: WorkerIx, guard: &mut InFlight, error: CallError) -> Tried {
+    let outcome = verdict::of_error(error);
+    verdict::tell(snapshot, worker, guard, outcome, error.message());
+    Tried::Failed { worker, error }
+}
+
+/// Chooses a worker of `leg` and takes it.
+pub(super) fn take<'a>(
     snapshot: &'a Snapshot,
-    route: &Route,
+    leg: &Leg,
     job: &Job,
     state: &State,
-) -> Result<Chosen<'a>, Refused> {
-    let leg = route.legs.answering();
-    let usable = usable(snapshot, leg, job, state)?;
-    choose::choose(snapshot, &job.request(Mode::Take), leg.role, &usable, None)
+) -> Result<(Chosen<'a>, InFlight), Refused> {
+    // A worker whose last place others were quicker to take is no candidate the next time; it can
+    // happen once for each of them, unless places come and go all the while.
+    for _ in 0..=leg.candidates.len() {
+        let request = job.request(Mode::Take);
+        let usable = usable(snapshot, leg, job, state, request.now)?;
+        let taken = choose::take(snapshot, &request, leg.role, &usable, &state.charged)?;
+        if let Some(taken) = taken {
+            return Ok(taken);
+        }
+        if policy::is_targeted(&leg.policy, &job.headers) {
+            return Err(Refused::Target);
+        }
+    }
+    Err(Refused::Nobody)
 }
 
 /// Whom an attempt may go to: those of `leg` that have not been tried, else all but those that asked
 /// not to be called again. Where the request names its worker nobody is left out, so that a position
 /// means the same one as before.
-pub(super) fn usable<'a>(
+fn usable<'a>(
     snapshot: &'a Snapshot,
     leg: &Leg,
     job: &Job,
     state: &State,
+    now: Instant,
 ) -> Result<Vec<Usable<'a>>, Refused> {
     if policy::is_targeted(&leg.policy, &job.headers) {
         return if state.set_aside.is_empty() {
-            Ok(choose::usable(snapshot, leg, &[]))
+            Ok(choose::usable(snapshot, leg, &[], now))
         } else {
             Err(Refused::Target)
         };
     }
-    let usable = choose::usable(snapshot, leg, &state.tried);
+    let usable = choose::usable(snapshot, leg, &state.tried, now);
     if usable.is_empty() && !state.tried.is_empty() {
-        return Ok(choose::usable(snapshot, leg, &state.set_aside));
+        return Ok(choose::usable(snapshot, leg, &state.set_aside, now));
     }
     Ok(usable)
 }
@@ -316,15 +329,16 @@ pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
 
 /// Waits for the first event of a stream, or for the first bytes of any other answer.
 pub(super) async fn first_event(
+    snapshot: &Snapshot,
     routed: &mut Routed,
     mut held: Box<Held>,
     total_by: Instant,
     release: Option<Instant>,
-    memory: &Allowance,
 ) -> Tried {
     let first_by = held.first_by.min(total_by);
     let release = release.filter(|_| held.sse.is_some());
     let mut size = 0;
+    let failed = |mut held: Box<Held>, error| failed(snapshot, held.worker, &mut held.guard, error);
     loop {
         let by = release.map_or(first_by, |at| at.min(first_by));
         let mut answer = pin!(&mut held.answer);
@@ -332,12 +346,7 @@ pub(super) async fn first_event(
         let next = unless_lost(&held.health, next);
         let frame = match timeout_at(TokioInstant::from_std(by), next).await {
             Ok(Some(frame)) => frame,
-            Ok(None) => {
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: CallError::Connect,
-                };
-            }
+            Ok(None) => return failed(held, CallError::Connect),
             Err(_) if by < first_by => return Tried::Waiting(held),
             Err(_) => {
                 let which = if first_by == total_by {
@@ -345,10 +354,7 @@ pub(super) async fn first_event(
                 } else {
                     Deadline::FirstToken
                 };
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: CallError::Timeout(which),
-                };
+                return failed(held, CallError::Timeout(which));
             }
         };
         match frame {
@@ -356,26 +362,15 @@ pub(super) async fn first_event(
                 held.ended = true;
                 if held.sse.is_some() {
                     // A stream without a single event is no answer.
-                    return Tried::Failed {
-                        worker: held.worker,
-                        error: CallError::Stream,
-                    };
+                    return failed(held, CallError::Stream);
                 }
                 return Tried::Begun(held);
             }
             Some(Err(ReplyError::BrokeOff)) => {
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: CallError::BrokeOff,
-                };
+                return failed(held, CallError::BrokeOff);
             }
             Some(Err(ReplyError::Leg(lost))) => return Tried::Leg(lost),
-            Some(Err(error @ ReplyError::Short)) => {
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: error.error(),
-                };
-            }
+            Some(Err(error @ ReplyError::Short)) => return failed(held, error.error()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else {
                     continue;
@@ -389,25 +384,25 @@ pub(super) async fn first_event(
                 let seen = reader.read(&data);
                 held.queued.push(data);
                 routed.usage = seen.usage.or(routed.usage);
-                if seen
-                    .error
-                    .is_some_and(|error| error.code.is_none_or(|code| code >= 500))
-                {
-                    return Tried::Refused(held);
+                if let Some(error) = seen.error {
+                    held.said_error = true;
+                    let outcome = verdict::of_frame(error.code);
+                    let why = "the worker's stream reported an error";
+                    verdict::tell(snapshot, held.worker, &mut held.guard, outcome, why);
+                    if outcome == Outcome::Failure {
+                        return Tried::Refused(held);
+                    }
                 }
-                if seen.content || seen.ended || seen.error.is_some() || size > HELD_BYTES {
+                if seen.content || seen.ended || held.said_error || size > HELD_BYTES {
                     let now = clock::now();
                     held.guard.prefilled(now);
                     routed.first_event = Some(now);
                     routed.last_event = routed.first_event;
                     return Tried::Begun(held);
                 }
-                let kept = held.memory.get_or_insert_with(|| memory.none());
+                let kept = held.memory.get_or_insert_with(|| snapshot.memory.none());
                 if !kept.grow(length) {
-                    return Tried::Failed {
-                        worker: held.worker,
-                        error: CallError::Short(Shortage::Memory),
-                    };
+                    return failed(held, CallError::Short(Shortage::Memory));
                 }
             }
         }

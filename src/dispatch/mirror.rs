@@ -2,7 +2,7 @@
 //!
 //! Invariant: whoever made the original waits for nothing here. A copy has a task of its own, is
 //! tried once, and counts nowhere but in its own metric and in the load and the attempts of the worker
-//! that it keeps busy.
+//! that it keeps busy: no breaker and no budget hears of it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -65,8 +65,13 @@ async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: C
     let Some(parts) = parts.leg(leg.role) else {
         return;
     };
-    let usable = choose::usable(&snapshot, leg, &[]);
     let request = job.request(Mode::Take);
+    let mut usable = choose::usable(&snapshot, leg, &[], request.now);
+    // Copies neither move a breaker nor take the places of those that try a worker.
+    usable.retain(|usable| {
+        let worker = usable.worker;
+        worker.parts.cell.breaker.is_closed(&worker.plan.breaker)
+    });
     let Ok(chosen) = choose::choose(&snapshot, &request, leg.role, &usable, None) else {
         return;
     };

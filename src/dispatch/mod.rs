@@ -17,6 +17,7 @@ mod relay;
 mod reply;
 mod retry;
 pub mod target;
+mod verdict;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -99,6 +100,8 @@ struct State {
     tried: Vec<WorkerIx>,
     /// Workers that asked not to be called again before this call's time is over.
     set_aside: Vec<WorkerIx>,
+    /// Workers that have failed this call; a breaker hears of that once.
+    charged: Vec<WorkerIx>,
     /// The answer of the latest attempt, if it was refused: given verbatim if nothing better comes.
     kept: Option<(Parts, Bytes)>,
     /// An answer whose head has gone out and whose first event has not come.
@@ -143,6 +146,11 @@ pub async fn run(
     let keepalive = call.snapshot.plan.server.sse_keepalive;
     let release = (job.streaming && !keepalive.is_zero()).then_some(keepalive);
     let mut state = State::default();
+    if let Some((route, _)) = call.snapshot.route(job.route)
+        && let Some(budget) = call.snapshot.budget(route.pool)
+    {
+        budget.request(call.started);
+    }
     match advance(&mut call, &job, &mut state, release).await {
         Progress::Begun(held) => {
             let (parts, relay) = Relay::new(call, &job, *held);

@@ -9,8 +9,9 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
-use crate::dispatch::{Call, CallError, Fault, Shortage};
+use crate::dispatch::{Call, CallError, Deadline, Fault, Shortage};
 use crate::plan::Unroutable;
+use crate::state::{Late, Shut};
 use crate::upstream::headers::X_REQUEST_ID;
 
 /// The stable code of an error.
@@ -87,6 +88,40 @@ impl Refusal {
         );
         refusal.allow = Some(allowed);
         refusal
+    }
+
+    /// The queue before the gate is full, or there is none.
+    pub(crate) fn shut(why: Shut) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let (refusal, wait) = match why {
+            Shut::Full(wait) => {
+                let message = "too many requests wait already";
+                (
+                    Self::new(status, ErrorCode::AdmissionQueueFull, message),
+                    wait,
+                )
+            }
+            Shut::NoQueue(wait) => {
+                let message = "too many requests are under way or begin at once";
+                (
+                    Self::new(status, ErrorCode::RateLimitExceeded, message),
+                    wait,
+                )
+            }
+        };
+        refusal.retry_after(wait)
+    }
+
+    /// The time to be let in has run out.
+    pub(crate) fn late(which: Late) -> Self {
+        match which {
+            Late::Queue => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorCode::AdmissionQueueTimeout,
+                "the request was not let in within the time that it may wait",
+            ),
+            Late::Total => CallError::Timeout(Deadline::Total).into(),
+        }
     }
 
     /// The field that is at fault.

@@ -45,6 +45,9 @@ mod removal;
 mod watch;
 
 // The request path.
+mod admission;
+#[cfg(test)]
+mod breaker;
 #[cfg(test)]
 mod cache_tree;
 #[cfg(test)]

@@ -50,13 +50,17 @@ impl Prefill {
     /// Sends it and reads the answer.
     ///
     /// Cancel safety: dropping the future closes the connection, and the worker is free again.
-    pub(super) fn run(self) -> Running {
+    pub(super) fn run(mut self) -> Running {
         Box::pin(async move {
             let done = tokio::select! {
                 biased;
                 done = self.read() => done,
                 lost = self.letter.worker_lost() => Err(lost),
             };
+            match &done {
+                Ok(_) => self.letter.succeeded(&mut self.guard),
+                Err(lost) => self.letter.failed(lost, &mut self.guard),
+            }
             drop(self.guard);
             done
         })

@@ -30,7 +30,7 @@ const ROOMS: u64 = (1 << 63) - 1;
 pub(super) async fn attempt(
     call: &mut Call,
     job: &Job,
-    pair: Pair<'_>,
+    mut pair: Pair<'_>,
     outline: &Outline,
     release: Option<Duration>,
 ) -> Tried {
@@ -70,7 +70,12 @@ pub(super) async fn attempt(
     };
     let (mut parts, answer) = match head {
         Ok(head) => head,
-        Err(lost) => return Tried::Leg(lost),
+        Err(lost) => {
+            if lost.worker == pair.decode.ix {
+                lost.tell(&call.snapshot, &mut pair.decode_guard);
+            }
+            return Tried::Leg(lost);
+        }
     };
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
@@ -105,9 +110,10 @@ pub(super) async fn attempt(
         } else {
             pair.total_by
         },
+        said_error: false,
     });
     let release = release.map(|wait| clock::now() + wait);
-    first_event(routed, held, pair.total_by, release, &call.snapshot.memory).await
+    first_event(&call.snapshot, routed, held, pair.total_by, release).await
 }
 
 /// The bodies for both legs, with a room of their own, or with one for each element of a batch. What

@@ -34,7 +34,7 @@ const FETCHED: &[u8] = br#"{"do_remote_decode":true,"do_remote_prefill":false,"r
 pub(super) async fn attempt(
     call: &mut Call,
     job: &Job,
-    pair: Pair<'_>,
+    mut pair: Pair<'_>,
     outline: &Outline,
     release: Option<Duration>,
 ) -> Tried {
@@ -58,8 +58,12 @@ pub(super) async fn attempt(
     };
     let (answer, _memory) = match prefill(&letter, first_by, late).await {
         Ok(prefilled) => prefilled,
-        Err(lost) => return Tried::Leg(lost),
+        Err(lost) => {
+            letter.failed(&lost, &mut pair.prefill_guard);
+            return Tried::Leg(lost);
+        }
     };
+    letter.succeeded(&mut pair.prefill_guard);
     drop(pair.prefill_guard);
     let handed_over = clock::now();
     record_prefill(&pair.route.label, VLLM, pair.sent);
@@ -83,7 +87,10 @@ pub(super) async fn attempt(
     };
     let (mut parts, answer) = match letter.post(by, late).await {
         Ok(head) => head,
-        Err(lost) => return Tried::Leg(lost),
+        Err(lost) => {
+            letter.failed(&lost, &mut pair.decode_guard);
+            return Tried::Leg(lost);
+        }
     };
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
@@ -104,9 +111,10 @@ pub(super) async fn attempt(
         ended: false,
         health: Arc::clone(&pair.decode.parts.health),
         first_by,
+        said_error: false,
     });
     let release = release.map(|wait| clock::now() + wait);
-    first_event(routed, held, pair.total_by, release, &call.snapshot.memory).await
+    first_event(&call.snapshot, routed, held, pair.total_by, release).await
 }
 
 /// Sends prefill its part and reads its answer.

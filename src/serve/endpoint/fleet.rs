@@ -42,6 +42,7 @@ struct Shown<'a> {
     is_healthy: bool,
     status: &'static str,
     load: usize,
+    breaker: &'static str,
     source: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     dp_rank: Option<u32>,
@@ -76,6 +77,12 @@ fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
         is_healthy: snapshot.is_usable(worker),
         status,
         load: worker.parts.cell.load(),
+        breaker: worker
+            .parts
+            .cell
+            .breaker
+            .look(&plan.breaker, clock::now())
+            .as_str(),
         source: "file",
         dp_rank: plan.key.rank(),
         dp_size: plan.dp_size,

@@ -2,19 +2,20 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{decision, rerank};
+use super::{admission, decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
 use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
-use crate::plan::Route;
+use crate::plan::{DestinationIx, Route};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -50,7 +51,11 @@ pub(crate) async fn inference(
             return refusal.into_response(call);
         }
     };
-    let Prepared { job, ranking } = prepared;
+    if let Err(refusal) = admission::enter(gate, &mut call, prepared.destination).await {
+        return refusal.into_response(call);
+    }
+    copy(&call, &prepared);
+    let Prepared { job, ranking, .. } = prepared;
     let id = call.id.clone();
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::failed(&call, error).into_response(call),
@@ -73,6 +78,18 @@ pub(crate) async fn inference(
 struct Prepared {
     job: Job,
     ranking: Option<rerank::Ranking>,
+    destination: DestinationIx,
+    copied: Option<Copied>,
+}
+
+/// What a copy is to ask for: the model that the client meant, whichever share or fallback serves.
+struct Copied {
+    /// As the workers of the copy know it.
+    model: Arc<str>,
+    /// The name to send instead of the client's.
+    name: Option<Arc<str>>,
+    /// Whether that is what the original sends.
+    as_sent: bool,
 }
 
 fn prepare(
@@ -143,6 +160,7 @@ fn prepare(
         said: None,
         attempts: 0,
         body_read,
+        queued: Duration::ZERO,
         sent: None,
         head: None,
         first_event: None,
@@ -162,30 +180,57 @@ fn prepare(
         streaming,
         memory: Arc::new(memory),
     };
-    if let Some(mirror) = snapshot.mirror(meant.destination)
-        && snapshot.can_serve(route)
-    {
-        // The copy asks for the model that the client meant, whichever share or fallback serves.
-        let name = meant.rename();
-        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| {
-            let (body, memory) = if name == target.rename {
-                (job.body.clone(), Arc::clone(&job.memory))
-            } else {
-                let mut memory = snapshot.memory.try_reserve(job.original.len())?;
-                let body = renamed(&job.original, &fields, name, &mut memory).ok()?;
-                (body, Arc::new(memory))
-            };
-            Some(Job {
+    let copied = match snapshot.mirror(meant.destination) {
+        Some((mirror, _)) if snapshot.can_serve(route) => {
+            let name = meant.rename();
+            let route = snapshot.route(mirror.route);
+            route.map(|(copies, _)| Copied {
                 model: meant.model(name, copies),
-                headers: job.headers.clone(),
-                body,
-                original: job.original.clone(),
-                memory,
-                ..job
+                name: name.cloned(),
+                as_sent: name == target.rename,
             })
-        });
-    }
-    Ok(Prepared { job, ranking })
+        }
+        _ => None,
+    };
+    Ok(Prepared {
+        job,
+        ranking,
+        destination: meant.destination,
+        copied,
+    })
+}
+
+/// Sends a copy of a request that was let in, where one is due.
+fn copy(call: &Call, prepared: &Prepared) {
+    let Some(copied) = &prepared.copied else {
+        return;
+    };
+    let Some(mirror) = call.snapshot.mirror(prepared.destination) else {
+        return;
+    };
+    let job = &prepared.job;
+    let snapshot = &call.snapshot;
+    dispatch::mirror::send(snapshot, mirror, &call.id, fastrand::f64(), |_| {
+        let (body, memory) = if copied.as_sent {
+            (job.body.clone(), Arc::clone(&job.memory))
+        } else {
+            let mut memory = snapshot.memory.try_reserve(job.original.len())?;
+            let name = copied.name.as_ref();
+            let body = renamed(&job.original, &job.fields, name, &mut memory).ok()?;
+            (body, Arc::new(memory))
+        };
+        Some(Job {
+            endpoint: job.endpoint,
+            route: job.route,
+            model: Arc::clone(&copied.model),
+            headers: job.headers.clone(),
+            body,
+            original: job.original.clone(),
+            memory,
+            fields: job.fields,
+            streaming: job.streaming,
+        })
+    });
 }
 
 /// The body with another model name, if any, for which `memory` makes room where it is a copy.
