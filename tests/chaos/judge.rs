@@ -47,6 +47,9 @@ const CODES: &[(u16, &str)] = &[
     (504, "call_upstream_timeout"),
 ];
 
+/// `reliability.retry.max_retries` of every configuration here.
+pub(crate) const ATTEMPTS: usize = 3;
+
 /// Judges one answer; `attempts` is what the workers know about it.
 pub(crate) fn judge(told: &Told, attempts: &[Attempt]) -> Result<Verdict, String> {
     match &told.end {
@@ -71,6 +74,13 @@ pub(crate) fn judge(told: &Told, attempts: &[Attempt]) -> Result<Verdict, String
             late.worker,
             late.at - first
         ));
+    }
+    let decided = attempts
+        .iter()
+        .filter(|attempt| !attempt.worker.starts_with("prefill"))
+        .count();
+    if decided > ATTEMPTS {
+        return Err(format!("{decided} attempts"));
     }
     let verdict = if told.status != 200 {
         refused(told)?

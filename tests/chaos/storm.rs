@@ -30,6 +30,8 @@ pub(crate) struct Storm {
     moods: &'static [Mood],
     habits: &'static [Habit],
     kills: bool,
+    /// How many more clients want to pass the gate.
+    crowd: usize,
     edits: Tempo,
 }
 
@@ -96,6 +98,10 @@ pub(crate) const STORMS: &[Storm] = &[
         ..Storm::of("rude clients", &[])
     },
     Storm {
+        crowd: 20,
+        ..Storm::of("crowd at a gate", &[Mood::StallFirstToken, Mood::Trickle])
+    },
+    Storm {
         edits: Tempo::Storm,
         ..Storm::of("reloads", &[Mood::StallMidway])
     },
@@ -131,6 +137,7 @@ pub(crate) const STORMS: &[Storm] = &[
         ],
         habits: &Habit::ALL,
         kills: true,
+        crowd: 10,
         edits: Tempo::Storm,
     },
 ];
@@ -142,6 +149,7 @@ impl Storm {
             moods,
             habits: &[],
             kills: false,
+            crowd: 0,
             edits: Tempo::Calm,
         }
     }
@@ -170,13 +178,14 @@ impl Storm {
         let stop = Arc::new(AtomicBool::new(false));
         let tally = Tally::default();
         let mut clients = JoinSet::new();
-        for n in 0..CLIENTS + CALM_CLIENTS {
+        for n in 0..CLIENTS + CALM_CLIENTS + self.crowd {
             let version = if n % 3 == 2 {
                 Version::Http2
             } else {
                 Version::Http1
             };
             let well = n < CALM_CLIENTS;
+            let crowd = n >= CLIENTS + CALM_CLIENTS;
             let patience = if well { CALM_PATIENCE } else { PATIENCE };
             let mut client = Client::new(to, version, patience);
             let (stop, tally, mut rng) = (Arc::clone(&stop), tally.clone(), rng.fork());
@@ -185,14 +194,19 @@ impl Storm {
                 while !stop.load(Ordering::Relaxed) {
                     let (ask, rule) = if well {
                         (question("calm", &mut rng), Rule::Well)
+                    } else if crowd {
+                        (question("gated", &mut rng), Rule::Sick)
                     } else if kills && rng.bool() {
                         let mut ask = question("mortal", &mut rng);
                         ask.api = [Api::Chat, Api::Completions][rng.usize(0..2)];
                         ask.tokens = 40;
                         (ask, Rule::Mortal)
                     } else {
-                        let rule = if all_well { Rule::Well } else { Rule::Sick };
-                        (question(SICK[rng.usize(0..SICK.len())], &mut rng), rule)
+                        let model = SICK[rng.usize(0..SICK.len())];
+                        // A gate turns people away in any weather.
+                        let well = all_well && model != "gated";
+                        let rule = if well { Rule::Well } else { Rule::Sick };
+                        (question(model, &mut rng), rule)
                     };
                     tally.push(client.ask(ask, rule).await);
                     sleep(Duration::from_millis(rng.u64(0..20))).await;

@@ -5,7 +5,8 @@
 //! | `calm` | two workers that are always well: nothing may happen to its requests |
 //! | `rough` | four workers, probed; two of them tell their probes the truth |
 //! | `blind` | three workers without probes, chosen by cache |
-//! | `lonely` | one worker, with `rough` to stand in |
+//! | `lonely` | one worker, known by a name, with `rough` to stand in |
+//! | `gated` | the workers of `rough`, behind a gate that lets few in at a time |
 //! | `mixed` | `rough` and `blind`, by weight |
 //! | `pair` | two workers for prefill, two for decode |
 //! | `mortal` | two processes that are killed and started again |
@@ -34,7 +35,7 @@ pub(crate) const PATIENCE: Duration = TOTAL.saturating_add(Duration::from_secs(3
 pub(crate) const CALM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Models of sick pools.
-pub(crate) const SICK: [&str; 5] = ["rough", "blind", "lonely", "mixed", "pair"];
+pub(crate) const SICK: [&str; 6] = ["rough", "blind", "lonely", "mixed", "gated", "pair"];
 
 /// Everybody but the clients.
 pub(crate) struct Town {
@@ -145,6 +146,13 @@ max_backoff = "200ms"
 failure_threshold = 5
 success_threshold = 2
 timeout = "500ms"
+
+[reliability.admission]
+max_concurrent_requests = 500
+
+[reliability.admission.classes.patient]
+weight = 2
+queue_timeout = "1s"
 "#;
 
 /// The configuration of this number, see [`Town::toml`].
@@ -181,6 +189,10 @@ pub(crate) fn toml(
         .iter()
         .map(|url| format!("{{ url = \"{url}\", bootstrap_port = 8998 }}"))
         .collect();
+    let lonely: Vec<_> = urls("lonely")
+        .iter()
+        .map(|url| url.replace("127.0.0.1", "localhost"))
+        .collect();
     let mut toml = HEAD.to_owned();
     let pools: [(&str, &[String], String); 5] = [
         ("calm", &calm, probes.to_owned()),
@@ -190,7 +202,7 @@ pub(crate) fn toml(
             &urls("blind"),
             format!("health.enabled = false\n{total}"),
         ),
-        ("lonely", &urls("lonely"), format!("{probes}\n{total}")),
+        ("lonely", &lonely, format!("{probes}\n{total}")),
         ("mortal", mortal, format!("{probes}\n{total}")),
     ];
     for (name, workers, more) in pools {
@@ -238,6 +250,12 @@ pool = "lonely"
 fallback = ["rough"]
 
 [[models]]
+name = "gated"
+pool = "rough"
+class = "patient"
+admission = {{ max_concurrent_requests = {gate}, queue_size = 4, queue_timeout = "300ms" }}
+
+[[models]]
 name = "mixed"
 split = [
   {{ pool = "rough", weight = 2, model = "rough" }},
@@ -254,6 +272,7 @@ pool = "mortal"
 "#,
         prefill = prefill.join(", "),
         decode = urls("decode"),
+        gate = 1 + variant % 3,
     )
     .unwrap();
     toml
