@@ -6,16 +6,21 @@ mod health;
 mod keyed;
 mod mirror;
 mod model;
+mod name;
 mod pace;
 mod report;
 mod route;
 mod worker;
 
-pub use conn::{Conn, ConnKey, ConnPool};
+pub use conn::{
+    Conn, ConnKey, ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse, Step,
+    Waiting,
+};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
+pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
 pub use report::{Report, ReportCell};
 pub use route::RouteKey;
@@ -47,6 +52,8 @@ pub struct Cells {
     pub health: Keyed<HealthKey, HealthCell>,
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
+    /// Addresses, by host.
+    pub names: Keyed<Arc<str>, NameCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
@@ -61,6 +68,7 @@ impl Cells {
         self.workers.sweep();
         self.health.sweep();
         self.conns.sweep();
+        self.names.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
         self.models.sweep();

@@ -62,6 +62,8 @@ mod headers;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod http2_workers;
+#[cfg(test)]
 mod information;
 #[cfg(test)]
 mod limits;
@@ -79,6 +81,8 @@ mod pd_vllm;
 mod policies;
 #[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod resolve;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
