@@ -15,7 +15,7 @@ use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant as TokioInstant, Sleep, sleep, timeout};
 
 use super::dial::dial;
 use super::http::Failure;
@@ -42,7 +42,7 @@ const UNTOLD: usize = usize::MAX - 1;
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(15));
 
 /// Sends over a connection with room, or over a fresh one. A stream that the worker has certainly
-/// not processed is opened once more, on a connection made after that.
+/// not processed is opened once more, on a newer connection.
 ///
 /// Cancel safety: dropping the future resets the stream.
 ///
@@ -62,8 +62,15 @@ pub(super) async fn send(
         };
         match exchange(granted, addressed(worker, request())).await {
             Ok(response) => return Ok(response),
-            Err(lost) if lost.unprocessed && after.is_none() => after = Some(pool.newest()),
-            Err(lost) => return Err(lost.failure()),
+            Err(lost) if lost.seen == Seen::Maybe || after.is_some() => return Err(lost.failure()),
+            // Others may take it: a worker that is short of room is not asked for a connection per
+            // stream that it refuses.
+            Err(Lost {
+                seen: Seen::Refused(number),
+                ..
+            }) => after = Some(number),
+            // All its connections may be going.
+            Err(_) => after = Some(pool.newest()),
         }
     }
 }
@@ -128,8 +135,18 @@ impl From<NoConnection> for Failure {
 /// Why there is no head.
 struct Lost {
     error: h2::Error,
-    /// The worker has certainly done nothing of it.
-    unprocessed: bool,
+    seen: Seen,
+}
+
+/// What the worker has done of a request without a head.
+#[derive(PartialEq, Eq)]
+enum Seen {
+    /// Perhaps all of it.
+    Maybe,
+    /// Nothing: it has refused the stream on the connection of this number.
+    Refused(u64),
+    /// Nothing: the connection ended before, or without, the stream.
+    Never,
 }
 
 impl Lost {
@@ -147,7 +164,7 @@ async fn exchange(granted: Granted, request: Request<Sending>) -> Result<Respons
     let before = lease.written();
     let unsent = |error| Lost {
         error,
-        unprocessed: true,
+        seen: Seen::Never,
     };
     let (head, mut body) = request.into_parts();
     let empty = body.is_end_stream();
@@ -177,12 +194,16 @@ async fn exchange(granted: Granted, request: Request<Sending>) -> Result<Respons
         }
         Err(error) => {
             let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+            // Told of streams above the last one that the worker will process.
             let left_behind = error.is_go_away() && error.is_remote();
-            let unwritten = lease.written() == before;
-            Err(Lost {
-                unprocessed: unwritten || refused && error.is_remote() || left_behind,
-                error,
-            })
+            let seen = if refused && error.is_remote() {
+                Seen::Refused(lease.number())
+            } else if left_behind || lease.written() == before {
+                Seen::Never
+            } else {
+                Seen::Maybe
+            };
+            Err(Lost { error, seen })
         }
     }
 }
@@ -352,10 +373,18 @@ impl Life {
         within: Duration,
     ) -> Poll<()> {
         if let Some(pings) = self.pings.as_mut()
-            && let Poll::Ready(Err(error)) = pings.poll_pong(cx)
+            && let Poll::Ready(answered) = pings.poll_pong(cx)
         {
-            tracing::debug!(%error, "connection to a worker takes no ping");
-            self.pings = None;
+            match answered {
+                Ok(_) => {
+                    self.asked = false;
+                    self.wait(every);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "connection to a worker takes no ping");
+                    self.pings = None;
+                }
+            }
         }
         loop {
             ready!(self.timer.as_mut().poll(cx));
@@ -365,16 +394,19 @@ impl Life {
                 return Poll::Ready(());
             }
             self.asked = !heard;
-            let wait = if heard { every } else { within };
             if !heard && let Some(pings) = self.pings.as_mut() {
                 // Refused only while the last one is unanswered, which is as good as asking.
                 if let Err(error) = pings.send_ping(Ping::opaque()) {
                     tracing::trace!(%error, "ping not sent");
                 }
             }
-            let at = tokio::time::Instant::from_std(clock::now()) + wait;
-            self.timer.as_mut().reset(at);
+            self.wait(if heard { every } else { within });
         }
+    }
+
+    fn wait(&mut self, length: Duration) {
+        let at = TokioInstant::from_std(clock::now()) + length;
+        self.timer.as_mut().reset(at);
     }
 }
 
@@ -437,5 +469,71 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::state::{ConnKey, NameCell};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// An open connection to a server that answers pings, or stops saying anything.
+    async fn connected(silent: bool) -> (Landed, Driver, Open, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let key = ConnKey {
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().unwrap().port(),
+            http2: true,
+        };
+        let server = task::spawn("server of a test", async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            while connection.accept().await.is_some() {}
+        });
+        let pool = ConnPool::new(&key, Arc::new(NameCell::new(&key.host)));
+        let (landed, wire, open) = open(&pool, SOON).await.unwrap();
+        (landed, wire, open, server)
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_sign_of_life_breaks_its_streams() {
+        let (mut landed, wire, _open, server) = connected(true).await;
+        let request = Request::get("http://worker/").body(()).unwrap();
+        let (response, _) = landed.sender.send_request(request, true).unwrap();
+        let pulse = Arc::clone(&landed.pulse);
+        let short = Duration::from_millis(30);
+        let driving = timeout(SOON, drive(wire, &pulse, (short, short)));
+        let (driven, response) = tokio::join!(driving, timeout(SOON, response));
+        driven.unwrap();
+        assert!(response.unwrap().is_err());
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_answers_pings_lives_until_nobody_needs_it() {
+        let (landed, wire, _open, server) = connected(false).await;
+        let pulse = Arc::clone(&landed.pulse);
+        let every = Duration::from_millis(10);
+        let mut driving = std::pin::pin!(drive(wire, &pulse, (every, SOON)));
+        // Long enough for many pings, each of which puts bytes on the wire.
+        let pinged = async {
+            while landed.pulse.written() < 600 {
+                task::spawn("turn", tokio::task::yield_now()).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = &mut driving => panic!("it has ended"),
+            pinged = timeout(SOON, pinged) => pinged.unwrap(),
+        }
+        drop(landed);
+        timeout(SOON, driving).await.unwrap();
+        server.abort();
     }
 }

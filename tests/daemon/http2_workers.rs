@@ -476,7 +476,8 @@ async fn a_worker_that_speaks_only_http1_is_an_error_at_once() {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = [0; 1024];
-            stream.read(&mut head).await.unwrap();
+            let read = stream.read(&mut head).await.unwrap();
+            assert!(read > 0);
             stream
                 .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
                 .await

@@ -88,4 +88,6 @@ mod retries;
 #[cfg(test)]
 mod scene;
 #[cfg(test)]
+mod stale;
+#[cfg(test)]
 mod streams;

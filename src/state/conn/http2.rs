@@ -131,19 +131,27 @@ struct Load {
 
 /// A place on a connection, held for as long as the stream is not over.
 #[derive(Debug)]
-pub struct Lease(Arc<Load>);
+pub struct Lease {
+    load: Arc<Load>,
+    number: u64,
+}
 
 impl Lease {
+    /// Number of the connection.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Bytes that the connection has handed to its socket so far.
     pub fn written(&self) -> u64 {
-        self.0.pulse.written()
+        self.load.pulse.written()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            *self.0.idle_since.lock() = clock::now();
+        if self.load.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            *self.load.idle_since.lock() = clock::now();
         }
     }
 }
@@ -195,7 +203,10 @@ impl Inner {
         link.load.active.fetch_add(1, Ordering::AcqRel);
         Some(Granted {
             sender: link.sender.clone(),
-            lease: Lease(Arc::clone(&link.load)),
+            lease: Lease {
+                load: Arc::clone(&link.load),
+                number: link.number,
+            },
         })
     }
 }
