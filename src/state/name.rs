@@ -203,3 +203,50 @@ impl Drop for Asking {
         self.0.landed.send_modify(|landed| *landed += 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(addresses: &[&str]) -> io::Result<Vec<SocketAddr>> {
+        Ok(addresses.iter().map(|text| text.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn one_asks_at_a_time_and_one_who_gives_up_leaves_it_to_others() {
+        let names = Arc::new(NameCell::new(&"w".into()));
+        let asking = names.ask().unwrap();
+        assert!(names.ask().is_none());
+        drop(asking);
+        assert!(names.asked().is_none());
+        names.ask().unwrap().land(found(&["10.0.0.1:0"]), clock());
+        assert!(names.asked().is_some());
+        let literal = Arc::new(NameCell::new(&"10.0.0.1".into()));
+        assert!(literal.ask().is_none());
+        assert!(literal.lists("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn only_other_addresses_are_news_and_a_failure_is_told_once() {
+        let names = Arc::new(NameCell::new(&"w".into()));
+        let land = |outcome| names.ask().unwrap().land(outcome, clock());
+        assert_eq!(land(found(&["10.0.0.1:0", "10.0.0.2:0"])), News::None);
+        let version = names.version();
+        assert_eq!(land(found(&["10.0.0.2:0", "10.0.0.1:0"])), News::None);
+        let down = || Err(io::Error::other("down"));
+        assert_eq!(land(down()), News::Lost);
+        assert_eq!(land(down()), News::None);
+        assert_eq!(land(found(&[])), News::None);
+        assert_eq!(names.addresses().len(), 2);
+        assert_eq!(names.version(), version);
+        let other = land(found(&["10.0.0.3:0"]));
+        assert_eq!(other, News::Changed(vec!["10.0.0.3".parse().unwrap()]));
+        assert_ne!(names.version(), version);
+        assert!(names.trouble().is_none());
+        assert!(!names.lists("10.0.0.1".parse().unwrap()));
+    }
+
+    fn clock() -> Instant {
+        crate::base::clock::now()
+    }
+}

@@ -17,7 +17,7 @@ use crate::plan::Connections;
 /// Why a worker gave no response head.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Refused, unreachable, or the name has no address.
+    /// Refused, unreachable, without an address, or not HTTP/2 where that was expected.
     #[error("connection failed: {0}")]
     Connect(#[source] io::Error),
     /// No connection within the deadline.
