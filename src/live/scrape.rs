@@ -255,7 +255,7 @@ fn breakers(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
             family.sample(&labels, count(times));
         }
     }
-    let runs: [(Metric, fn(&Tally) -> u64); 2] = [
+    let runs: [(Metric, Run); 2] = [
         (Metric::WorkerCbConsecutiveFailures, |tally| {
             tally.failures_in_a_row
         }),
@@ -325,6 +325,9 @@ fn routing_keys(snapshot: &Snapshot, families: &mut Families<'_>) {
         family.sample(&[("model", model)], number(keys));
     }
 }
+
+/// A row of outcomes of a breaker.
+type Run = fn(&Tally) -> u64;
 
 /// One figure of a report.
 type Figure = fn(&Load) -> Option<f64>;

@@ -45,13 +45,13 @@ async fn with_timeouts(engine: &FakeEngine, timeouts: &str) -> Smg {
 
 /// A listener that accepts nothing and whose backlog is full, so that a connection attempt neither
 /// succeeds nor fails.
-struct Full {
-    address: std::net::SocketAddr,
+pub(crate) struct Full {
+    pub(crate) address: std::net::SocketAddr,
     _listener: tokio::net::TcpListener,
     _queued: Vec<TcpStream>,
 }
 
-async fn full_backlog() -> Full {
+pub(crate) async fn full_backlog() -> Full {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
