@@ -540,7 +540,8 @@ async fn retries_have_a_budget() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retries_of_pairs_come_out_of_the_budget_too() {
     let engine = FakeEngine::serving("m", |_| vec![refusal(500)]).await;
-    let other = FakeEngine::serving("m", |_| vec![Step::Hold(crate::support::Gate::closed())]).await;
+    let other =
+        FakeEngine::serving("m", |_| vec![Step::Hold(crate::support::Gate::closed())]).await;
     let more = "[reliability.retry]\ninitial_backoff = \"1ms\"\n\
                 budget = { ratio = 0.5, min_per_second = 0 }\n\
                 [reliability.circuit_breaker]\nenabled = false\n";
