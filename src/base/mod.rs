@@ -1,7 +1,9 @@
 //! Ids, units, secrets, the clock and task spawning. Knows nothing of smg.
 
 pub mod clock;
+pub mod descriptors;
 pub mod file;
+pub mod memory;
 pub mod secret;
 pub mod task;
 pub mod units;

@@ -15,7 +15,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::call::{Call, Placed, Routed};
 use super::choose::{self, Chosen, Usable};
-use super::error::{CallError, Deadline};
+use super::error::{CallError, Deadline, Shortage};
 use super::pair::Lost;
 use super::reply::{Reply, ReplyError};
 use super::{Job, State, rank, verdict};
@@ -25,7 +25,7 @@ use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Leg, Role, Timeouts, WorkerIx};
 use crate::policy::{self, Mode, Refused};
-use crate::state::{HealthCell, InFlight, Outcome};
+use crate::state::{Allowance, HealthCell, InFlight, Outcome, Reservation};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Failure, headers};
 
@@ -41,6 +41,8 @@ pub(super) struct Held {
     pub(super) worker: WorkerIx,
     pub(super) sse: Option<sse::Reader>,
     pub(super) queued: Vec<Bytes>,
+    /// What is queued takes up so much memory, if it is held back at all.
+    pub(super) memory: Option<Reservation>,
     pub(super) ended: bool,
     pub(super) health: Arc<HealthCell>,
     pub(super) first_by: Instant,
@@ -104,7 +106,7 @@ pub(super) async fn attempt(
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
-    let body = rank::body(job, worker.plan.key.rank());
+    let body = rank::body(job, worker.plan.key.rank(), &mut state.outline);
     let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
@@ -145,6 +147,7 @@ pub(super) async fn attempt(
         guard,
         worker: worker.ix,
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&worker.parts.health),
         first_by: if job.streaming {
@@ -300,6 +303,7 @@ pub(super) fn classify(failure: &Failure) -> CallError {
         Failure::ConnectTimeout(_) => CallError::Timeout(Deadline::Connect),
         Failure::Broken(_) => CallError::Broken,
         Failure::Malformed(_) => CallError::Malformed,
+        Failure::Short(_) => CallError::Short(Shortage::Sockets),
     }
 }
 
@@ -366,11 +370,13 @@ pub(super) async fn first_event(
                 return failed(held, CallError::BrokeOff);
             }
             Some(Err(ReplyError::Leg(lost))) => return Tried::Leg(lost),
+            Some(Err(error @ ReplyError::Short)) => return failed(held, error.error()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };
-                size += data.len();
+                let length = data.len();
+                size += length;
                 let Some(reader) = held.sse.as_mut() else {
                     held.queued.push(data);
                     return Tried::Begun(held);
@@ -394,14 +400,23 @@ pub(super) async fn first_event(
                     routed.last_event = routed.first_event;
                     return Tried::Begun(held);
                 }
+                let kept = held.memory.get_or_insert_with(|| snapshot.memory.none());
+                if !kept.grow(length) {
+                    return failed(held, CallError::Short(Shortage::Memory));
+                }
             }
         }
     }
 }
 
 /// Reads what is left of a refused answer, so that it can be given verbatim if nothing better
-/// comes, and its connection used again. Bounded in size and time; `None` when it breaks either.
-pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> {
+/// comes, and its connection used again. Bounded in size, memory and time; `None` when it breaks a
+/// bound.
+pub(super) async fn keep(
+    held: Held,
+    limit: Duration,
+    memory: &Allowance,
+) -> Option<(Parts, Bytes)> {
     const KEPT_BYTES: usize = 256 * 1024;
     let Held {
         mut parts,
@@ -412,10 +427,11 @@ pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> 
     } = held;
     let mut answer = Box::pin(answer);
     let mut kept = queued.concat();
+    let mut room = memory.try_reserve(kept.len())?;
     let read = async {
         while let Some(frame) = poll_fn(|cx| answer.as_mut().poll_frame(cx)).await {
             let data = frame.ok()?.into_data().unwrap_or_default();
-            if kept.len() + data.len() > KEPT_BYTES {
+            if kept.len() + data.len() > KEPT_BYTES || !room.grow(data.len()) {
                 return None;
             }
             kept.extend_from_slice(&data);
@@ -424,5 +440,5 @@ pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> 
     };
     tokio::time::timeout(limit, read).await.ok()??;
     parts.headers.remove(CONTENT_LENGTH);
-    Some((parts, kept.into()))
+    Some((parts, room.around(kept)))
 }

@@ -33,7 +33,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
 pub use self::call::{Call, Placed, Prefilling, Routed, Said};
-pub use self::error::{CallError, Deadline, Fault};
+pub use self::error::{CallError, Deadline, Fault, Shortage};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
 use crate::api::members::Outline;
@@ -44,6 +44,7 @@ use crate::base::clock;
 use crate::live::Phase;
 use crate::plan::{RouteIx, WorkerIx};
 use crate::policy::Mode;
+use crate::state::Reservation;
 
 /// What a worker is to be asked.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub struct Job {
     pub fields: Fields,
     /// Whether the client asked for a stream.
     pub streaming: bool,
+    /// What the bodies take up, for as long as they may have to be sent again.
+    pub memory: Arc<Reservation>,
 }
 
 impl Job {
@@ -254,6 +257,15 @@ impl Answered {
             Self::Relay(relay) => relay.call(),
             Self::Kept(_, call) => Some(call),
             Self::Late(_) => None,
+        }
+    }
+
+    /// The same, to be noted something on.
+    pub fn call_mut(&mut self) -> Option<&mut Call> {
+        match self {
+            Self::Relay(relay) => relay.call_mut(),
+            Self::Kept(_, call) => Some(call),
+            Self::Late(late) => late.call_mut(),
         }
     }
 

@@ -155,6 +155,11 @@ impl Relay {
         self.call.as_deref()
     }
 
+    /// The same, to be noted something on.
+    pub(super) fn call_mut(&mut self) -> Option<&mut Call> {
+        self.call.as_deref_mut()
+    }
+
     fn routed(&mut self) -> Option<&mut Routed> {
         self.call.as_mut()?.routed.as_mut()
     }

@@ -78,7 +78,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             };
             // An error frame stands for the status that it would have been.
             let status = if held.said_error { 500 } else { status };
-            state.kept = keep(*held, patience).await;
+            state.kept = keep(*held, patience, &snapshot.memory).await;
             (worker, CallError::Status(status), asked)
         }
         Failed::Error(worker, error) => {
@@ -99,6 +99,9 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             (worker, error, asked)
         }
     };
+    if error.is_own() {
+        return Next::Final(Progress::Failed(error));
+    }
     let leg = leg_of(&snapshot, route, worker);
     // What a leg of a pair may do is what a worker may do that answers alone.
     let plain = match error {

@@ -31,6 +31,7 @@ pub(super) fn of_error(error: CallError) -> Outcome {
         | CallError::Target
         | CallError::NoLeg(_)
         | CallError::Unbuildable
+        | CallError::Short(_)
         | CallError::Ending => Outcome::Neutral,
     }
 }

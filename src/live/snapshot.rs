@@ -15,8 +15,8 @@ use crate::plan::{
 };
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    BudgetCell, Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell,
-    ModelCell, ModelKey, RouteKey, WorkerCell,
+    AdmissionCell, Allowance, BudgetCell, Cells, ConnKey, ConnPool, EntryCell, HealthCell,
+    HealthKey, HealthState, Limits, MirrorCell, ModelCell, ModelKey, RouteKey, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -33,10 +33,14 @@ pub struct Snapshot {
     pub born: Instant,
     /// What the configuration means.
     pub plan: Plan,
+    /// Memory for what is buffered.
+    pub memory: Allowance,
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
     mirrors: Box<[Option<Arc<MirrorCell>>]>,
     budgets: Box<[Arc<BudgetCell>]>,
+    admission: Arc<AdmissionCell>,
+    entries: Box<[Arc<EntryCell>]>,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -151,16 +155,28 @@ impl Snapshot {
             .iter()
             .map(|pool| cells.budgets.get_or_insert(&pool.name, BudgetCell::default))
             .collect();
+        let destinations = &plan.routes.destinations;
+        let entries = destinations
+            .iter()
+            .map(|destination| {
+                let entry = &destination.entry;
+                let cell = || EntryCell::new(entry, &cells.admission);
+                cells.entries.get_or_insert(entry, cell)
+            })
+            .collect();
         Self {
             id: stamp.id,
             generation: stamp.generation,
             sha256: stamp.sha256,
             born: now,
+            memory: Allowance::new(&cells.memory, plan.server.memory_budget),
             plan,
             workers,
             routes,
             mirrors,
             budgets,
+            admission: Arc::clone(&cells.admission),
+            entries,
         }
     }
 
@@ -200,6 +216,24 @@ impl Snapshot {
     /// Retries of the pool at `ix`, which must come from this snapshot's plan.
     pub fn budget(&self, ix: PoolIx) -> Option<&BudgetCell> {
         self.budgets.get(ix.0 as usize).map(|cell| &**cell)
+    }
+
+    /// The gates of the process.
+    pub(super) fn admission(&self) -> &AdmissionCell {
+        &self.admission
+    }
+
+    /// The model entry of the destination at `ix`, and the class in which its requests wait.
+    pub fn entry(&self, ix: DestinationIx) -> Option<(&Arc<EntryCell>, &Arc<str>)> {
+        let class = &self.plan.routes.destination(ix)?.class;
+        Some((self.entries.get(ix.0 as usize)?, class))
+    }
+
+    /// Lets in requests by the limits of this snapshot from `now` on, those too that wait already.
+    /// For the snapshot that has just been published.
+    pub fn hold_limits(&self, now: Instant) {
+        let limits = Limits::of(&self.plan);
+        self.admission.hold(limits, &*self.entries, now);
     }
 
     /// Whether `route` is served: each of its legs has a usable worker.

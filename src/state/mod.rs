@@ -1,11 +1,13 @@
 //! Cells: pieces of state that outlive snapshots, each keyed by identity. A cell counts; the plan
 //! judges, so that new thresholds apply at once to old counts.
 
+mod admission;
 mod breaker;
 mod budget;
 mod conn;
 mod health;
 mod keyed;
+mod memory;
 mod mirror;
 mod model;
 mod pace;
@@ -13,11 +15,13 @@ mod report;
 mod route;
 mod worker;
 
+pub use admission::{AdmissionCell, Entering, EntryCell, Late, Limits, Permit, Shut, Waiting};
 pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
 pub use budget::BudgetCell;
 pub use conn::{Conn, ConnKey, ConnPool};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
+pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
 pub use pace::Pace;
@@ -57,8 +61,14 @@ pub struct Cells {
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
     pub mirrors: Keyed<Arc<str>, MirrorCell>,
+    /// The gates, and those who wait at them.
+    pub admission: Arc<AdmissionCell>,
+    /// Requests of each model entry.
+    pub entries: Keyed<Arc<str>, EntryCell>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
+    /// Memory in use for what is buffered.
+    pub memory: Arc<MemoryCell>,
 }
 
 impl Cells {
@@ -70,6 +80,7 @@ impl Cells {
         self.budgets.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
+        self.entries.sweep();
         self.models.sweep();
     }
 }

@@ -45,6 +45,7 @@ mod removal;
 mod watch;
 
 // The request path.
+mod admission;
 #[cfg(test)]
 mod breaker;
 #[cfg(test)]
@@ -53,6 +54,8 @@ mod cache_tree;
 mod cors;
 #[cfg(test)]
 mod deadlines;
+#[cfg(test)]
+mod descriptors;
 #[cfg(test)]
 mod dp;
 #[cfg(test)]
@@ -67,6 +70,8 @@ mod health;
 mod information;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]

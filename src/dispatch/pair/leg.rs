@@ -22,7 +22,7 @@ use crate::api::error::said;
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Role, WorkerIx};
-use crate::state::{InFlight, Outcome};
+use crate::state::{Allowance, InFlight, Outcome, Reservation};
 use crate::upstream::{self, Answer, headers};
 
 /// Longest that the rest of a refusal is waited for.
@@ -40,6 +40,8 @@ pub(super) struct Letter {
     headers: HeaderMap,
     body: Payload,
     connect: Duration,
+    /// Of the client's body, of which this one is made.
+    _held: Arc<Reservation>,
 }
 
 /// A leg that failed.
@@ -73,7 +75,13 @@ impl Letter {
             headers: parts.headers,
             body,
             connect,
+            _held: Arc::clone(&job.memory),
         }
+    }
+
+    /// For what is kept of the answer.
+    pub(super) fn memory(&self) -> &Allowance {
+        &self.snapshot.memory
     }
 
     /// Tells the breaker of the worker how this leg failed.

@@ -92,11 +92,17 @@ pub(super) async fn attempt(
     };
     let held = Box::new(Held {
         parts,
-        answer: Reply::Pair(Box::new(Joint::new(answer, side, merge))),
+        answer: Reply::Pair(Box::new(Joint::new(
+            answer,
+            side,
+            merge,
+            call.snapshot.memory.none(),
+        ))),
         guard: pair.decode_guard,
         worker: pair.decode.ix,
         sse: streams.then(|| sse::Reader::new(dialect(job.endpoint))),
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&pair.decode.parts.health),
         first_by: if job.streaming {
@@ -140,8 +146,7 @@ fn with_room(job: &Job, outline: &Outline, pair: &Pair<'_>) -> [Payload; 2] {
         for (name, rank) in ranks {
             match rank {
                 Some(rank) => changes.set(name, rank.to_string()),
-                None if outline.value(name).is_some() => changes.set(name, "null"),
-                None => {}
+                None => changes.amend(name, "null"),
             }
         }
         changes.apply(&job.body)

@@ -13,7 +13,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::super::Job;
 use super::super::attempt::{Held, Tried, deadline, dialect, first_event, is_event_stream};
 use super::super::call::Call;
-use super::super::error::{Deadline, Fault};
+use super::super::error::{Deadline, Fault, Shortage};
 use super::super::reply::Reply;
 use super::leg::{Letter, Lost};
 use super::{Pair, VLLM, count_mode, record_prefill};
@@ -22,6 +22,7 @@ use crate::api::usage::Finder;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
 use crate::policy::Refused;
+use crate::state::Reservation;
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// An answer of prefill above this is none.
@@ -55,8 +56,8 @@ pub(super) async fn attempt(
     } else {
         Deadline::FirstToken
     };
-    let answer = match prefill(&letter, first_by, late).await {
-        Ok(answer) => answer,
+    let (answer, _memory) = match prefill(&letter, first_by, late).await {
+        Ok(prefilled) => prefilled,
         Err(lost) => {
             letter.failed(&lost, &mut pair.prefill_guard);
             return Tried::Leg(lost);
@@ -106,6 +107,7 @@ pub(super) async fn attempt(
         worker: pair.decode.ix,
         sse: streams.then(|| sse::Reader::new(dialect(job.endpoint))),
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&pair.decode.parts.health),
         first_by,
@@ -116,18 +118,27 @@ pub(super) async fn attempt(
 }
 
 /// Sends prefill its part and reads its answer.
-async fn prefill(letter: &Letter, by: Instant, late: Deadline) -> Result<Vec<u8>, Box<Lost>> {
+async fn prefill(
+    letter: &Letter,
+    by: Instant,
+    late: Deadline,
+) -> Result<(Vec<u8>, Reservation), Box<Lost>> {
     let whole = async {
         let (_, mut answer) = letter.post(by, late).await?;
         let mut all = Vec::new();
+        let mut memory = letter.memory().none();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
             let frame = frame.map_err(|_| letter.lost(Fault::BrokeOff))?;
-            all.extend_from_slice(&frame.into_data().unwrap_or_default());
-            if all.len() > MAX {
+            let data = frame.into_data().unwrap_or_default();
+            if all.len() + data.len() > MAX {
                 return Err(letter.lost(Fault::Malformed));
             }
+            if !memory.grow(data.len()) {
+                return Err(letter.lost(Fault::Short(Shortage::Memory)));
+            }
+            all.extend_from_slice(&data);
         }
-        Ok(all)
+        Ok((all, memory))
     };
     tokio::select! {
         biased;
@@ -149,9 +160,7 @@ fn for_prefill(job: &Job, outline: &Outline) -> Payload {
     }
     // An engine refuses fewer tokens at most than at least.
     for name in ["max_completion_tokens", "min_tokens"] {
-        if outline.value(name).is_some() {
-            changes.set(name, ONE);
-        }
+        changes.amend(name, ONE);
     }
     changes.set("stream", "false");
     changes.remove("stream_options");
