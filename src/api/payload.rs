@@ -152,6 +152,17 @@ pub struct Sending {
     left: usize,
 }
 
+impl Sending {
+    /// The next piece, which is there at once.
+    #[inline]
+    pub fn next_piece(&mut self) -> Option<Bytes> {
+        let piece = self.payload.pieces.get(self.next).cloned()?;
+        self.next += 1;
+        self.left -= piece.len();
+        Some(piece)
+    }
+}
+
 impl Body for Sending {
     type Data = Bytes;
     type Error = Infallible;
@@ -160,12 +171,7 @@ impl Body for Sending {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(piece) = self.payload.pieces.get(self.next).cloned() else {
-            return Poll::Ready(None);
-        };
-        self.next += 1;
-        self.left -= piece.len();
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(self.next_piece().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

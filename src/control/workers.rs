@@ -21,6 +21,7 @@ use crate::live::{Live, Snapshot, WorkerRef};
 use crate::plan::WorkerKey;
 use crate::state::{HealthKey, HealthState};
 use crate::telemetry::event;
+use crate::upstream;
 
 /// Workers that are registered at once.
 const REGISTERING: usize = 200;
@@ -261,6 +262,7 @@ fn sweep_idle(snapshot: &Snapshot) {
             .pool(worker.plan.pool)
             .connections
             .idle_timeout;
+        upstream::refresh(worker.parts.conns.names());
         worker.parts.conns.sweep(now, timeout);
     }
 }

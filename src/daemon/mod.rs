@@ -107,7 +107,7 @@ fn start(input: Input, loaded: Loaded, spec: &Spec, logging: Logging) -> Result<
     let revision = option_env!("SMG_BUILD_REVISION").unwrap_or("unknown");
     process::started(VERSION, revision);
     let descriptors = runtime::raise_file_limit();
-    let descriptors = descriptors.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    let descriptors = descriptors.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     let threads = runtime::threads(spec.server.worker_threads);
     let runtime = runtime::build(threads).map_err(StartError::Runtime)?;
     let config = input

@@ -134,11 +134,11 @@ pub(super) async fn attempt(
         // Comments and terminal frames may be added, so the length is no longer the worker's.
         parts.headers.remove(CONTENT_LENGTH);
     }
-    // Boxed, since it goes through many hands.
     if let Some(outcome) = verdict::of_head(parts.status, &parts.headers) {
         let why = parts.status.as_str();
         verdict::tell(&snapshot, worker.ix, &mut guard, outcome, why);
     }
+    // Boxed, since it goes through many hands.
     let mut held = Box::new(Held {
         sse: (streams && parts.status.is_success())
             .then(|| sse::Reader::new(dialect(job.endpoint))),

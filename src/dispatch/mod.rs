@@ -149,7 +149,7 @@ pub async fn run(
     if let Some((route, _)) = call.snapshot.route(job.route)
         && let Some(budget) = call.snapshot.budget(route.pool)
     {
-        budget.request(call.started);
+        budget.request(clock::now());
     }
     match advance(&mut call, &job, &mut state, release).await {
         Progress::Begun(held) => {

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, signals, trees};
+use super::{Live, Snapshot, WorkerRef, breakers, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
 use crate::plan::{Role, RouteIx, WorkerKey};
-use crate::state::{BreakerState, TURNS, Tally};
 use crate::telemetry::metrics::{Families, Metric};
 
 /// Every worker is spoken to in this way.
@@ -29,7 +28,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     admission(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
-    breakers(&snapshot, now, &mut families);
+    breakers::write(&snapshot, now, &mut families);
     routing_keys(&snapshot, &mut families);
     trees::write(&snapshot, &mut families);
     trees::write_indexes(&snapshot, &mut families);
@@ -56,12 +55,12 @@ fn admission(snapshot: &Snapshot, families: &mut Families<'_>) {
 }
 
 /// A worker with all its memberships: a URL in two pools is one worker and has one series.
-struct Member<'a> {
-    first: WorkerRef<'a>,
+pub(super) struct Member<'a> {
+    pub(super) first: WorkerRef<'a>,
     usable: bool,
 }
 
-fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
+pub(super) fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
     let mut members = BTreeMap::new();
     for worker in snapshot.workers() {
         let usable = snapshot.is_usable(worker);
@@ -208,68 +207,6 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
     families
         .family(Metric::DiscoveryWorkersDiscovered)
         .sample(&[("source", "static")], number(named.len()));
-}
-
-fn breakers(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
-    let members = members(snapshot);
-    let told: Vec<_> = members
-        .iter()
-        .map(|(key, Member { first, .. })| {
-            let cell = &first.parts.cell.breaker;
-            let state = cell.look(&first.plan.breaker, now);
-            (key.as_str(), first.parts.id_str(), state, cell.tally())
-        })
-        .collect();
-    let mut family = families.family(Metric::WorkerCbState);
-    for (worker, id, state, _) in &told {
-        let number = match state {
-            BreakerState::Closed => 0.0,
-            BreakerState::Open => 1.0,
-            BreakerState::HalfOpen => 2.0,
-        };
-        family.sample(&[("worker", worker), ("worker_id", id)], number);
-    }
-    let mut family = families.family(Metric::WorkerCbTransitions);
-    for (worker, id, _, tally) in &told {
-        for (turn, times) in TURNS.iter().zip(tally.turns) {
-            let (from, to) = (turn.from.as_str(), turn.to.as_str());
-            let labels = [
-                ("worker", *worker),
-                ("worker_id", id),
-                ("from", from),
-                ("to", to),
-                ("from_state", from),
-                ("to_state", to),
-            ];
-            family.sample(&labels, count(times));
-        }
-    }
-    let mut family = families.family(Metric::WorkerCbOutcomes);
-    for (worker, id, _, tally) in &told {
-        for (outcome, times) in [
-            ("success", tally.successes),
-            ("failure", tally.failures),
-            ("neutral", tally.neutral),
-        ] {
-            let labels = [("worker", *worker), ("worker_id", id), ("outcome", outcome)];
-            family.sample(&labels, count(times));
-        }
-    }
-    let runs: [(Metric, fn(&Tally) -> u64); 2] = [
-        (Metric::WorkerCbConsecutiveFailures, |tally| {
-            tally.failures_in_a_row
-        }),
-        (Metric::WorkerCbConsecutiveSuccesses, |tally| {
-            tally.successes_in_a_row
-        }),
-    ];
-    for (metric, run) in runs {
-        let mut family = families.family(metric);
-        for (worker, id, _, tally) in &told {
-            let labels = [("worker", *worker), ("worker_id", *id)];
-            family.sample(&labels, count(run(tally)));
-        }
-    }
 }
 
 /// Routing keys by model entry and by worker, for legs that remember them. Routes under one glob share

@@ -5,18 +5,21 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use ahash::{AHashMap, AHashSet};
+use http::uri::Authority;
 use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use super::degraded;
 use crate::api::Endpoint;
 use crate::plan::{
-    DestinationIx, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey,
+    DestinationIx, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Worker, WorkerIx,
+    WorkerKey,
 };
 use crate::policy::{Lane, Memory};
 use crate::state::{
     AdmissionCell, Allowance, BudgetCell, Cells, ConnKey, ConnPool, EntryCell, HealthCell,
-    HealthKey, HealthState, Limits, MirrorCell, ModelCell, ModelKey, RouteKey, WorkerCell,
+    HealthKey, HealthState, Limits, MirrorCell, ModelCell, ModelKey, NameCell, RouteKey,
+    WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -56,6 +59,8 @@ pub struct WorkerParts {
     pub targets: [Uri; Endpoint::ALL.len()],
     /// The `host` header.
     pub host: HeaderValue,
+    /// The same as the authority of an HTTP/2 request.
+    pub authority: Authority,
     /// The `authorization` header, where the worker has a key.
     pub authorization: Option<HeaderValue>,
     /// The opaque id as a header value and as text for logs.
@@ -131,7 +136,7 @@ impl Snapshot {
         let workers: Box<[WorkerParts]> = plan
             .workers
             .iter()
-            .map(|worker| WorkerParts::bind(worker, cells, previous))
+            .map(|worker| WorkerParts::bind(worker, plan.pool(worker.pool), cells, previous))
             .collect();
         let routes = plan
             .routes
@@ -364,7 +369,7 @@ impl RouteParts {
 }
 
 impl WorkerParts {
-    fn bind(worker: &Worker, cells: &Cells, previous: Option<&Snapshot>) -> Self {
+    fn bind(worker: &Worker, pool: &Pool, cells: &Cells, previous: Option<&Snapshot>) -> Self {
         let health = &worker.health;
         let key = HealthKey {
             // The ranks of an engine live and die together.
@@ -375,6 +380,12 @@ impl WorkerParts {
         let conn_key = ConnKey {
             host: Arc::clone(&worker.host),
             port: worker.port,
+            http2: pool.connections.http2,
+        };
+        let conns = || {
+            let names = || NameCell::new(&worker.host);
+            let names = cells.names.get_or_insert(&worker.host, names);
+            ConnPool::new(&conn_key, names)
         };
         let initial = || {
             let known = previous
@@ -396,7 +407,7 @@ impl WorkerParts {
             health: cells
                 .health
                 .get_or_insert(&key, || HealthCell::new(initial())),
-            conns: cells.conns.get_or_insert(&conn_key, ConnPool::default),
+            conns: cells.conns.get_or_insert(&conn_key, conns),
             targets: Endpoint::ALL.map(|endpoint| {
                 let target = format!("{}{}", worker.base_path, endpoint.path());
                 target
@@ -405,6 +416,10 @@ impl WorkerParts {
             }),
             host: HeaderValue::try_from(&*worker.authority)
                 .unwrap_or_else(|_| HeaderValue::from_static("worker")),
+            authority: worker
+                .authority
+                .parse()
+                .unwrap_or_else(|_| Authority::from_static("worker")),
             authorization: worker.api_key.as_ref().and_then(|key| {
                 let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()?)).ok()?;
                 value.set_sensitive(true);

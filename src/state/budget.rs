@@ -1,4 +1,7 @@
 //! How many of the attempts in a pool are repetitions. The cell counts; the plan's budget judges.
+//!
+//! What a budget gives is counted over ten seconds, the part that does not depend on requests as well:
+//! when a worker dies with many requests in hand, all of them may move at once.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,15 +20,8 @@ pub struct BudgetCell {
     epoch: OnceLock<Instant>,
     /// Requests by second: the upper half of each word says which second, the lower how many.
     requests: [AtomicU64; SECONDS],
-    retries: Mutex<Retries>,
-}
-
-#[derive(Debug, Default)]
-struct Retries {
-    /// Those that the share of the requests paid for, by second.
-    shared: [(u64, u64); SECONDS],
-    /// What the steady allowance has left, in retries; `None` before the first.
-    allowance: Option<(f64, Instant)>,
+    /// Retries by second.
+    retries: Mutex<[(u64, u64); SECONDS]>,
 }
 
 impl BudgetCell {
@@ -59,50 +55,23 @@ impl BudgetCell {
             .map(|word| word & u64::from(u32::MAX))
             .sum();
         let mut retries = self.retries.lock();
-        let shared: u64 = retries
-            .shared
-            .iter()
-            .filter(|(at, _)| is_recent(*at, second))
-            .map(|(_, count)| count)
-            .sum();
-        if (shared + 1) as f64 <= budget.ratio * requests as f64 {
-            if let Some(slot) = retries.shared.get_mut(place(second)) {
-                let before = if slot.0 == second { slot.1 } else { 0 };
-                *slot = (second, before + 1);
-            }
-            return true;
+        let recent = retries.iter().filter(|(at, _)| is_recent(*at, second));
+        let spent: u64 = recent.map(|(_, count)| count).sum();
+        let most = budget.ratio * requests as f64 + budget.min_per_second * SECONDS as f64;
+        if (spent + 1) as f64 > most {
+            return false;
         }
-        retries.allowed(budget.min_per_second, now)
+        if let Some(slot) = retries.get_mut(place(second)) {
+            let before = if slot.0 == second { slot.1 } else { 0 };
+            *slot = (second, before + 1);
+        }
+        true
     }
 
     /// Whole seconds since the first use, from 1.
     fn second(&self, now: Instant) -> u64 {
         let epoch = *self.epoch.get_or_init(|| now);
         now.saturating_duration_since(epoch).as_secs() + 1
-    }
-}
-
-impl Retries {
-    /// Takes one of `per_second` each second. What is not taken is kept for a second, or until it
-    /// makes a whole retry.
-    fn allowed(&mut self, per_second: f64, now: Instant) -> bool {
-        let most = if per_second > 0.0 {
-            per_second.max(1.0)
-        } else {
-            0.0
-        };
-        let left = match self.allowance {
-            None => most,
-            Some((left, since)) => {
-                let passed = now.saturating_duration_since(since).as_secs_f64();
-                (left + passed * per_second).min(most)
-            }
-        };
-        let enough = left >= 1.0;
-        let left = if enough { left - 1.0 } else { left };
-        let since = self.allowance.map_or(now, |(_, since)| since.max(now));
-        self.allowance = Some((left, since));
-        enough
     }
 }
 
@@ -158,22 +127,19 @@ mod tests {
     }
 
     #[test]
-    fn a_few_each_second_whatever_the_requests() {
+    fn a_few_whatever_the_requests() {
         let cell = BudgetCell::default();
         let start = clock::now();
         let steady = budget(0.0, 3.0);
-        assert_eq!(taken(&cell, &steady, 10, start), 3);
-        assert_eq!(
-            taken(&cell, &steady, 10, start + Duration::from_millis(400)),
-            1
-        );
+        assert_eq!(taken(&cell, &steady, 50, start), 30);
+        let later = start + Duration::from_secs(9);
+        assert_eq!(taken(&cell, &steady, 50, later), 0);
+        let later = start + Duration::from_secs(10);
+        assert_eq!(taken(&cell, &steady, 10, later), 10);
         let later = start + Duration::from_secs(60);
-        assert_eq!(taken(&cell, &steady, 10, later), 3, "nothing is saved up");
-        let rare = budget(0.0, 0.1);
-        let cell = BudgetCell::default();
-        assert_eq!(taken(&cell, &rare, 5, start), 1);
-        assert_eq!(taken(&cell, &rare, 5, start + Duration::from_secs(9)), 0);
-        assert_eq!(taken(&cell, &rare, 5, start + Duration::from_secs(10)), 1);
+        assert_eq!(taken(&cell, &steady, 50, later), 30, "nothing is saved up");
+        let rare = budget(0.0, 0.15);
+        assert_eq!(taken(&BudgetCell::default(), &rare, 5, start), 1);
         assert_eq!(
             taken(&BudgetCell::default(), &budget(0.0, 0.0), 5, start),
             0

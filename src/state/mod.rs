@@ -10,6 +10,7 @@ mod keyed;
 mod memory;
 mod mirror;
 mod model;
+mod name;
 mod pace;
 mod report;
 mod route;
@@ -18,12 +19,16 @@ mod worker;
 pub use admission::{AdmissionCell, Entering, EntryCell, Late, Limits, Permit, Shut, Waiting};
 pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
 pub use budget::BudgetCell;
-pub use conn::{Conn, ConnKey, ConnPool};
+pub use conn::{
+    Awaiting, Conn, ConnKey, ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse,
+    Step,
+};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
+pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
 pub use report::{Report, ReportCell};
 pub use route::RouteKey;
@@ -57,6 +62,8 @@ pub struct Cells {
     pub conns: Keyed<ConnKey, ConnPool>,
     /// Retries and the requests that they are held against, by pool.
     pub budgets: Keyed<Arc<str>, BudgetCell>,
+    /// Addresses, by host.
+    pub names: Keyed<Arc<str>, NameCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
@@ -78,6 +85,7 @@ impl Cells {
         self.health.sweep();
         self.conns.sweep();
         self.budgets.sweep();
+        self.names.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
         self.entries.sweep();

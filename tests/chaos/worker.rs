@@ -155,7 +155,7 @@ impl Scripted {
     /// the others claim to be well for as long as they can be asked.
     pub(crate) fn start(name: &str, ledger: &Arc<Ledger>, frank: bool) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let claim = bound(any);
+        let claim = bound(any).unwrap();
         let address = claim.local_addr().unwrap().as_socket().unwrap();
         let (mood, moods) = watch::channel(Mood::Healthy);
         let shared = Arc::new(Shared {
@@ -195,20 +195,23 @@ impl Drop for Scripted {
     }
 }
 
-fn bound(address: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    socket.bind(&address.into()).unwrap();
-    socket
+fn bound(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 async fn listening(address: SocketAddr, backlog: i32) -> TcpListener {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let socket = bound(address);
-        match socket.listen(backlog) {
-            Ok(()) => return TcpListener::from_std(socket.into()).unwrap(),
+        let listening = bound(address).and_then(|socket| {
+            socket.listen(backlog)?;
+            Ok(socket)
+        });
+        match listening {
+            Ok(socket) => return TcpListener::from_std(socket.into()).unwrap(),
             // A process that is just being started has a copy of the last one for a moment.
             Err(error) => assert!(Instant::now() < deadline, "cannot listen: {error}"),
         }

@@ -389,3 +389,34 @@ async fn the_end_of_the_grace_period_ends_the_wait() {
     assert_eq!(smg.process().ended(PATIENCE).await.code(), Some(1));
     assert_eq!(engine.calls().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_made_of_what_is_let_in_and_ask_nobody() {
+    let (gate, never) = (Gate::closed(), Gate::closed());
+    let engine = engine(&gate).await;
+    let script = vec![Step::Hold(never), ok()];
+    let shadow = silent_engine(move |_| script.clone()).await;
+    let more = format!(
+        "pool = 'p'\nmirror = {{ pool = 'shadow', fraction = 1.0 }}\n{}\
+         [[pools]]\nname = 'shadow'\nruntime = 'vllm'\nworkers = ['{}']\nhealth.enabled = false\n",
+        one_at_once("queue_size = 0"),
+        shadow.url()
+    );
+    let smg = Smg::start(&config(&[engine.url()], &more)).await;
+    let mut held = holding(&smg, "m").await;
+    let refused = post(smg.main(), PATH, &asking("m", "refused")).await;
+    assert_error(&refused, 429, "rate_limit_exceeded");
+    gate.open();
+    held.events().await;
+    eventually(PATIENCE, async || {
+        smg.metrics().await.sum("smg_admission_inflight", &[]) == 0.0
+    })
+    .await;
+    // The copy of the first is still under way.
+    let answer = post(smg.main(), PATH, &asking("m", "second")).await;
+    assert_eq!(answer.status, 200);
+    eventually(PATIENCE, async || shadow.calls().len() == 2).await;
+    let mut copied = order(&shadow, 0);
+    copied.sort();
+    assert_eq!(copied, ["hold", "second"]);
+}

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::pd::pd_config;
 use crate::scene::{
     LISTENERS, PATIENCE, ask, ask_stream, assert_error, config, delta, gateway, ok, plain_engine,
-    ready, settled, short_stream,
+    ready, settled, short_stream, silent_engine,
 };
 use crate::support::client::{Answer, json_request};
 use crate::support::engine::Asked;
@@ -31,7 +31,7 @@ impl Moody {
     async fn new(mood: Vec<Step>) -> Self {
         let mood = Arc::new(Mutex::new(mood));
         let now = Arc::clone(&mood);
-        let engine = FakeEngine::serving("m", move |_| now.lock().clone()).await;
+        let engine = silent_engine(move |_| now.lock().clone()).await;
         Self { engine, mood }
     }
 
@@ -454,17 +454,14 @@ async fn a_worker_that_asks_for_patience_is_not_given_up_for_a_burst() {
     let [_, failures, neutral] = outcomes(&smg, &[]).await;
     assert_eq!(failures + neutral, 40.0);
     // As many as seconds have gone by, on the slowest of machines.
-    assert!(failures >= 1.0 && failures < 30.0, "{failures}");
+    assert!((1.0..30.0).contains(&failures), "{failures}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn others_take_over_and_the_priority_below_is_let_in() {
     let (first, second) = (Moody::new(refusal(500)).await, plain_engine().await);
-    let more = format!(
-        "{}[reliability.retry]\ninitial_backoff = \"1ms\"\n\
-         [reliability.circuit_breaker]\nfailure_threshold = 2\n",
-        ""
-    );
+    let more = "[reliability.retry]\ninitial_backoff = \"1ms\"\n\
+                [reliability.circuit_breaker]\nfailure_threshold = 2\n";
     let urls = format!(
         "{LISTENERS}[[pools]]\nname = \"p\"\nruntime = \"vllm\"\nhealth.enabled = false\n\
          workers = [{{ url = \"{}\", priority = 90 }}, \"{}\"]\n[[models]]\nname = \"m\"\n{more}",
@@ -497,7 +494,8 @@ async fn others_take_over_and_the_priority_below_is_let_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_whose_workers_are_all_open_falls_back() {
-    let (own, other) = (Moody::new(refusal(500)).await, plain_engine().await);
+    let own = Moody::new(refusal(500)).await;
+    let other = silent_engine(|_| vec![ok()]).await;
     let more = format!(
         "pool = \"p\"\nfallback = [\"n\"]\n[[models]]\nname = \"n\"\npool = \"q\"\n\
          [[pools]]\nname = \"q\"\nruntime = \"vllm\"\nhealth.enabled = false\nworkers = [\"{}\"]\n{}",

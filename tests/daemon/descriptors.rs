@@ -99,7 +99,8 @@ async fn without_descriptors_accepting_waits_and_what_is_open_goes_on() {
     }
     let told = |line: &str| line.contains("out of file descriptors").then_some(());
     smg.process().line(PATIENCE, told).await;
-    eventually(PATIENCE, async || smg.process().fd_count() == FILES).await;
+    // Those that it was born with may have higher numbers.
+    eventually(PATIENCE, async || smg.process().fd_count() >= FILES).await;
 
     // It waits for better times and does little meanwhile.
     let pid = smg.process().pid();

@@ -19,6 +19,8 @@ mod harness;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
 mod sdk;
 
 // What is changed while it runs, and how it begins and ends.
@@ -32,6 +34,7 @@ mod idle;
 mod listeners;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
 mod loads;
 #[cfg(test)]
 mod many_models;
@@ -45,6 +48,7 @@ mod removal;
 mod watch;
 
 // The request path.
+#[cfg(test)]
 mod admission;
 #[cfg(test)]
 mod breaker;
@@ -67,6 +71,8 @@ mod headers;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod http2_workers;
+#[cfg(test)]
 mod information;
 #[cfg(test)]
 mod limits;
@@ -87,8 +93,10 @@ mod policies;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod resolve;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
-mod scene;
+mod stale;
 #[cfg(test)]
 mod streams;

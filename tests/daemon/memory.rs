@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::pd::pd_config;
 use crate::scene::{
     PATIENCE, Wire, ask_stream, assert_error, config, delta, gateway, ok, plain_engine, post_bytes,
     settled,
 };
 use crate::streams::endless;
 use crate::support::client::json_request;
-use crate::support::{Connection, FakeEngine, Gate, Smg, Step, eventually, stream};
+use crate::support::{Connection, FakeEngine, Gate, Smg, Step, eventually, post, stream};
 
 const MIB: usize = 1024 * 1024;
 
@@ -63,7 +64,7 @@ async fn a_body_without_room_is_refused_before_it_is_read_and_let_in_later() {
     for h2 in [false, true] {
         let gate = Gate::closed();
         let engine = patient_engine(&gate).await;
-        let smg = gateway(&[&engine], &budget("1MiB")).await;
+        let mut smg = gateway(&[&engine], &budget("1MiB")).await;
         assert_eq!(figure(&smg, "limit").await, MIB as f64);
         let mut first = Wire::connect(smg.main()).await;
         first
@@ -106,6 +107,8 @@ async fn a_body_without_room_is_refused_before_it_is_read_and_let_in_later() {
         let metrics = smg.metrics().await;
         let labels = [("status_code", "503"), ("error_code", EXHAUSTED)];
         assert_eq!(metrics.sum("smg_http_responses_total", &labels), 1.0);
+        let told = |line: &&String| line.contains("`server.memory_budget` is spent");
+        assert_eq!(smg.process().output().iter().filter(told).count(), 1);
     }
 }
 
@@ -221,6 +224,62 @@ async fn a_ranking_that_has_no_room_is_refused_and_leaves_nothing_behind() {
         uses(&smg, 0).await;
     }
     settled(&smg).await;
+}
+
+/// What both legs say is put together before it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_of_a_pair_that_have_no_room_are_refused() {
+    let large = || {
+        let answer = json!({
+            "text": "x".repeat(200_000), "meta_info": { "input_token_logprobs": [] },
+            "kv_transfer_params": { "remote_host": "h" },
+        });
+        FakeEngine::serving("m", move |_| vec![Step::json(200, &answer)])
+    };
+    let ask = json!({ "model": "m", "text": "hi", "return_logprob": true });
+    for runtime in ["sglang", "vllm"] {
+        let (prefill, decode) = (large().await, large().await);
+        for (size, status) in [("64KiB", 503), ("4MiB", 200)] {
+            let text = pd_config(runtime, &[&prefill], &[&decode], &budget(size));
+            let smg = Smg::start(&text).await;
+            let answer = post(smg.main(), "/generate", &ask).await;
+            if status == 503 {
+                assert_error(&answer, 503, EXHAUSTED);
+                assert_eq!(prefill.calls().len(), 1, "{runtime}: nobody is asked again");
+            } else {
+                assert_eq!(answer.status, 200, "{runtime}: {}", answer.text());
+                assert_eq!(answer.json()["text"].as_str().unwrap().len(), 200_000);
+            }
+            uses(&smg, 0).await;
+            settled(&smg).await;
+        }
+    }
+}
+
+/// A copy holds what it copies until it has been answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_holds_its_share() {
+    let gate = Gate::closed();
+    let (engine, shadow) = (plain_engine().await, patient_engine(&gate).await);
+    let more = format!(
+        "mirror = {{ pool = \"shadow\", fraction = 1.0 }}\n[[pools]]\nname = \"shadow\"\n\
+         runtime = \"vllm\"\nworkers = [\"{}\"]\nhealth.enabled = false\n{}",
+        shadow.url(),
+        budget("1MiB")
+    );
+    let text = config(&[engine.url()], &more).replace("aliases", "pool = \"p\"\naliases");
+    let smg = Smg::start(&text).await;
+    crate::scene::ready(&smg).await;
+    let large = body(300_000);
+    let mut connection = Connection::h1(smg.main()).await;
+    let answer = connection
+        .send(post_bytes("/v1/completions", large.clone()))
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    eventually(PATIENCE, async || shadow.calls().len() == 1).await;
+    uses(&smg, large.len()).await;
+    gate.open();
+    uses(&smg, 0).await;
 }
 
 /// Streams that nobody reads stand still; what is on its way is little of each.

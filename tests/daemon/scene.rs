@@ -372,7 +372,7 @@ impl Drop for Opened {
     }
 }
 
-async fn forward(listener: TcpListener, inner: SocketAddr) {
+pub(crate) async fn forward(listener: TcpListener, inner: SocketAddr) {
     while let Ok((mut outside, _)) = listener.accept().await {
         tokio::spawn(async move {
             if let Ok(mut inside) = TcpStream::connect(inner).await {

@@ -129,18 +129,17 @@ impl Default for AdmissionCell {
 }
 
 impl EntryCell {
-    /// A request of `class` asks to be let in at `now`.
-    pub fn enter(self: &Arc<Self>, class: &Arc<str>, now: Instant) -> Entering {
+    /// A request of `class` asks to be let in.
+    pub fn enter(self: &Arc<Self>, class: &Arc<str>) -> Entering {
         let cell = &self.admission;
         let gated = cell.gated.load(Ordering::Acquire) || self.gated.load(Ordering::Acquire);
-        let arrived = if gated {
-            cell.step(|lobby| lobby.arrive(class, self, now), now)
-        } else {
+        if !gated {
             self.under_way.fetch_add(1, Ordering::SeqCst);
             cell.counts.under_way.fetch_add(1, Ordering::SeqCst);
-            Arrived::In
-        };
-        match arrived {
+            return Entering::In(self.permit());
+        }
+        let now = clock::now();
+        match cell.step(|lobby| lobby.arrive(class, self, now), now) {
             Arrived::In => Entering::In(self.permit()),
             Arrived::Waits(ticket) => Entering::Waits(Waiting {
                 entry: Arc::clone(self),
