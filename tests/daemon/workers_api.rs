@@ -209,7 +209,8 @@ async fn a_worker_that_is_not_up_yet_is_shown_pending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_given_up_says_why_and_can_be_taken_away() {
+async fn a_worker_that_is_given_up_says_why() {
+    let engine = plain_engine().await;
     let door = Door::closed();
     let smg = Smg::start(&config(&[], "")).await;
     let body = json!({ "url": door.url(), "pool": "p", "max_connection_attempts": 1 });
@@ -220,16 +221,17 @@ async fn a_worker_that_is_given_up_says_why_and_can_be_taken_away() {
         (&job["job_type"], &job["status"]),
         (&json!("AddWorker"), &json!("failed"))
     );
-    assert!(
-        job["message"].as_str().is_some_and(|text| !text.is_empty()),
-        "{job}"
-    );
+    let message = job["message"].as_str().unwrap();
+    assert!(!message.is_empty(), "{job}");
+    // It is no worker any more, and may become one.
+    eventually(PATIENCE, async || list(&smg, "").await.is_empty()).await;
+    assert_eq!(get(smg.main(), &location).await.json()["status"], "failed");
     let removed = send(&smg, Method::DELETE, &location, &Value::Null).await;
-    assert_eq!(removed.status, 202, "{}", removed.text());
-    eventually(PATIENCE, async || {
-        get(smg.main(), &location).await.status == 404
-    })
-    .await;
+    assert_refused(&removed, 404, "WORKER_NOT_FOUND");
+    let _open = door.open(engine.address());
+    assert_eq!(add(&smg, &body).await, location);
+    let shown = becomes(&smg, &location, "ready").await;
+    assert!(shown["job_status"].is_null() || shown["job_status"]["status"] != "failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,12 +81,6 @@ pub(super) fn take(snapshot: &Snapshot, admin: &dyn Admin, id: &str) -> Result<A
             found = Some(worker.clone());
         }
     }
-    let waiting = || {
-        let jobs = admin.jobs();
-        jobs.into_iter()
-            .map(|job| job.worker)
-            .find(|key| key.id() == id)
-    };
-    let worker = found.or_else(waiting).ok_or_else(Refused::unknown)?;
+    let worker = found.ok_or_else(Refused::unknown)?;
     Ok(Aim { worker, stands })
 }
