@@ -111,6 +111,8 @@ codes! {
     UnsupportedEncoding = "unsupported_encoding",
     /// The client's body stalled or came too slowly.
     RequestBodyTimeout = "request_body_timeout",
+    /// What the path names does not exist.
+    NotFound = "not_found",
     /// There is no such path here.
     UnknownUrl = "unknown_url",
     /// The path exists, but not with this method.
@@ -175,6 +177,8 @@ pub enum WorkersCode {
     BadRequest,
     /// There is no worker of that id.
     WorkerNotFound,
+    /// The worker is there already.
+    WorkerAlreadyExists,
     /// The fault is the gateway's own.
     InternalServerError,
 }
@@ -185,6 +189,7 @@ impl WorkersCode {
         match self {
             Self::BadRequest => "BAD_REQUEST",
             Self::WorkerNotFound => "WORKER_NOT_FOUND",
+            Self::WorkerAlreadyExists => "WORKER_ALREADY_EXISTS",
             Self::InternalServerError => "INTERNAL_SERVER_ERROR",
         }
     }

@@ -43,6 +43,10 @@ mod reload;
 mod removal;
 #[cfg(test)]
 mod watch;
+#[cfg(test)]
+mod workers_api;
+#[cfg(test)]
+mod workers_leave;
 
 // The request path.
 #[cfg(test)]
