@@ -309,6 +309,7 @@ mod tests {
                 source: Source::Api,
                 role,
                 worker: Worker::from(url.parse::<crate::config::spec::WorkerUrl>().unwrap()),
+                models: Vec::new(),
                 runtime: None,
                 health: HealthOverride::default(),
                 circuit_breaker: Default::default(),

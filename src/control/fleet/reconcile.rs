@@ -274,6 +274,7 @@ mod tests {
             source: Source::Api,
             role: Role::Regular,
             worker: Worker::from(url.parse::<crate::config::spec::WorkerUrl>().unwrap()),
+            models: Vec::new(),
             runtime: None,
             health: Default::default(),
             circuit_breaker: Default::default(),

@@ -185,6 +185,7 @@ mod tests {
             source: Source::Api,
             role: Role::Regular,
             worker,
+            models: vec!["one".to_owned(), "two".to_owned()],
             runtime: Some(Runtime::Vllm),
             health,
             circuit_breaker: Default::default(),

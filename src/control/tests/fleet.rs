@@ -16,6 +16,7 @@ fn added(url: &str) -> Added {
         source: Source::Api,
         role: Role::Regular,
         worker: Worker::from(url.parse::<WorkerUrl>().unwrap()),
+        models: Vec::new(),
         runtime: None,
         health: HealthOverride::default(),
         circuit_breaker: Default::default(),
