@@ -27,6 +27,8 @@ mod control_plane;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod idle;
 #[cfg(test)]
 mod listeners;

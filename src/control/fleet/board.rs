@@ -246,20 +246,32 @@ impl Inner {
         }
     }
 
-    /// One job per worker at a time, in the order in which they came.
+    /// One job per worker at a time, in the order in which they came. Workers that cannot be reached
+    /// hold their places for long: one is left for those who change or remove workers.
     fn begin(&mut self, concurrency: usize, now: Instant) {
-        let mut running = self
-            .open
-            .iter()
-            .filter(|entry| entry.began.is_some())
-            .count();
+        let joining = |entry: &Entry| entry.work.kind == JobKind::AddWorker;
+        let begun = |of: &dyn Fn(&Entry) -> bool| {
+            let running = self.open.iter().filter(|entry| entry.began.is_some());
+            running.filter(|entry| of(entry)).count()
+        };
+        let (mut running, mut adding) = (begun(&|_| true), begun(&joining));
         let mut busy: HashSet<WorkerKey, RandomState> = HashSet::default();
+        let mut next = Vec::new();
         for entry in &mut self.open {
-            let first = busy.insert(entry.work.worker.clone());
-            if entry.began.is_none() && first && running < concurrency {
-                entry.began = Some(now);
-                running += 1;
+            if busy.insert(entry.work.worker.clone()) && entry.began.is_none() {
+                next.push(entry);
             }
+        }
+        next.sort_by_key(|entry| joining(entry));
+        for entry in next {
+            let adds = joining(entry);
+            let bound = (concurrency - usize::from(concurrency > 1)).max(1);
+            if running >= concurrency || adds && adding >= bound {
+                continue;
+            }
+            entry.began = Some(now);
+            running += 1;
+            adding += usize::from(adds);
         }
     }
 }

@@ -333,6 +333,32 @@ async fn no_more_jobs_are_taken_than_there_is_room_for() {
 }
 
 #[tokio::test]
+async fn jobs_run_so_many_at_once_and_one_after_the_other_for_a_worker() {
+    let plane = Plane::start(&config(&[], "server.jobs = { concurrency = 3 }")).await;
+    let others = ["http://127.0.0.1:10", "http://127.0.0.1:11"];
+    plane.add(DEAD).await.unwrap();
+    let changed = Override {
+        priority: Some(1),
+        ..Override::default()
+    };
+    plane.change(update(DEAD, changed)).await.unwrap();
+    for other in others {
+        plane.add(other).await.unwrap();
+    }
+    let states = || {
+        let jobs = plane.admin.jobs();
+        let states = jobs.iter().map(|job| job.state.as_str());
+        states.collect::<Vec<_>>().join(" ")
+    };
+    eventually(|| states() == "processing pending processing pending").await;
+    // It overtakes the addition; what was changed of the worker is no use any more.
+    plane.remove(DEAD).await.unwrap();
+    eventually(|| states() == "processing processing").await;
+    eventually(|| plane.workers() == others).await;
+    assert!(plane.admin.fleet().overrides.is_empty());
+}
+
+#[tokio::test]
 async fn a_failed_worker_goes_where_it_is_not_to_stay() {
     let (file, api) = (
         Engine::serving("m", "sglang").await,
