@@ -163,6 +163,7 @@ impl Workers {
             let (target, to) = (&change.target, change.transition.to);
             match to {
                 HealthState::Ready => {
+                    retry_at_once(&snapshot, &target.worker.key);
                     report::named(&target.worker, &target.pool, |worker| {
                         event::WorkerReady { worker }.emit();
                     });
@@ -228,6 +229,14 @@ impl Task {
             }
             differs
         });
+    }
+}
+
+/// Lets requests try `worker` and its ranks, which their probes have found well again.
+fn retry_at_once(snapshot: &Snapshot, worker: &WorkerKey) {
+    let beside = |other: &WorkerRef<'_>| other.plan.key.is_rank_beside(worker);
+    for other in snapshot.workers().filter(beside) {
+        other.parts.cell.breaker.worker_is_back();
     }
 }
 

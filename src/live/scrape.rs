@@ -11,6 +11,7 @@ use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
 use crate::plan::{Role, RouteIx, WorkerKey};
+use crate::state::{BreakerState, TURNS, Tally};
 use crate::telemetry::metrics::{Families, Metric};
 
 /// Every worker is spoken to in this way.
@@ -25,14 +26,33 @@ pub fn render(live: &Live, now: Instant) -> String {
     let snapshot = live.load();
     let mut out = String::new();
     let mut families = Families::new(&mut out);
+    admission(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    breakers(&snapshot, now, &mut families);
     routing_keys(&snapshot, &mut families);
     trees::write(&snapshot, &mut families);
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
+    memory(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
+}
+
+/// What is under way and what waits. A class that is gone shows for as long as it waits.
+fn admission(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let cell = snapshot.admission();
+    families
+        .family(Metric::AdmissionInflight)
+        .sample(&[], number(cell.under_way()));
+    let classes = snapshot.plan.admission.classes.keys();
+    let mut depths: BTreeMap<Arc<str>, usize> =
+        classes.map(|class| (Arc::clone(class), 0)).collect();
+    depths.extend(cell.waiting_by_class());
+    let mut family = families.family(Metric::AdmissionQueueDepth);
+    for (class, depth) in &depths {
+        family.sample(&[("class", class)], number(*depth));
+    }
 }
 
 /// A worker with all its memberships: a URL in two pools is one worker and has one series.
@@ -190,6 +210,68 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
         .sample(&[("source", "static")], number(named.len()));
 }
 
+fn breakers(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
+    let members = members(snapshot);
+    let told: Vec<_> = members
+        .iter()
+        .map(|(key, Member { first, .. })| {
+            let cell = &first.parts.cell.breaker;
+            let state = cell.look(&first.plan.breaker, now);
+            (key.as_str(), first.parts.id_str(), state, cell.tally())
+        })
+        .collect();
+    let mut family = families.family(Metric::WorkerCbState);
+    for (worker, id, state, _) in &told {
+        let number = match state {
+            BreakerState::Closed => 0.0,
+            BreakerState::Open => 1.0,
+            BreakerState::HalfOpen => 2.0,
+        };
+        family.sample(&[("worker", worker), ("worker_id", id)], number);
+    }
+    let mut family = families.family(Metric::WorkerCbTransitions);
+    for (worker, id, _, tally) in &told {
+        for (turn, times) in TURNS.iter().zip(tally.turns) {
+            let (from, to) = (turn.from.as_str(), turn.to.as_str());
+            let labels = [
+                ("worker", *worker),
+                ("worker_id", id),
+                ("from", from),
+                ("to", to),
+                ("from_state", from),
+                ("to_state", to),
+            ];
+            family.sample(&labels, count(times));
+        }
+    }
+    let mut family = families.family(Metric::WorkerCbOutcomes);
+    for (worker, id, _, tally) in &told {
+        for (outcome, times) in [
+            ("success", tally.successes),
+            ("failure", tally.failures),
+            ("neutral", tally.neutral),
+        ] {
+            let labels = [("worker", *worker), ("worker_id", id), ("outcome", outcome)];
+            family.sample(&labels, count(times));
+        }
+    }
+    let runs: [(Metric, fn(&Tally) -> u64); 2] = [
+        (Metric::WorkerCbConsecutiveFailures, |tally| {
+            tally.failures_in_a_row
+        }),
+        (Metric::WorkerCbConsecutiveSuccesses, |tally| {
+            tally.successes_in_a_row
+        }),
+    ];
+    for (metric, run) in runs {
+        let mut family = families.family(metric);
+        for (worker, id, _, tally) in &told {
+            let labels = [("worker", *worker), ("worker_id", *id)];
+            family.sample(&labels, count(run(tally)));
+        }
+    }
+}
+
 /// Routing keys by model entry and by worker, for legs that remember them. Routes under one glob share
 /// what is remembered, which counts once.
 fn routing_keys(snapshot: &Snapshot, families: &mut Families<'_>) {
@@ -291,6 +373,17 @@ fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
                 family.sample(&labels, value);
             }
         }
+    }
+}
+
+/// Memory for what is buffered.
+fn memory(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::MemoryBudget);
+    for (state, bytes) in [
+        ("used", snapshot.memory.used()),
+        ("limit", snapshot.memory.limit()),
+    ] {
+        family.sample(&[("state", state)], count(bytes));
     }
 }
 

@@ -14,11 +14,11 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::api::payload::Sending;
-use crate::base::clock;
+use crate::base::{clock, descriptors};
 use crate::live::WorkerRef;
 use crate::plan::Connections;
 use crate::state::{Conn, ConnPool};
@@ -29,6 +29,10 @@ pub enum Failure {
     /// Refused, unreachable, or the name has no address.
     #[error("connection failed: {0}")]
     Connect(#[source] io::Error),
+    /// The gateway has no descriptor, or no port of its own, left for a connection. That says nothing
+    /// of the worker.
+    #[error("no socket is left for a connection: {0}")]
+    Short(#[source] io::Error),
     /// No connection within the deadline.
     #[error("connection took longer than {0:?}")]
     ConnectTimeout(Duration),
@@ -38,6 +42,17 @@ pub enum Failure {
     /// What came back is not HTTP.
     #[error("answer is malformed: {0}")]
     Malformed(#[source] hyper::Error),
+}
+
+impl Failure {
+    /// Why there is no connection.
+    fn unconnected(error: io::Error) -> Self {
+        if descriptors::are_short(&error) || error.kind() == io::ErrorKind::AddrNotAvailable {
+            Self::Short(error)
+        } else {
+            Self::Connect(error)
+        }
+    }
 }
 
 /// Sends a request made by `request` to `worker` and waits for the response head.
@@ -66,7 +81,11 @@ pub async fn send(
         }
     }
     // Boxed: a request on a kept connection, as most are, carries no room for making one.
-    let conn = Box::pin(open(worker, connect)).await?;
+    let conn = match Box::pin(open(worker, connect)).await {
+        // Another request may have let go of one meanwhile.
+        Err(Failure::Short(error)) => pool.take().ok_or(Failure::Short(error))?,
+        opened => opened?,
+    };
     let again = unsent.unwrap_or_else(request);
     exchange(conn, pool, limits.max_idle, again)
         .await
@@ -107,7 +126,7 @@ async fn open(worker: WorkerRef<'_>, limit: Duration) -> Result<Conn, Failure> {
     let shake = async {
         let stream = dial(&worker.plan.host, worker.plan.port, limit)
             .await
-            .map_err(Failure::Connect)?;
+            .map_err(Failure::unconnected)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(Failure::Broken)?;
@@ -125,14 +144,14 @@ async fn open(worker: WorkerRef<'_>, limit: Duration) -> Result<Conn, Failure> {
 /// That of the last address tried, or of the look-up.
 async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let stream = if let Ok(address) = host.parse::<IpAddr>() {
-        TcpStream::connect((address, port)).await?
+        connect(SocketAddr::new(address, port)).await?
     } else {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         let mut connected = None;
-        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        let addresses: Vec<SocketAddr> = look_up(host, port).await?;
         let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
         for address in addresses {
-            match timeout(share, TcpStream::connect(address)).await {
+            match timeout(share, connect(address)).await {
                 Ok(Ok(stream)) => {
                     connected = Some(stream);
                     break;
@@ -147,6 +166,30 @@ async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30));
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     Ok(stream)
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await.map_err(|error| {
+        // What is a want of ports elsewhere is, on a machine without this family, an address that
+        // nobody can reach.
+        if address.is_ipv6() && error.kind() == io::ErrorKind::AddrNotAvailable {
+            io::ErrorKind::NetworkUnreachable.into()
+        } else {
+            error
+        }
+    })
+}
+
+/// The addresses of `host`. A resolver that cannot open its files or sockets does not say why it
+/// fails, so the system is asked.
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match lookup_host((host, port)).await {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => match TcpSocket::new_v4() {
+            Err(why) if descriptors::are_short(&why) => Err(why),
+            _ => Err(error),
+        },
+    }
 }
 
 /// The body of a worker's answer, with the connection that it comes over. When it has been read to

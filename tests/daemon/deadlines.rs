@@ -219,6 +219,31 @@ async fn idle_ends_where_a_worker_falls_silent_and_counts_from_event_to_event() 
     settled(&smg).await;
 }
 
+/// What a client does not take the worker cannot be blamed for.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_does_not_run_while_the_client_does_not_read() {
+    // More than all the buffers between the two hold, so that the worker has to wait.
+    let large = delta(&"x".repeat(24 * 1024 * 1024));
+    let engine = playing(vec![
+        Step::sse_head(),
+        Step::event(&delta("one")),
+        Step::event(&large),
+        Step::event("[DONE]"),
+        Step::Close,
+    ])
+    .await;
+    let smg = with_timeouts(&engine, "idle = \"500ms\"").await;
+    let mut events = stream(smg.main(), CHAT, &ask_stream()).await;
+    assert!(events.event().await.unwrap().is_some());
+    // The client reads nothing for so long; there is no condition to wait for.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let all = events.events().await;
+    assert_eq!(all.len(), 2, "{}", all.last().unwrap());
+    assert!(all[0].len() > large.len());
+    assert_eq!(all[1], "data: [DONE]");
+    settled(&smg).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn total_ends_an_answer_before_and_after_its_head() {
     let engine = FakeEngine::serving("m", |asked| {

@@ -49,12 +49,17 @@ mod workers_api;
 mod workers_leave;
 
 // The request path.
+mod admission;
+#[cfg(test)]
+mod breaker;
 #[cfg(test)]
 mod cache_tree;
 #[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod deadlines;
+#[cfg(test)]
+mod descriptors;
 #[cfg(test)]
 mod dp;
 #[cfg(test)]
@@ -69,6 +74,8 @@ mod health;
 mod information;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]

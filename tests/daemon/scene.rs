@@ -237,8 +237,13 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn connect(to: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(to).await.unwrap())
+    }
+
+    /// The same over a connection that is open already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self {
-            stream: TcpStream::connect(to).await.unwrap(),
+            stream,
             unread: Vec::new(),
         }
     }
