@@ -119,6 +119,8 @@ codes! {
     AdmissionQueueTimeout = "admission_queue_timeout",
     /// No request can be let in now, and none may wait.
     RateLimitExceeded = "rate_limit_exceeded",
+    /// What the path names does not exist.
+    NotFound = "not_found",
     /// There is no such path here.
     UnknownUrl = "unknown_url",
     /// The path exists, but not with this method.
@@ -183,6 +185,8 @@ pub enum WorkersCode {
     BadRequest,
     /// There is no worker of that id.
     WorkerNotFound,
+    /// The worker is there already.
+    WorkerAlreadyExists,
     /// The fault is the gateway's own.
     InternalServerError,
 }
@@ -193,6 +197,7 @@ impl WorkersCode {
         match self {
             Self::BadRequest => "BAD_REQUEST",
             Self::WorkerNotFound => "WORKER_NOT_FOUND",
+            Self::WorkerAlreadyExists => "WORKER_ALREADY_EXISTS",
             Self::InternalServerError => "INTERNAL_SERVER_ERROR",
         }
     }

@@ -1,5 +1,6 @@
-//! Ids, units, secrets, the clock and task spawning. Knows nothing of smg.
+//! Ids, units, secrets, addresses, the clock and task spawning. Knows nothing of smg.
 
+pub mod address;
 pub mod clock;
 pub mod descriptors;
 pub mod file;

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::desk::Desk;
 use super::effective;
+use super::fleet::{Board, Order};
 use super::status::Status;
 use crate::config::Diagnostic;
 use crate::live::{Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger};
@@ -22,11 +23,27 @@ pub(super) struct Office {
     desk: Arc<Desk>,
     status: Arc<Mutex<Status>>,
     live: Arc<Live>,
+    board: Arc<Board>,
 }
 
 impl Office {
-    pub(super) fn new(desk: Arc<Desk>, status: Arc<Mutex<Status>>, live: Arc<Live>) -> Self {
-        Self { desk, status, live }
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        status: Arc<Mutex<Status>>,
+        live: Arc<Live>,
+        board: Arc<Board>,
+    ) -> Self {
+        Self {
+            desk,
+            status,
+            live,
+            board,
+        }
+    }
+
+    fn order(&self, order: Order) -> BoxFuture<Result<(), ChangeError>> {
+        let outcome = self.desk.order(order);
+        Box::pin(async move { outcome.await.unwrap_or(Err(ChangeError::Full)) })
     }
 }
 
@@ -62,22 +79,24 @@ impl Admin for Office {
     }
 
     fn status(&self) -> serde_json::Value {
-        self.status.lock().to_json(self.live.load().id)
+        let fleet = self.board.fleet();
+        self.status.lock().to_json(&self.live, &fleet)
     }
 
-    fn change(&self, _change: Change) -> BoxFuture<Result<(), ChangeError>> {
-        Box::pin(async { Err(ChangeError::Full) })
+    fn change(&self, change: Change) -> BoxFuture<Result<(), ChangeError>> {
+        self.order(Order::Change(change))
     }
 
-    fn drain_pool(&self, _pool: &str, _drain: bool) -> BoxFuture<Result<(), ChangeError>> {
-        Box::pin(async { Err(ChangeError::Full) })
+    fn drain_pool(&self, pool: &str, drain: bool) -> BoxFuture<Result<(), ChangeError>> {
+        let pool = pool.to_owned();
+        self.order(Order::DrainPool { pool, drain })
     }
 
     fn jobs(&self) -> Vec<Job> {
-        Vec::new()
+        self.board.jobs()
     }
 
     fn fleet(&self) -> Arc<Fleet> {
-        Arc::default()
+        self.board.fleet()
     }
 }

@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::live::{Outcome, Trigger};
+use super::fleet::{Asked, Order};
+use crate::live::{ChangeError, Outcome, Trigger};
 use crate::plan::{Learned, WorkerKey};
+
+/// Changes of workers that wait to be judged; further ones are refused. The publisher takes all
+/// there are at once.
+const ORDERS: usize = 1000;
 
 /// The queue in front of the publisher.
 #[derive(Debug, Default)]
@@ -19,6 +24,7 @@ pub(super) struct Desk {
 struct Inbox {
     reload: Option<Request>,
     facts: BTreeMap<WorkerKey, Learned>,
+    orders: Vec<Asked>,
 }
 
 /// A reload that somebody wants. All who ask before it begins share one run and its outcome; who
@@ -48,6 +54,31 @@ impl Desk {
     pub(super) fn learn(&self, worker: WorkerKey, learned: Learned) {
         self.inbox.lock().facts.insert(worker, learned);
         self.bell.notify_one();
+    }
+
+    /// Asks for a change of workers and whether it is made. Nothing comes if too many wait already.
+    pub(super) fn order(&self, order: Order) -> oneshot::Receiver<Result<(), ChangeError>> {
+        let (answer, outcome) = oneshot::channel();
+        let mut inbox = self.inbox.lock();
+        if inbox.orders.len() < ORDERS {
+            let answer = Some(answer);
+            inbox.orders.push(Asked { order, answer });
+        }
+        drop(inbox);
+        self.bell.notify_one();
+        outcome
+    }
+
+    /// Asks for a change of workers that follows from one that was made.
+    pub(super) fn tell(&self, order: Order) {
+        let answer = None;
+        self.inbox.lock().orders.push(Asked { order, answer });
+        self.bell.notify_one();
+    }
+
+    /// The changes of workers that are wanted.
+    pub(super) fn take_orders(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.inbox.lock().orders)
     }
 
     /// The reload that is wanted, if any.

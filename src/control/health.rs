@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::places::Pace;
 use super::target::{Target, Unwell};
 use crate::plan::Health;
 use crate::state::Transition;
@@ -29,16 +30,13 @@ pub(super) async fn run(mut target: watch::Receiver<Arc<Target>>, changes: mpsc:
     let mut due = Instant::now();
     let mut failures = 0_u32;
     let mut spread = true;
+    let mut pace = Pace::default();
     loop {
         if !wait_until(due, &mut target).await {
             return;
         }
         let asked = Arc::clone(&target.borrow());
-        let Ok(place) = asked.places.acquire().await else {
-            return;
-        };
-        let outcome = asked.probe().await;
-        drop(place);
+        let outcome = asked.probe(&mut pace).await;
         if outcome.as_ref().is_err_and(Unwell::is_unasked) {
             let pause = asked.health.interval.min(SECOND_LOOK);
             due = Instant::now() + pause;
@@ -74,7 +72,7 @@ pub(super) async fn run(mut target: watch::Receiver<Arc<Target>>, changes: mpsc:
                 return;
             }
         }
-        due = Instant::now() + pause(&judged.health, failures, std::mem::take(&mut spread));
+        due = Instant::now() + until_next(&judged.health, failures, std::mem::take(&mut spread));
     }
 }
 
@@ -94,7 +92,7 @@ async fn wait_until(mut due: Instant, target: &mut watch::Receiver<Arc<Target>>)
     }
 }
 
-fn pause(health: &Health, failures: u32, spread: bool) -> Duration {
+fn until_next(health: &Health, failures: u32, spread: bool) -> Duration {
     let interval = if spread {
         health.interval.mul_f64(fastrand::f64())
     } else {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::places::{Pace, Places};
 use super::target::Target;
 use crate::api::load::Load;
 use crate::base::clock;
@@ -64,7 +65,7 @@ impl Loads {
     }
 
     /// Starts, changes and ends tasks until they are those that `snapshot` wants.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot, places: &Arc<Semaphore>) {
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, places: &Arc<Places>) {
         let mut wanted: HashMap<WorkerKey, Asked, RandomState> = HashMap::default();
         for worker in snapshot.heard().filter(|worker| worker.plan.is_admitted()) {
             let asked = wanted
@@ -201,6 +202,7 @@ async fn run(mut asked: watch::Receiver<Arc<Asked>>, wake: Arc<Notify>, changed:
     let first = asked.borrow().interval.min(SPREAD).mul_f64(fastrand::f64());
     let mut due = Instant::now() + first;
     let mut spread = true;
+    let mut pace = Pace::default();
     loop {
         if !wait_until(due, &mut asked, &wake).await {
             return;
@@ -208,11 +210,10 @@ async fn run(mut asked: watch::Receiver<Arc<Asked>>, wake: Arc<Notify>, changed:
         let now = Arc::clone(&asked.borrow_and_update());
         let mut pause = now.interval;
         if now.target.parts.health.is_ready() {
-            let Ok(place) = now.target.places.acquire().await else {
+            let ask = || now.target.loads(ANSWER);
+            let Ok(told) = now.target.places.hold(&mut pace, ask).await else {
                 return;
             };
-            let told = now.target.loads(ANSWER).await;
-            drop(place);
             if let Err(error) = &told {
                 tracing::debug!(
                     target: "smg::worker", worker = now.target.worker.key.as_str(), %error,

@@ -7,9 +7,11 @@
 mod admin;
 mod desk;
 mod effective;
+mod fleet;
 mod health;
 mod loads;
 mod logging;
+mod places;
 mod publish;
 mod register;
 mod report;
@@ -28,6 +30,7 @@ pub use publish::{Observer, Step};
 
 use self::admin::Office;
 use self::desk::Desk;
+use self::fleet::Board;
 use self::publish::Publisher;
 use self::workers::Workers;
 use crate::base::task::AbortOnDrop;
@@ -48,6 +51,7 @@ pub struct Outside {
 pub struct Control {
     publisher: Publisher,
     desk: Arc<Desk>,
+    board: Arc<Board>,
     live: Arc<Live>,
 }
 
@@ -59,14 +63,17 @@ pub struct Running {
 }
 
 impl Control {
-    /// Compiles `first`, which must have a spec, into the first snapshot. `None` if it has none.
+    /// Compiles `first`, which must have a spec, and what is kept of earlier changes of workers into
+    /// the first snapshot. `None` if it has none.
     pub fn new(first: Loaded, outside: Outside) -> Option<Self> {
         let desk = Arc::new(Desk::default());
-        let publisher = Publisher::new(first, outside, Arc::clone(&desk))?;
+        let board = Arc::new(Board::default());
+        let publisher = Publisher::new(first, outside, Arc::clone(&desk), &board)?;
         let live = Arc::clone(publisher.live());
         Some(Self {
             publisher,
             desk,
+            board,
             live,
         })
     }
@@ -82,6 +89,7 @@ impl Control {
             Arc::clone(&self.desk),
             self.publisher.status(),
             Arc::clone(&self.live),
+            Arc::clone(&self.board),
         ))
     }
 
@@ -96,6 +104,9 @@ impl Control {
         let listeners = self.live.load().plan.listeners.clone();
         sockets.prepare(&listeners).await?.commit();
         let files = self.publisher.watched();
+        let (live, desk) = (Arc::clone(&self.live), Arc::clone(&self.desk));
+        let jobs = fleet::run(live, desk, self.board);
+        tasks.push(AbortOnDrop::spawn("jobs", jobs));
         tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
         tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
         Ok(Running {

@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Outside;
 use super::desk::{Desk, Request};
+use super::fleet::{Asked, Board, Ended, Ledger, after_reload};
 use super::report;
 use super::status::{Candidate, Status};
 use crate::base::{clock, memory};
 use crate::config::{self, Diagnostic, Loaded};
-use crate::live::{Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger};
-use crate::plan::{self, Facts, Plan, WorkerKey};
+use crate::live::{
+    ChangeError, Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
+};
+use crate::plan::{self, Facts, Fleet, Plan, WorkerKey};
 use crate::state::{Cells, MemoryCell};
 use crate::telemetry::{event, log};
 
@@ -66,13 +69,25 @@ pub(super) struct Publisher {
     /// What the files say, where that was refused.
     refused: Option<Arc<Loaded>>,
     facts: Facts,
+    ledger: Ledger,
+    /// Whether the fleet has changed since it was published.
+    changed: bool,
     generation: u64,
 }
+
+/// Those who asked for changes of workers, and what they are told.
+type Answers = Vec<(
+    oneshot::Sender<Result<(), ChangeError>>,
+    Result<(), ChangeError>,
+)>;
 
 /// A configuration that may take effect.
 struct Compiled {
     loaded: Arc<Loaded>,
     plan: Plan,
+    /// What is left of what operators have changed beside it, and what is not.
+    fleet: Fleet,
+    ended: Vec<Ended>,
 }
 
 /// A compiled configuration for which everything that may fail has been done.
@@ -84,13 +99,24 @@ struct Ready {
 
 impl Publisher {
     /// `None` if `first` has no spec.
-    pub(super) fn new(first: Loaded, outside: Outside, desk: Arc<Desk>) -> Option<Self> {
+    pub(super) fn new(
+        first: Loaded,
+        outside: Outside,
+        desk: Arc<Desk>,
+        board: &Arc<Board>,
+    ) -> Option<Self> {
+        let spec = first.spec.as_ref()?;
+        let (ledger, fleet) = Ledger::open(spec, board);
+        let facts = Facts {
+            fleet,
+            ..Facts::default()
+        };
         let cells = Cells {
             memory: Arc::new(MemoryCell::new(memory::available())),
             ..Cells::default()
         };
-        let (facts, generation) = (Facts::default(), 1);
-        let plan = plan::compile(first.spec.as_ref()?, &facts);
+        let generation = 1;
+        let plan = plan::compile(spec, &facts);
         let sha256: Arc<str> = first.sha256.as_str().into();
         let stamp = Stamp {
             id: 1,
@@ -130,6 +156,8 @@ impl Publisher {
             loaded,
             refused: None,
             facts,
+            ledger,
+            changed: false,
             generation,
         })
     }
@@ -156,14 +184,23 @@ impl Publisher {
                 continue;
             }
             let held = Instant::now() < facts_from;
-            if !held && self.desk.has_facts() {
+            let answers = self.accept(self.desk.take_orders()).await;
+            let news = self.changed || self.desk.has_facts();
+            if !held && news {
                 self.learn().await;
                 facts_from = Instant::now() + GATHER;
+            }
+            let idle = answers.is_empty();
+            for (asker, outcome) in answers {
+                // Who has gone away does not need to know.
+                asker.send(outcome).ok();
+            }
+            if !idle || !held && news {
                 continue;
             }
             tokio::select! {
                 () = self.desk.wait() => {}
-                () = sleep_until(facts_from), if held && self.desk.has_facts() => {}
+                () = sleep_until(facts_from), if held && news => {}
                 () = sleep(AGAIN), if self.is_unread() => self.desk.post(Trigger::File),
             }
         }
@@ -187,7 +224,7 @@ impl Publisher {
             Err(diagnostics) => Err(diagnostics),
         };
         match ready {
-            Ok(ready) => self.publish(trigger, ready),
+            Ok(ready) => self.publish(trigger, ready).await,
             Err(diagnostics) => {
                 let sha256 = loaded.sha256.clone();
                 self.refused = Some(loaded);
@@ -223,11 +260,18 @@ impl Publisher {
         if !fixed.is_empty() {
             return Err(fixed);
         }
-        let plan = compile(Arc::clone(loaded), self.facts.clone()).await;
+        let (fleet, ended) = after_reload(old, new, &self.facts.fleet);
+        let facts = Facts {
+            fleet: fleet.clone(),
+            ..self.facts.clone()
+        };
+        let plan = compile(Arc::clone(loaded), facts).await;
         let plan = plan.ok_or_else(|| vec![broken("compiling the configuration")])?;
         Ok(Compiled {
             loaded: Arc::clone(loaded),
             plan,
+            fleet,
+            ended,
         })
     }
 
@@ -262,9 +306,15 @@ impl Publisher {
         }
     }
 
-    fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
+    async fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
         let Ready {
-            compiled: Compiled { loaded, plan },
+            compiled:
+                Compiled {
+                    loaded,
+                    plan,
+                    fleet,
+                    ended,
+                },
             sockets,
             log,
         } = ready;
@@ -290,8 +340,14 @@ impl Publisher {
             rejected: None,
             loaded: Arc::clone(&self.loaded),
         };
-        self.forget_removed(&old);
+        self.changed = false;
+        self.forget_removed(&old, "config_removed");
         (self.outside.observer)(Step::Serving(self.generation));
+        let before = std::mem::replace(&mut self.facts.fleet, fleet);
+        if let Some(spec) = &self.loaded.spec {
+            let fleet = &self.facts.fleet;
+            self.ledger.reloaded(spec, &before, fleet, &ended).await;
+        }
         Outcome::Applied {
             generation: self.generation,
             sha256,
@@ -346,7 +402,20 @@ impl Publisher {
         Outcome::Rejected { diagnostics }
     }
 
-    /// Publishes what workers have told about themselves.
+    /// Takes changes of workers that operators or jobs want. They are in force with the next snapshot.
+    async fn accept(&mut self, orders: Vec<Asked>) -> Answers {
+        let Some(spec) = self.loaded.spec.as_ref().filter(|_| !orders.is_empty()) else {
+            return Vec::new();
+        };
+        let taken = self.ledger.take(orders, spec, &self.facts.fleet).await;
+        if let Some(fleet) = taken.fleet {
+            self.facts.fleet = fleet;
+            self.changed = true;
+        }
+        taken.answers
+    }
+
+    /// Publishes what workers have told about themselves, and what operators have changed.
     async fn learn(&mut self) {
         let old = self.live.load();
         let known: BTreeSet<WorkerKey> = old.plan.workers.iter().map(|w| w.key.base()).collect();
@@ -355,9 +424,10 @@ impl Publisher {
         news.retain(|key, learned| {
             known.contains(key) && self.facts.workers.get(key) != Some(learned)
         });
-        if news.is_empty() {
+        if news.is_empty() && !self.changed {
             return;
         }
+        let sources = [("probe", !news.is_empty()), ("manual", self.changed)];
         let mut facts = self.facts.clone();
         let joined: BTreeSet<WorkerKey> = news
             .keys()
@@ -370,7 +440,11 @@ impl Publisher {
         };
         self.facts = facts;
         self.swap(&old, plan, &old.sha256);
-        report::facts_changed();
+        self.changed = false;
+        for (source, _) in sources.into_iter().filter(|(_, changed)| *changed) {
+            report::facts_changed(source);
+        }
+        self.forget_removed(&old, "removed");
         let new = self.live.load();
         for worker in new
             .plan
@@ -392,6 +466,8 @@ impl Publisher {
         };
         let next = Snapshot::bind(plan, &self.cells, Some(old), stamp, clock::now());
         admit(old, &next);
+        let board = self.ledger.board();
+        board.publishing(&next, self.ledger.version(), next.born);
         self.live.publish(prepared(next));
         self.live.load().forget_others();
         self.live.load().hold_limits(clock::now());
@@ -399,7 +475,7 @@ impl Publisher {
     }
 
     /// Drops what is known of workers that the configuration no longer names.
-    fn forget_removed(&mut self, old: &Snapshot) {
+    fn forget_removed(&mut self, old: &Snapshot, reason: &str) {
         let new = self.live.load();
         let kept: BTreeSet<&WorkerKey> =
             new.plan.workers.iter().map(|worker| &worker.key).collect();
@@ -413,7 +489,7 @@ impl Publisher {
             .map(|worker| (&worker.key, worker))
             .collect();
         for worker in removed.into_values() {
-            report::deregistered(worker, &old.plan.pool(worker.pool).name);
+            report::deregistered(worker, &old.plan.pool(worker.pool).name, reason);
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::desk::Desk;
+use super::places::Pace;
 use super::report;
 use super::target::{Target, Unwell};
 use crate::api::models::{self, Advertised, LABELS, Labels};
@@ -65,9 +66,10 @@ pub(super) async fn run(
     }
     loop {
         let mut troubles = Troubles::new();
+        let mut pace = Pace::default();
         loop {
             let asked = Arc::clone(&target.borrow_and_update());
-            let Err(error) = attempt(&asked, &office, Round::First).await else {
+            let Err(error) = attempt(&asked, &office, Round::First, &mut pace).await else {
                 asked.parts.cell.set_trouble(None);
                 break;
             };
@@ -90,7 +92,8 @@ async fn stay(target: &mut watch::Receiver<Arc<Target>>, again: &Notify, office:
         tokio::select! {
             () = again.notified() => {
                 let asked = Arc::clone(&target.borrow());
-                if let Err(error) = attempt(&asked, office, Round::Later).await {
+                let mut pace = Pace::default();
+                if let Err(error) = attempt(&asked, office, Round::Later, &mut pace).await {
                     tracing::debug!(
                         target: "smg::worker", worker = asked.worker.key.as_str(), %error,
                         "worker could not be asked again"
@@ -174,7 +177,7 @@ impl Troubles {
             report::named(&target.worker, &target.pool, |worker| {
                 event::WorkerFailed {
                     worker,
-                    source: report::SOURCE,
+                    source: report::source(&target.worker),
                     error: &error,
                 }
                 .emit();
@@ -213,12 +216,17 @@ impl Troubles {
 /// # Errors
 /// [`Unwell`] where it is not there, or says that it is not well. What it does not want to
 /// tell is no error.
-async fn attempt(target: &Target, office: &Office, round: Round) -> Result<(), Unwell> {
+async fn attempt(
+    target: &Target,
+    office: &Office,
+    round: Round,
+    pace: &mut Pace,
+) -> Result<(), Unwell> {
+    if target.health.enabled {
+        target.probe(pace).await?;
+    }
     // A closed semaphore does not happen; without a place the attempt goes on all the same.
     let _place = office.places.acquire().await.ok();
-    if target.health.enabled {
-        target.probe().await?;
-    }
     let advertised = match target.get("/v1/models", ANSWER).await {
         Ok(answer) => said(answer).and_then(|body| models::advertised(&body).ok()),
         Err(error) if target.health.enabled => {

@@ -3,12 +3,17 @@
 use crate::config::diag::Place;
 use crate::config::{Diagnostic, Loaded, Origins, Severity, Spec, reload};
 use crate::live::BindError;
-use crate::plan::{Change, Worker};
+use crate::plan::{Change, Source, Worker};
 use crate::telemetry::event;
 use crate::telemetry::metrics::{self, Metric};
 
-/// Where all workers of this gateway come from, as in the label `source`.
-pub(super) const SOURCE: &str = "static";
+/// Where a worker comes from, as in the label `source`.
+pub(super) const fn source(worker: &Worker) -> &'static str {
+    match worker.source {
+        Source::File => "static",
+        Source::Api => "manual",
+    }
+}
 
 /// Changes that are named in one line; further ones are counted.
 const NAMED: usize = 50;
@@ -62,18 +67,15 @@ pub(super) fn changes(changes: &[Change]) -> String {
 }
 
 /// A change of what is known about workers was published.
-pub(super) fn facts_changed() {
-    metrics::counter(Metric::FactsUpdates, &[("source", "probe")]).increment(1);
+pub(super) fn facts_changed(source: &'static str) {
+    metrics::counter(Metric::FactsUpdates, &[("source", source)]).increment(1);
 }
 
 /// A worker joined a pool.
 pub(super) fn registered(worker: &Worker, pool: &str) {
+    let source = source(worker);
     named(worker, pool, |worker| {
-        event::WorkerRegistered {
-            worker,
-            source: SOURCE,
-        }
-        .emit()
+        event::WorkerRegistered { worker, source }.emit()
     });
     if let Some(word) = worker.unknown_policy() {
         tracing::warn!(
@@ -85,12 +87,13 @@ pub(super) fn registered(worker: &Worker, pool: &str) {
 }
 
 /// A worker left.
-pub(super) fn deregistered(worker: &Worker, pool: &str) {
+pub(super) fn deregistered(worker: &Worker, pool: &str, reason: &str) {
+    let source = source(worker);
     named(worker, pool, |worker| {
         event::WorkerDeregistered {
             worker,
-            source: SOURCE,
-            reason: "config_removed",
+            source,
+            reason,
         }
         .emit();
     });

@@ -1,5 +1,6 @@
 //! What is told about the live configuration and about the candidate that was refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,6 +10,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Diagnostic, Loaded};
+use crate::live::Live;
+use crate::plan::{Fleet, Member, Override};
 
 /// A configuration that took effect, or should have.
 #[derive(Debug, Clone, Serialize)]
@@ -39,14 +42,62 @@ pub(super) struct Status {
 
 impl Status {
     /// The answer of `GET /admin/config/status`.
-    pub(super) fn to_json(&self, snapshot_id: u64) -> Value {
+    pub(super) fn to_json(&self, live: &Live, fleet: &Fleet) -> Value {
         json!({
-            "snapshot_id": snapshot_id,
+            "snapshot_id": live.load().id,
             "synchronized": self.rejected.is_none(),
             "live": self.live,
             "rejected": self.rejected,
+            "process": { "phase": live.phase().as_str(), "calls_in_flight": live.calls() },
+            "fleet": beside(fleet),
         })
     }
+}
+
+/// What differs from the configuration because operators said so.
+fn beside(fleet: &Fleet) -> Value {
+    let member = |member: &Member| json!({ "pool": member.pool, "url": member.worker });
+    let members = |of: &BTreeSet<Member>| of.iter().map(member).collect::<Vec<_>>();
+    let changed = |(of, change): (&Member, &Override)| {
+        let Override {
+            priority,
+            cost,
+            labels,
+            api_key,
+            health,
+            circuit_breaker,
+            drain,
+        } = change;
+        let mut shown = json!({ "pool": of.pool, "url": of.worker });
+        let differs = [
+            ("priority", json!(priority)),
+            ("cost", json!(cost)),
+            ("labels", json!(labels)),
+            ("api_key", json!(api_key)),
+            ("health", json!(health)),
+            ("circuit_breaker", json!(circuit_breaker)),
+            ("drain", json!(drain)),
+        ];
+        if let Some(shown) = shown.as_object_mut() {
+            let is_empty = |value: &Value| {
+                value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+            };
+            let said = differs.into_iter().filter(|(_, value)| !is_empty(value));
+            shown.extend(said.map(|(name, value)| (name.to_owned(), value)));
+        }
+        shown
+    };
+    json!({
+        "added": fleet.added.keys().map(member).collect::<Vec<_>>(),
+        "leaving": members(&fleet.leaving),
+        "tombstones": members(&fleet.tombstones),
+        "overrides": fleet.overrides.iter().map(changed).collect::<Vec<_>>(),
+        "drains": fleet
+            .drains
+            .iter()
+            .map(|(pool, drain)| json!({ "pool": pool, "drain": drain }))
+            .collect::<Vec<_>>(),
+    })
 }
 
 fn rfc3339<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tokio::sync::Semaphore;
 
+use super::places::{Pace, Places};
 use crate::api::load::Load;
 use crate::config::spec::Runtime;
 use crate::live::{Snapshot, WorkerParts, WorkerRef};
@@ -29,7 +29,7 @@ pub(super) struct Target {
     /// How it is probed.
     pub(super) health: Health,
     /// Probes under way at once, over all workers.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Arc<Places>,
     /// The engine that the configuration says it runs.
     pub(super) declared: Option<Runtime>,
     /// Whether its ranks are to be told apart.
@@ -72,7 +72,7 @@ impl Unwell {
 }
 
 impl Target {
-    pub(super) fn new(snapshot: &Snapshot, worker: WorkerRef<'_>, places: &Arc<Semaphore>) -> Self {
+    pub(super) fn new(snapshot: &Snapshot, worker: WorkerRef<'_>, places: &Arc<Places>) -> Self {
         let pool = snapshot.plan.pool(worker.plan.pool);
         Self {
             worker: worker.plan.clone(),
@@ -124,8 +124,14 @@ impl Target {
         .await
     }
 
-    /// Asks whether it is well; any 2xx is good.
-    pub(super) async fn probe(&self) -> Result<(), Unwell> {
+    /// Asks whether it is well, when there is a place; any 2xx is good.
+    pub(super) async fn probe(&self, pace: &mut Pace) -> Result<(), Unwell> {
+        let probed = self.places.hold(pace, || self.look()).await;
+        // The places are never closed.
+        probed.unwrap_or(Ok(()))
+    }
+
+    async fn look(&self) -> Result<(), Unwell> {
         let path = &*self.health.endpoint;
         let status = self.get(path, self.health.timeout).await?.status;
         if status.is_success() {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use super::desk::Desk;
 use super::health::{self, Changed};
 use super::loads::Loads;
+use super::places::Places;
 use super::register;
 use super::report;
 use super::target::Target;
@@ -38,7 +39,7 @@ pub(super) struct Workers {
     probes: HashMap<HealthKey, Task, RandomState>,
     registrations: HashMap<WorkerKey, Registration, RandomState>,
     office: register::Office,
-    places: (usize, Arc<Semaphore>),
+    places: Arc<Places>,
     changes: (mpsc::Sender<Changed>, mpsc::Receiver<Changed>),
     loads: Loads,
 }
@@ -65,7 +66,7 @@ impl Workers {
                 desk,
                 places: Arc::new(Semaphore::new(REGISTERING)),
             },
-            places: (limit, Arc::new(Semaphore::new(limit))),
+            places: Arc::new(Places::new(limit)),
             changes: mpsc::channel(64),
         }
     }
@@ -94,8 +95,8 @@ impl Workers {
     fn follow(&mut self) {
         let snapshot = self.live.load();
         let limit = snapshot.plan.max_in_flight_probes;
-        if self.places.0 != limit {
-            self.places = (limit, Arc::new(Semaphore::new(limit)));
+        if self.places.limit() != limit {
+            self.places = Arc::new(Places::new(limit));
         }
         let mut probed: HashMap<HealthKey, WorkerRef<'_>, RandomState> = HashMap::default();
         // The ranks of an engine are asked once.
@@ -114,11 +115,11 @@ impl Workers {
                 probed.entry(key).or_insert(worker);
             }
         }
-        self.loads.follow(&snapshot, &self.places.1);
+        self.loads.follow(&snapshot, &self.places);
         self.registrations.retain(|key, _| named.contains_key(key));
         self.probes.retain(|key, _| probed.contains_key(key));
 
-        let places = &self.places.1;
+        let places = &self.places;
         for (key, worker) in named {
             let target = Target::new(&snapshot, worker, places);
             if let Some(registration) = self.registrations.get(&key) {

@@ -19,6 +19,9 @@ const WATCHED: Duration = Duration::from_secs(60);
 /// How often calls are counted while one waits for their end.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How often it is said what is still waited for.
+const REMIND: Duration = Duration::from_secs(5);
+
 /// How long terminal frames may take to reach the clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -26,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(super) async fn stop(live: &Live, listeners: &Arc<Listeners>, signals: &mut Signals) -> bool {
     let grace = live.load().plan.server.shutdown_grace_period;
     tracing::info!(target: "smg::daemon", in_flight = live.calls(), ?grace, "stopping");
-    systemd::stopping(grace);
+    systemd::stopping(grace, live.calls());
     let hurried = async {
         signals.end().await;
         tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "told twice, ending now");
@@ -35,13 +38,33 @@ pub(super) async fn stop(live: &Live, listeners: &Arc<Listeners>, signals: &mut 
         biased;
         clean = gracefully(live, listeners, grace) => clean,
         () = hurried => false,
+        () = remind(live, listeners) => false,
     }
+}
+
+/// Says for ever how much is left.
+async fn remind(live: &Live, listeners: &Listeners) {
+    loop {
+        sleep(REMIND).await;
+        tell(live, listeners, "waiting");
+    }
+}
+
+/// Says how much is left.
+fn tell(live: &Live, listeners: &Listeners, message: &str) {
+    let (phase, in_flight) = (live.phase().as_str(), live.calls());
+    tracing::info!(
+        target: "smg::daemon",
+        phase, in_flight, connections = listeners.connections(), "{message}"
+    );
+    systemd::waiting(phase, in_flight);
 }
 
 /// The ordered way.
 async fn gracefully(live: &Live, listeners: &Listeners, grace: Duration) -> bool {
     let begun = Instant::now();
     live.enter(Phase::Settling);
+    tell(live, listeners, "not ready any more, still listening");
     let watched = live.readiness_probed(clock::now(), WATCHED);
     let settled = async {
         while watched || live.calls() > 0 {
@@ -55,6 +78,7 @@ async fn gracefully(live: &Live, listeners: &Listeners, grace: Duration) -> bool
 
     live.enter(Phase::Draining);
     listeners.close();
+    tell(live, listeners, "listeners closed");
     if timeout_at(begun + grace, last_call(live, listeners))
         .await
         .is_ok()
@@ -77,6 +101,7 @@ async fn last_call(live: &Live, listeners: &Listeners) {
         sleep(LOOK).await;
     }
     live.enter(Phase::Closing);
+    tell(live, listeners, "no request is left");
     while live.calls() > 0 || listeners.connections() > 0 {
         sleep(LOOK).await;
     }

@@ -36,14 +36,20 @@ pub(super) fn tell(step: Step<'_>) {
     }
 }
 
-/// The gateway stops and wants `grace` for it.
-pub(super) fn stopping(grace: Duration) {
+/// The gateway stops and wants `grace` for it, with so many calls in flight.
+pub(super) fn stopping(grace: Duration, in_flight: usize) {
     let micros = u32::try_from((grace + MARGIN).as_micros()).unwrap_or(u32::MAX);
     send(&[
         NotifyState::Stopping,
         NotifyState::ExtendTimeoutUsec(micros),
-        NotifyState::Status("Waiting for requests in flight"),
+        NotifyState::Status(&format!("Stopping, {in_flight} requests in flight")),
     ]);
+}
+
+/// The gateway stops, and has come so far.
+pub(super) fn waiting(phase: &str, in_flight: usize) {
+    let status = format!("Stopping ({phase}), {in_flight} requests in flight");
+    send(&[NotifyState::Status(&status)]);
 }
 
 /// How often the service manager wants a sign of life, if it does.

@@ -28,6 +28,19 @@ pub enum Phase {
     Ending = 4,
 }
 
+impl Phase {
+    /// The word in JSON and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Settling => "settling",
+            Self::Draining => "draining",
+            Self::Closing => "closing",
+            Self::Ending => "ending",
+        }
+    }
+}
+
 /// The current snapshot. Readers load it once per request; only [`Live::publish`] replaces it.
 #[derive(Debug)]
 pub struct Live {

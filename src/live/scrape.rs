@@ -10,7 +10,7 @@ use super::{Live, Snapshot, WorkerRef, breakers, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
-use crate::plan::{Role, RouteIx, WorkerKey};
+use crate::plan::{Role, RouteIx, Source, WorkerKey};
 use crate::telemetry::metrics::{Families, Metric};
 
 /// Every worker is spoken to in this way.
@@ -204,9 +204,18 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
         }
     }
 
+    let from = |source: Source| {
+        let members = named.iter();
+        number(
+            members
+                .filter(|(_, _, member)| member.first.plan.source == source)
+                .count(),
+        )
+    };
     families
         .family(Metric::DiscoveryWorkersDiscovered)
-        .sample(&[("source", "static")], number(named.len()));
+        .sample(&[("source", "static")], from(Source::File))
+        .sample(&[("source", "manual")], from(Source::Api));
 }
 
 /// Routing keys by model entry and by worker, for legs that remember them. Routes under one glob share

@@ -62,6 +62,8 @@ pub struct Added {
     pub role: Role,
     /// What was said of it, as in the file.
     pub worker: spec::Worker,
+    /// The models that it serves, where they were said; they stand in place of `worker.model`.
+    pub models: Vec<String>,
     /// The engine, where it was said.
     pub runtime: Option<Runtime>,
     /// What differs from the pool's probes.

@@ -85,6 +85,7 @@ struct Given {
     source: Source,
     role: Role,
     worker: spec::Worker,
+    models: Vec<String>,
     runtime: Option<spec::Runtime>,
     health: spec::HealthOverride,
     breaker: spec::CircuitBreakerOverride,
@@ -103,6 +104,7 @@ fn present(name: &Arc<str>, pool: &spec::Pool, facts: &Facts) -> Vec<(Member, Gi
             source: Source::File,
             role,
             worker: worker.clone(),
+            models: worker.model.iter().cloned().collect(),
             runtime: None,
             health: spec::HealthOverride::default(),
             breaker: spec::CircuitBreakerOverride::default(),
@@ -128,6 +130,7 @@ fn present(name: &Arc<str>, pool: &spec::Pool, facts: &Facts) -> Vec<(Member, Gi
                 source: added.source,
                 role: added.role,
                 worker: added.worker.clone(),
+                models: added.models.clone(),
                 runtime: added.runtime,
                 health: added.health.clone(),
                 breaker: added.circuit_breaker.clone(),
@@ -238,11 +241,11 @@ impl Around<'_> {
             .as_ref()
             .map(|url| url.path().trim_end_matches('/'))
             .unwrap_or_default();
-        let models: Vec<Arc<str>> = match (&worker.model, learned) {
-            (Some(model), _) => vec![model.as_str().into()],
-            (None, Some(learned)) => learned.models.iter().map(|m| m.as_str().into()).collect(),
-            (None, None) => Vec::new(),
+        let models: &[String] = match (&*given.models, learned) {
+            ([], Some(learned)) => &learned.models,
+            (said, _) => said,
         };
+        let models = models.iter().map(|model| model.as_str().into()).collect();
         let mut labels = learned
             .map(|learned| learned.labels.clone())
             .unwrap_or_default();

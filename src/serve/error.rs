@@ -190,12 +190,23 @@ pub(crate) fn workers_error(
     let word = match code {
         WorkersCode::BadRequest => "bad_request",
         WorkersCode::WorkerNotFound => "worker_not_found",
+        WorkersCode::WorkerAlreadyExists => "worker_already_exists",
         WorkersCode::InternalServerError => "internal_error",
     };
     call.error_code = word;
     let mut response = json(call, status, error::workers_body(code, message));
     let headers = response.headers_mut();
     headers.insert(X_SMG_ERROR_CODE, HeaderValue::from_static(word));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if matches!(
+        status,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT
+    ) {
+        // What is left of the body has not been read.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

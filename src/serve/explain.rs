@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Ranking, check_pair, check_type};
 use super::error::Refusal;
-use super::routes::{self, Goal};
+use super::routes;
 use crate::api::error::ErrorCode;
 use crate::api::prompt::Prompt;
 use crate::api::{Endpoint, scan};
@@ -214,13 +214,10 @@ fn endpoint(snapshot: &Snapshot, request: &spec::Request) -> Result<Option<Endpo
     let path = request.path.split('?').next().unwrap_or_default();
     let found = routes::find(path, listener.serve).ok_or_else(Refusal::unknown_url)?;
     let method = Method::from_bytes(request.method.as_bytes()).unwrap_or_default();
-    if !found.takes(&method) {
-        return Err(Refusal::method(found.allow));
+    match found.goal(&method) {
+        Some(_) => Ok(found.endpoint()),
+        None => Err(Refusal::method(found.allow)),
     }
-    Ok(match found.goal {
-        Goal::Inference(endpoint) => Some(endpoint),
-        _ => None,
-    })
 }
 
 fn headers(request: &spec::Request) -> Result<HeaderMap, Refusal> {

@@ -30,6 +30,16 @@ pub(crate) enum Goal<'a> {
     Workers,
     /// `GET /workers/{id}`
     Worker(&'a str),
+    /// `POST /workers`
+    AddWorker,
+    /// `PUT /workers/{id}`
+    ReplaceWorker(&'a str),
+    /// `PATCH /workers/{id}`
+    PatchWorker(&'a str),
+    /// `DELETE /workers/{id}`
+    RemoveWorker(&'a str),
+    /// `POST /admin/pools/{name}/drain`
+    DrainPool(&'a str),
     /// `POST /admin/reload`
     Reload,
     /// `GET /admin/config`
@@ -62,21 +72,36 @@ pub(crate) struct Found<'a> {
     pub(crate) template: &'static str,
     /// Methods it takes, as an `allow` header.
     pub(crate) allow: &'static str,
-    /// Where it leads.
-    pub(crate) goal: Goal<'a>,
+    /// Where its first method leads.
+    first: Goal<'a>,
     /// Whether it belongs to the control plane.
     pub(crate) control_plane: bool,
 }
 
-impl Found<'_> {
-    /// Whether `method` may be used. HEAD goes wherever GET does.
-    pub(crate) fn takes(&self, method: &Method) -> bool {
-        match self.allow {
-            "POST" => method == Method::POST,
-            _ => method == Method::GET || method == Method::HEAD,
+impl<'a> Found<'a> {
+    /// The inference endpoint that it is, whatever the method.
+    pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        match self.first {
+            Goal::Inference(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    /// Where `method` leads; `None` where it may not be used. HEAD goes wherever GET does.
+    pub(crate) fn goal(&self, method: &Method) -> Option<Goal<'a>> {
+        match (self.first, method) {
+            (Goal::Workers, &Method::POST) => Some(Goal::AddWorker),
+            (Goal::Worker(id), &Method::PUT) => Some(Goal::ReplaceWorker(id)),
+            (Goal::Worker(id), &Method::PATCH) => Some(Goal::PatchWorker(id)),
+            (Goal::Worker(id), &Method::DELETE) => Some(Goal::RemoveWorker(id)),
+            (first, method) if self.allow == POST => (method == Method::POST).then_some(first),
+            (first, method) => (method == Method::GET || method == Method::HEAD).then_some(first),
         }
     }
 }
+
+const POST: &str = "POST";
+const GET: &str = "GET, HEAD";
 
 /// Every template, for metrics; `other` stands for all that is unknown.
 pub(crate) const TEMPLATES: &[&str] = &[
@@ -105,6 +130,7 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "/admin/config/status",
     "/admin/snapshots",
     "/admin/explain",
+    "/admin/pools/{name}/drain",
     "/metrics",
     OTHER,
 ];
@@ -175,36 +201,46 @@ fn admin(path: &str) -> Option<Found<'_>> {
     Some(match path {
         "/flush_cache" => post("/flush_cache", Goal::FlushCache),
         "/get_loads" | "/v1/loads" => get("/get_loads", Goal::Loads),
-        "/workers" => get("/workers", Goal::Workers),
+        "/workers" => Found {
+            allow: "GET, HEAD, POST",
+            ..get("/workers", Goal::Workers)
+        },
         "/admin/reload" => post("/admin/reload", Goal::Reload),
         "/admin/config" => get("/admin/config", Goal::Config),
         "/admin/config/status" => get("/admin/config/status", Goal::ConfigStatus),
         "/admin/snapshots" => get("/admin/snapshots", Goal::Snapshots),
         "/admin/explain" => post("/admin/explain", Goal::Explain),
-        _ => {
-            let id = path
-                .strip_prefix("/workers/")
-                .filter(|id| !id.is_empty() && !id.contains('/'))?;
-            get("/workers/{id}", Goal::Worker(id))
-        }
+        _ => return one(path),
     })
 }
 
-fn get<'a>(template: &'static str, goal: Goal<'a>) -> Found<'a> {
+/// A worker or a pool.
+fn one(path: &str) -> Option<Found<'_>> {
+    let is_name = |name: &&str| !name.is_empty() && !name.contains('/');
+    if let Some(rest) = path.strip_prefix("/admin/pools/") {
+        let name = rest.strip_suffix("/drain").filter(is_name)?;
+        return Some(post("/admin/pools/{name}/drain", Goal::DrainPool(name)));
+    }
+    let id = path.strip_prefix("/workers/").filter(is_name)?;
+    Some(Found {
+        allow: "GET, HEAD, PUT, PATCH, DELETE",
+        ..get("/workers/{id}", Goal::Worker(id))
+    })
+}
+
+fn get<'a>(template: &'static str, first: Goal<'a>) -> Found<'a> {
     Found {
         template,
-        allow: "GET, HEAD",
-        goal,
+        allow: GET,
+        first,
         control_plane: false,
     }
 }
 
-fn post<'a>(template: &'static str, goal: Goal<'a>) -> Found<'a> {
+fn post<'a>(template: &'static str, first: Goal<'a>) -> Found<'a> {
     Found {
-        template,
-        allow: "POST",
-        goal,
-        control_plane: false,
+        allow: POST,
+        ..get(template, first)
     }
 }
 
@@ -227,6 +263,7 @@ mod tests {
             ("/model_info", "/get_model_info"),
             ("/v1/loads", "/get_loads"),
             ("/workers/abc", "/workers/{id}"),
+            ("/admin/pools/a%2Fb/drain", "/admin/pools/{name}/drain"),
             ("/v1/models/meta/llama", "/v1/models/{id}"),
         ] {
             assert_eq!(find(alias, ALL).unwrap().template, template);
@@ -270,11 +307,42 @@ mod tests {
         assert!(find("/v1/chat/completions/", ALL).is_none());
         assert!(find("/workers/", ALL).is_none());
         assert!(find("/v1/models/", ALL).is_none());
+        assert!(find("/admin/pools//drain", ALL).is_none());
+        assert!(find("/admin/pools/p", ALL).is_none());
     }
 
     #[test]
     fn head_goes_where_get_does() {
-        assert!(find("/health", ALL).unwrap().takes(&Method::HEAD));
-        assert!(!find("/generate", ALL).unwrap().takes(&Method::HEAD));
+        let goal = |path, method| find(path, ALL).unwrap().goal(&method);
+        assert_eq!(goal("/health", Method::HEAD), Some(Goal::Alive));
+        assert_eq!(goal("/workers", Method::HEAD), Some(Goal::Workers));
+        assert_eq!(goal("/generate", Method::HEAD), None);
+    }
+
+    #[test]
+    fn a_path_takes_the_methods_that_it_says_and_no_others() {
+        for path in TEMPLATES.iter().filter(|template| **template != OTHER) {
+            let found = find(path, ALL).unwrap();
+            for method in [
+                Method::GET,
+                Method::HEAD,
+                Method::POST,
+                Method::PUT,
+                Method::PATCH,
+                Method::DELETE,
+                Method::OPTIONS,
+                Method::TRACE,
+            ] {
+                let said = found.allow.split(", ").any(|said| said == method);
+                assert_eq!(found.goal(&method).is_some(), said, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_workers_is_of_the_control_plane() {
+        for path in ["/workers", "/workers/x", "/admin/pools/p/drain"] {
+            assert!(find(path, ALL).unwrap().control_plane, "{path}");
+        }
     }
 }

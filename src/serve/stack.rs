@@ -136,10 +136,7 @@ fn enter(gate: &Gate, head: http::request::Parts, body: Incoming) -> Arrival {
     let path = head.uri.path();
     let found = routes::find(path, gate.listener.serve);
     let snapshot = gate.live.load();
-    let endpoint = match found.map(|found| found.goal) {
-        Some(Goal::Inference(endpoint)) => Some(endpoint),
-        _ => None,
-    };
+    let endpoint = found.and_then(|found| found.endpoint());
     let id = request_id::choose(
         &head.headers,
         &snapshot.plan.server.request_id_headers,
@@ -201,9 +198,9 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Some(found) = routes::find(uri.path(), gate.listener.serve) else {
         return Refusal::unknown_url().into_response(call);
     };
-    if !found.takes(&method) {
+    let Some(goal) = found.goal(&method) else {
         return Refusal::method(found.allow).into_response(call);
-    }
+    };
     if found.control_plane && !may_control(gate, &headers) {
         return Refusal::control_plane().into_response(call);
     }
@@ -211,8 +208,9 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     if let Err(refusal) = intake::check_declared(&body, max) {
         return refusal.into_response(call);
     }
+    let query = uri.query().unwrap_or_default();
     // What is rare is boxed, so that the future of an inference request stays small.
-    match found.goal {
+    match goal {
         Goal::Inference(endpoint) => endpoint::inference(gate, call, endpoint, headers, body).await,
         Goal::Models => endpoint::models(call),
         Goal::Model(id) => endpoint::model(call, id),
@@ -222,16 +220,23 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Ready => endpoint::ready(gate, call),
         Goal::FlushCache => Box::pin(endpoint::flush_cache(call)).await,
         Goal::Loads => Box::pin(endpoint::loads(call)).await,
-        Goal::Workers => endpoint::workers(call, uri.query().unwrap_or_default()),
-        Goal::Worker(id) => endpoint::worker(call, id),
-        Goal::Reload => {
-            Box::pin(endpoint::reload(
-                gate,
-                call,
-                uri.query().unwrap_or_default(),
+        Goal::Workers => endpoint::workers(gate, call, query),
+        Goal::Worker(id) => endpoint::worker(gate, call, id, query),
+        Goal::AddWorker => Box::pin(endpoint::add_worker(gate, call, headers, body)).await,
+        Goal::ReplaceWorker(id) => {
+            Box::pin(endpoint::replace_worker(
+                gate, call, id, query, headers, body,
             ))
             .await
         }
+        Goal::PatchWorker(id) => {
+            Box::pin(endpoint::patch_worker(gate, call, id, query, headers, body)).await
+        }
+        Goal::RemoveWorker(id) => Box::pin(endpoint::remove_worker(gate, call, id, query)).await,
+        Goal::DrainPool(name) => {
+            Box::pin(endpoint::drain_pool(gate, call, name, headers, body)).await
+        }
+        Goal::Reload => Box::pin(endpoint::reload(gate, call, query)).await,
         Goal::Config => endpoint::config(gate, call),
         Goal::ConfigStatus => endpoint::config_status(gate, call),
         Goal::Snapshots => endpoint::snapshots(gate, call),

@@ -33,6 +33,7 @@ pub struct WorkerCell {
     pub probes_ok: AtomicU64,
     /// Failed probes.
     pub probes_failed: AtomicU64,
+    unregistered: AtomicU64,
     trouble: Mutex<Option<Trouble>>,
 }
 
@@ -59,13 +60,22 @@ impl WorkerCell {
             retries: [const { AtomicU64::new(0) }; Endpoint::ALL.len()],
             probes_ok: AtomicU64::new(0),
             probes_failed: AtomicU64::new(0),
+            unregistered: AtomicU64::new(0),
             trouble: Mutex::default(),
         }
     }
 
     /// Notes how the latest attempt to register the worker went.
     pub fn set_trouble(&self, trouble: Option<Trouble>) {
+        let failed = u64::from(trouble.is_some());
         *self.trouble.lock() = trouble;
+        // Who counts one more finds its reason.
+        self.unregistered.fetch_add(failed, Ordering::Release);
+    }
+
+    /// Attempts to register the worker that have failed, ever.
+    pub fn unregistered(&self) -> u64 {
+        self.unregistered.load(Ordering::Acquire)
     }
 
     /// What keeps the worker from being registered.

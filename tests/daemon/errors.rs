@@ -64,14 +64,18 @@ async fn a_wrong_method_is_405_and_says_which_would_do() {
         "/liveness",
         "/readiness",
         "/health",
-        "/workers",
         "/get_loads",
         "/admin/config",
     ];
     for (paths, allowed) in [
         (&INFERENCE[..], "POST"),
-        (&["/flush_cache", "/admin/reload"][..], "POST"),
+        (
+            &["/flush_cache", "/admin/reload", "/admin/pools/p/drain"][..],
+            "POST",
+        ),
         (&reading[..], "GET, HEAD"),
+        (&["/workers"][..], "GET, HEAD, POST"),
+        (&["/workers/x"][..], "GET, HEAD, PUT, PATCH, DELETE"),
     ] {
         for path in paths {
             for method in [

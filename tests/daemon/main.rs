@@ -29,6 +29,8 @@ mod control_plane;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod idle;
 #[cfg(test)]
 mod listeners;
@@ -46,6 +48,10 @@ mod reload;
 mod removal;
 #[cfg(test)]
 mod watch;
+#[cfg(test)]
+mod workers_api;
+#[cfg(test)]
+mod workers_leave;
 
 // The request path.
 #[cfg(test)]

@@ -180,10 +180,13 @@ async fn one_whole_answer_and_one_stream() {
         "smg_config_last_reload_success_timestamp_seconds",
         "smg_config_snapshots_alive",
         "smg_snapshot_id",
-        "smg_discovery_workers_discovered",
         "smg_tokio_alive_tasks",
     ] {
         assert_eq!(metrics.count(family, &[]), 1, "{family}");
+    }
+    for (source, workers) in [("static", 1.0), ("manual", 0.0)] {
+        let named = metrics.sum("smg_discovery_workers_discovered", &[("source", source)]);
+        assert_eq!(named, workers, "{source}");
     }
     assert_eq!(metrics.sum("smg_router_request_errors_total", &[]), 0.0);
     assert_eq!(metrics.sum("smg_worker_errors_total", &[]), 0.0);

@@ -39,7 +39,7 @@ pub use server::{Jobs, MemoryBudget, Server, WorkerThreads};
 pub use telemetry::{LogFormat, LogLevel, Logging, Metrics, Rotate};
 pub use test::{Expect, Request, Test};
 pub use word::WordError;
-pub use worker::Worker;
+pub use worker::{MAX_PRIORITY, Worker};
 pub use worker_url::{WorkerUrl, WorkerUrlError};
 
 /// The configuration of a gateway: the content of `smg.toml` and the files it includes, with the

@@ -100,6 +100,15 @@ macro_rules! overridable {
                     $($gfield: wider.$gfield.clone(),)*
                 }
             }
+
+            /// This override where it says something, and `earlier` elsewhere.
+            #[must_use]
+            pub fn or(&self, earlier: &Self) -> Self {
+                Self {
+                    $($field: self.$field.clone().or_else(|| earlier.$field.clone()),)+
+                    $($sfield: self.$sfield.clone().or_else(|| earlier.$sfield.clone()),)*
+                }
+            }
         }
     };
 }

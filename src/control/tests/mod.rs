@@ -1,5 +1,6 @@
 //! The control plane in one process: real files, scripted engines, sockets that bind nothing.
 
+mod fleet;
 mod follow;
 mod reload;
 mod watching;

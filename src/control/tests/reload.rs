@@ -208,7 +208,8 @@ async fn facts_are_published_at_once_and_then_gathered() {
     };
     let desk = Arc::new(Desk::default());
     let publisher =
-        crate::control::publish::Publisher::new(first, outside, Arc::clone(&desk)).unwrap();
+        crate::control::publish::Publisher::new(first, outside, Arc::clone(&desk), &Arc::default())
+            .unwrap();
     let live = Arc::clone(publisher.live());
     let sockets = Arc::new(Fake(Arc::default()));
     let _running = AbortOnDrop::spawn("publisher", publisher.run(sockets));

@@ -1,161 +1,26 @@
-//! The workers as operators see them.
+//! What all workers are asked at once: to empty their caches, and how busy they are.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use http::{Method, Response, StatusCode};
-use serde::Serialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
-use super::{to_json, value};
-use crate::api::error::WorkersCode;
+use super::{rfc3339, to_json};
 use crate::api::load::Load;
 use crate::base::clock;
 use crate::dispatch::Call;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Registration, Role, WorkerIx};
+use crate::plan::WorkerIx;
 use crate::serve::body::Body;
-use crate::serve::error::{json as respond, workers_error};
+use crate::serve::error::json as respond;
 use crate::upstream::{self, fetch};
 
 const FLUSH_WAIT: Duration = Duration::from_secs(45);
 const LOAD_WAIT: Duration = Duration::from_secs(5);
 const ABREAST: usize = 32;
 const MAX: usize = 1024 * 1024;
-
-#[derive(Serialize)]
-struct Shown<'a> {
-    id: Uuid,
-    url: &'a str,
-    model_id: &'a str,
-    models: &'a [Arc<str>],
-    pool: &'a str,
-    worker_type: &'static str,
-    connection_mode: &'static str,
-    runtime: Option<&'static str>,
-    labels: &'a BTreeMap<String, String>,
-    is_healthy: bool,
-    status: &'static str,
-    load: usize,
-    breaker: &'static str,
-    source: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dp_rank: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dp_size: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dp_base_url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    job_status: Option<Value>,
-}
-
-fn show<'a>(snapshot: &'a Snapshot, worker: WorkerRef<'a>) -> Shown<'a> {
-    let plan = worker.plan;
-    let state = worker.parts.health.state();
-    let status = if plan.registration == Registration::Pending
-        && state != crate::state::HealthState::Failed
-    {
-        "pending"
-    } else {
-        state.as_str()
-    };
-    Shown {
-        id: plan.id,
-        url: plan.key.as_str(),
-        model_id: plan.models.first().map_or("unknown", |model| model),
-        models: &plan.models,
-        pool: &snapshot.plan.pool(plan.pool).name,
-        worker_type: plan.role.as_str(),
-        connection_mode: "http",
-        runtime: plan.runtime.map(crate::config::spec::Runtime::as_str),
-        labels: &plan.labels,
-        is_healthy: snapshot.is_usable(worker),
-        status,
-        load: worker.parts.cell.load(),
-        breaker: worker
-            .parts
-            .cell
-            .breaker
-            .look(&plan.breaker, clock::now())
-            .as_str(),
-        source: "file",
-        dp_rank: plan.key.rank(),
-        dp_size: plan.dp_size,
-        dp_base_url: plan.key.rank().map(|_| plan.key.base().to_string()),
-        job_status: worker.parts.cell.trouble().map(|trouble| {
-            json!({
-                "job_type": "AddWorker",
-                "worker_url": plan.key.as_str(),
-                "status": "failed",
-                "message": trouble.message,
-                "timestamp": rfc3339(trouble.at),
-            })
-        }),
-    }
-}
-
-/// `GET /workers[?model=][&pool=]`
-pub(crate) fn workers(call: Box<Call>, query: &str) -> Response<Body> {
-    let snapshot = Arc::clone(&call.snapshot);
-    let (model, pool) = (value(query, "model"), value(query, "pool"));
-    let mut shown: Vec<Shown<'_>> = snapshot
-        .workers()
-        .filter(|worker| {
-            model.is_none_or(|model| worker.plan.models.iter().any(|name| **name == *model))
-        })
-        .map(|worker| show(&snapshot, worker))
-        .filter(|worker| pool.is_none_or(|pool| worker.pool == pool))
-        .collect();
-    shown.sort_by(|a, b| (a.url, a.pool).cmp(&(b.url, b.pool)));
-    let count = |role: Role| {
-        let kinds = shown.iter().map(|worker| worker.worker_type);
-        kinds.filter(|kind| *kind == role.as_str()).count()
-    };
-    let body = json!({
-        "workers": shown,
-        "total": shown.len(),
-        "stats": {
-            "prefill_count": count(Role::Prefill),
-            "decode_count": count(Role::Decode),
-            "regular_count": count(Role::Regular),
-        },
-    });
-    respond(call, StatusCode::OK, to_json(&body))
-}
-
-/// `GET /workers/{id}`
-pub(crate) fn worker(call: Box<Call>, id: &str) -> Response<Body> {
-    let snapshot = Arc::clone(&call.snapshot);
-    let Ok(id) = Uuid::parse_str(id) else {
-        let message = "a worker id is a UUID";
-        return workers_error(
-            call,
-            StatusCode::BAD_REQUEST,
-            WorkersCode::BadRequest,
-            message,
-        );
-    };
-    match snapshot.workers().find(|worker| worker.plan.id == id) {
-        Some(worker) => {
-            let body = to_json(&show(&snapshot, worker));
-            respond(call, StatusCode::OK, body)
-        }
-        None => {
-            let message = "there is no worker with this id";
-            workers_error(
-                call,
-                StatusCode::NOT_FOUND,
-                WorkersCode::WorkerNotFound,
-                message,
-            )
-        }
-    }
-}
 
 /// One membership per worker: what is asked of a worker is asked once.
 fn each(snapshot: &Snapshot) -> Vec<WorkerRef<'_>> {
@@ -365,10 +230,4 @@ fn row(worker: WorkerRef<'_>, load: &Load, stale: bool, age_seconds: f64) -> Val
         "stale": stale,
         "age_seconds": age_seconds,
     })
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    OffsetDateTime::from(time)
-        .format(&Rfc3339)
-        .unwrap_or_default()
 }

@@ -125,16 +125,19 @@ pub fn preseed() {
             &[("attempt", attempt)],
         ));
     }
-    for result in ["success", "failure"] {
-        drop(counter(
-            Metric::DiscoveryRegistrations,
-            &[("source", "static"), ("result", result)],
-        ));
+    for source in ["static", "manual"] {
+        for result in ["success", "failure"] {
+            let labels = [("source", source), ("result", result)];
+            drop(counter(Metric::DiscoveryRegistrations, &labels));
+        }
+        for reason in ["config_removed", "removed"] {
+            let labels = [("source", source), ("reason", reason)];
+            drop(counter(Metric::DiscoveryDeregistrations, &labels));
+        }
     }
-    drop(counter(
-        Metric::DiscoveryDeregistrations,
-        &[("source", "static"), ("reason", "config_removed")],
-    ));
+    for source in ["probe", "manual"] {
+        drop(counter(Metric::FactsUpdates, &[("source", source)]));
+    }
     for (metric, branches) in [
         (Metric::ManualPolicyBranch, label::MANUAL_BRANCHES),
         (

@@ -1,0 +1,129 @@
+//! Addresses that no worker has, and that somebody who may name workers must not reach through the
+//! gateway: those of the link, of nobody and of many, and the services of clouds that hand out
+//! credentials to whoever asks from inside.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Metadata services that lie outside the link-local networks.
+const METADATA_V4: &[Ipv4Addr] = &[
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
+
+/// The same in IPv6.
+const METADATA_V6: &[Ipv6Addr] = &[
+    Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254),
+    Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254),
+];
+
+/// Their names, which some resolvers answer in ways of their own.
+const METADATA_NAMES: &[&str] = &[
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata",
+    "metadata.goog",
+    "metadata.google.internal",
+    "metadata.azure.internal",
+];
+
+/// Whether `address` is link-local, unspecified, multicast, or that of a metadata service; also where
+/// it is such an IPv4 address in the clothes of IPv6.
+pub fn is_forbidden(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_forbidden_v4(address),
+        IpAddr::V6(address) => {
+            address.is_unspecified()
+                || address.is_multicast()
+                || address.is_unicast_link_local()
+                || METADATA_V6.contains(&address)
+                || embedded(address).is_some_and(is_forbidden_v4)
+        }
+    }
+}
+
+/// Whether `host` is the name of a metadata service.
+pub fn is_forbidden_name(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    METADATA_NAMES
+        .iter()
+        .any(|name| host.eq_ignore_ascii_case(name))
+}
+
+fn is_forbidden_v4(address: Ipv4Addr) -> bool {
+    // All of 0.0.0.0/8 means this machine, as 0.0.0.0 does.
+    address.octets()[0] == 0
+        || address.is_broadcast()
+        || address.is_multicast()
+        || address.is_link_local()
+        || METADATA_V4.contains(&address)
+}
+
+/// The IPv4 address that `address` leads to where the network translates: mapped, compatible, NAT64
+/// (RFC 6052) or 6to4 (RFC 3056).
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let behind = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match address.segments() {
+        // What begins with zeros and ends so small is a loopback address.
+        [0, 0, 0, 0, 0, 0, 0, _] => None,
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+            Some(behind(high, low))
+        }
+        [0x2002, high, low, ..] => Some(behind(high, low)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_worker() {
+        for text in [
+            "169.254.169.254",
+            "169.254.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "::",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "::ffff:169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert!(is_forbidden(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "100.100.100.201",
+            "192.168.1.1",
+            "8.8.8.8",
+            "::1",
+            "fd00::1",
+            "2001:db8::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+        ] {
+            assert!(!is_forbidden(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_metadata_services() {
+        assert!(is_forbidden_name("metadata.google.internal"));
+        assert!(is_forbidden_name("Metadata.Google.Internal."));
+        assert!(!is_forbidden_name("metadata.example"));
+    }
+}
