@@ -107,8 +107,10 @@ fn began_raw(told: &Told, attempts: &[Attempt]) -> bool {
         Mood::LengthTooLong,
         Mood::CloseAfterHead,
     ];
-    !told.ask.stream
-        && (told.rule == Rule::Mortal || raw.into_iter().any(|mood| has(attempts, mood)))
+    // The failure of either leg ends the answer of the other.
+    let leg = told.ask.model == "pair" && attempts.iter().any(|attempt| attempt.harm.is_some());
+    let worker = leg || raw.into_iter().any(|mood| has(attempts, mood));
+    !told.ask.stream && (told.rule == Rule::Mortal || worker)
 }
 
 fn refused(told: &Told) -> Result<Verdict, String> {

@@ -48,6 +48,8 @@ mod calm;
 #[cfg(test)]
 mod edits;
 #[cfg(test)]
+mod guests;
+#[cfg(test)]
 mod storm;
 
 #[cfg(test)]

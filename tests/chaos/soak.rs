@@ -185,6 +185,14 @@ impl Totals {
             report.slowest,
             report.slowest_calm,
         );
+        if !report.refusals.is_empty() {
+            let said: Vec<_> = report
+                .refusals
+                .iter()
+                .map(|(said, count)| format!("{} {count}", said.trim_end()))
+                .collect();
+            println!("{:>20}: {}", "", said.join(", "));
+        }
         if !self.order.contains(&storm.name) {
             self.order.push(storm.name);
         }

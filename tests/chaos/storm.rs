@@ -1,5 +1,6 @@
 //! Storms: for some seconds workers behave badly, clients as well, and the configuration changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::time::sleep;
 use crate::client::{Ask, Client, Tally, Version};
 use crate::dialect::Api;
 use crate::edits::{Tempo, keep_editing};
+use crate::guests;
 use crate::judge::{Rule, Verdict, judge, tell};
 use crate::mortal::Mortal;
 use crate::rude::{self, Habit};
@@ -32,6 +34,8 @@ pub(crate) struct Storm {
     kills: bool,
     /// How many more clients want to pass the gate.
     crowd: usize,
+    /// Whether workers come and go over the API.
+    visits: bool,
     edits: Tempo,
 }
 
@@ -102,6 +106,10 @@ pub(crate) const STORMS: &[Storm] = &[
         ..Storm::of("crowd at a gate", &[Mood::StallFirstToken, Mood::Trickle])
     },
     Storm {
+        visits: true,
+        ..Storm::of("workers come and go", &[])
+    },
+    Storm {
         edits: Tempo::Storm,
         ..Storm::of("reloads", &[Mood::StallMidway])
     },
@@ -138,6 +146,7 @@ pub(crate) const STORMS: &[Storm] = &[
         habits: &Habit::ALL,
         kills: true,
         crowd: 10,
+        visits: true,
         edits: Tempo::Storm,
     },
 ];
@@ -150,6 +159,7 @@ impl Storm {
             habits: &[],
             kills: false,
             crowd: 0,
+            visits: false,
             edits: Tempo::Calm,
         }
     }
@@ -161,6 +171,8 @@ pub(crate) struct Report {
     pub(crate) requests: usize,
     pub(crate) whole: usize,
     pub(crate) refused: usize,
+    /// Those by what was said.
+    pub(crate) refusals: BTreeMap<String, usize>,
     pub(crate) cut_short: usize,
     pub(crate) slowest: Duration,
     pub(crate) slowest_calm: Duration,
@@ -193,7 +205,8 @@ impl Storm {
             clients.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let (ask, rule) = if well {
-                        (question("calm", &mut rng), Rule::Well)
+                        let model = ["calm", guests::POOL][rng.usize(0..2)];
+                        (question(model, &mut rng), Rule::Well)
                     } else if crowd {
                         (question("gated", &mut rng), Rule::Sick)
                     } else if kills && rng.bool() {
@@ -208,8 +221,11 @@ impl Storm {
                         let rule = if well { Rule::Well } else { Rule::Sick };
                         (question(model, &mut rng), rule)
                     };
-                    tally.push(client.ask(ask, rule).await);
-                    sleep(Duration::from_millis(rng.u64(0..20))).await;
+                    let told = client.ask(ask, rule).await;
+                    // Who was turned away comes back later.
+                    let pause = if told.status == 429 { 100 } else { 20 };
+                    tally.push(told);
+                    sleep(Duration::from_millis(rng.u64(0..pause))).await;
                 }
             });
         }
@@ -243,6 +259,11 @@ impl Storm {
         while let Some(ended) = clients.join_next().await {
             ended.unwrap();
         }
+        if self.visits
+            && let Err(said) = guests::leave_all(to).await
+        {
+            wrong.lock().push(said);
+        }
         let mut report = assess(town, &tally);
         report.wrong.extend(wrong.lock().drain(..));
         report
@@ -261,6 +282,7 @@ impl Storm {
             ledger,
             calm,
             sick,
+            guests,
             mortal,
         } = town;
         let mut moods = rng.fork();
@@ -294,8 +316,24 @@ impl Storm {
         let editing = keep_editing(smg, self.edits, variant, rng.fork(), |what| {
             ledger.fault(what);
         });
+        let mut visitors = Vec::new();
+        for guest in guests.iter().filter(|_| self.visits) {
+            let (url, rng) = (guest.url(), rng.fork());
+            let to = smg.main();
+            let ledger = &*ledger;
+            visitors.push(Box::pin(async move {
+                guests::visit(to, &url, rng, |what| ledger.fault(what)).await
+            }));
+        }
+        let visiting = async {
+            match visitors.is_empty() {
+                true => std::future::pending().await,
+                false => futures_util::future::select_all(visitors).await.0,
+            }
+        };
         tokio::select! {
             () = turning => {}
+            said = visiting => wrong.lock().push(said),
             () = killing => {}
             said = editing => wrong.lock().push(said),
             () = tokio::time::sleep_until(until.into()) => {}
@@ -319,7 +357,7 @@ fn assess(town: &Town, tally: &Tally) -> Report {
     for told in tally.take() {
         let attempts = town.ledger.attempts(&told.ask.id);
         report.requests += 1;
-        let slowest = if told.ask.model == "calm" {
+        let slowest = if told.ask.model == "calm" || told.ask.model == guests::POOL {
             &mut report.slowest_calm
         } else {
             &mut report.slowest
@@ -327,7 +365,11 @@ fn assess(town: &Town, tally: &Tally) -> Report {
         *slowest = told.took.max(*slowest);
         match judge(&told, &attempts) {
             Ok(Verdict::Whole) => report.whole += 1,
-            Ok(Verdict::Refused) => report.refused += 1,
+            Ok(Verdict::Refused) => {
+                report.refused += 1;
+                let said = format!("{} {}", told.status, told.code);
+                *report.refusals.entry(said).or_default() += 1;
+            }
             Ok(Verdict::CutShort) => report.cut_short += 1,
             Err(wrong) => report.wrong.push(tell(&told, &attempts, &wrong)),
         }

@@ -9,6 +9,7 @@
 //! | `gated` | the workers of `rough`, behind a gate that lets few in at a time |
 //! | `mixed` | `rough` and `blind`, by weight |
 //! | `pair` | two workers for prefill, two for decode |
+//! | `guests` | one worker of the file and three that come and go over the API, always well |
 //! | `mortal` | two processes that are killed and started again |
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::guests;
 use crate::ledger::Ledger;
 use crate::mortal::Mortal;
 use crate::support::Smg;
@@ -43,6 +45,7 @@ pub(crate) struct Town {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) calm: Vec<Scripted>,
     pub(crate) sick: Vec<Scripted>,
+    pub(crate) guests: Vec<Scripted>,
     pub(crate) mortal: Vec<Mortal>,
 }
 
@@ -54,7 +57,8 @@ impl Town {
             each.map(|(n, name)| Scripted::start(name, &ledger, frank(n)))
                 .collect()
         };
-        let calm = start(&["calm0", "calm1"], &|_| true);
+        let calm = start(&["calm0", "calm1", "host0"], &|_| true);
+        let guests = start(&["guest0", "guest1", "guest2"], &|_| true);
         let sick = start(
             &[
                 "rough0", "rough1", "rough2", "rough3", "blind0", "blind1", "blind2", "lonely0",
@@ -71,6 +75,7 @@ impl Town {
             ledger,
             calm,
             sick,
+            guests,
             mortal,
         }
     }
@@ -93,7 +98,7 @@ impl Town {
     }
 
     pub(crate) fn models() -> impl Iterator<Item = &'static str> {
-        SICK.into_iter().chain(["calm", "mortal"])
+        SICK.into_iter().chain(["calm", "guests", "mortal"])
     }
 }
 
@@ -163,15 +168,17 @@ pub(crate) fn toml(
     variant: u64,
 ) -> String {
     let urls = |prefix: &str| -> Vec<String> {
-        let named = sick
+        let named = calm
             .iter()
+            .chain(sick)
             .filter(|worker| worker.name().starts_with(prefix));
         let mut urls: Vec<_> = named.map(Scripted::url).collect();
         let turns = usize::try_from(variant).unwrap() % urls.len();
         urls.rotate_left(turns);
         urls
     };
-    let mut calm: Vec<_> = calm.iter().map(Scripted::url).collect();
+    let host = urls("host");
+    let mut calm = urls("calm");
     let mut rough = urls("rough");
     // Workers come and go, the healthy ones as well.
     match variant % 4 {
@@ -194,7 +201,14 @@ pub(crate) fn toml(
         .map(|url| url.replace("127.0.0.1", "localhost"))
         .collect();
     let mut toml = HEAD.to_owned();
-    let pools: [(&str, &[String], String); 5] = [
+    let pools: [(&str, &[String], String); 6] = [
+        (
+            guests::POOL,
+            &host,
+            format!(
+                "{probes}\nhealth.drain_settle = \"200ms\"\nhealth.startup_check_interval = \"100ms\""
+            ),
+        ),
         ("calm", &calm, probes.to_owned()),
         ("rough", &rough, format!("{probes}\n{total}")),
         (
@@ -265,6 +279,10 @@ split = [
 [[models]]
 name = "pair"
 pool = "pair"
+
+[[models]]
+name = "guests"
+pool = "guests"
 
 [[models]]
 name = "mortal"
