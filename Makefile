@@ -8,7 +8,7 @@ ENGINE ?= sample
 bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
-.PHONY: help setup run test check golden gen bench bench-routing clean
+.PHONY: help setup run test check golden gen bench bench-streams bench-routing clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ gen: ## rewrites what is generated from the types: schemas/, man/, docs/CONFIG.m
 
 bench: ## measures the gateway beside nginx and a bare proxy; takes minutes, needs a quiet machine
 	benches/run
+
+bench-streams: ## holds 10,000 concurrent streams and says what each costs; ARGS='--help' shows options
+	benches/streams $(ARGS)
 
 bench-routing: ## compares routing policies, simulated and through the gateway; ARGS='--help' shows options
 	cargo build --quiet --profile bench-routing --bin smg

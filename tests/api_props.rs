@@ -11,9 +11,8 @@ use proptest::sample::{Index, select};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use smg::api::logprobs::{Lines, Logprobs};
-use smg::api::members::{Changes, Outline, batch};
+use smg::api::members::{Changes, Outline, batch, renamed};
 use smg::api::scan::{ScanError, scan};
-use smg::api::splice::{Edit, Value as Splice, splice};
 use smg::api::sse::{Dialect, Reader, Seen};
 use smg::api::usage::{Finder, Usage};
 use smg::api::{Payload, Span};
@@ -303,32 +302,30 @@ proptest! {
     #[test]
     fn a_new_model_name_changes_nothing_else(body in body(), name in text()) {
         let Ok(scan) = scan(body.as_bytes()) else { return Ok(()) };
-        let edited = splice(body.as_bytes(), &mut [Edit::model(&scan.fields, &name)]);
-        prop_assert_eq!(edited.capacity(), edited.len(), "one allocation of the right size");
+        let payload = Payload::from(Bytes::from(body.clone()));
+        let edited = renamed(&payload, &scan.fields, &name).pieces().concat();
         let mut expected = dom(body.as_bytes());
         expected.insert("model".into(), name.into());
         prop_assert_eq!(&dom(&edited), &expected);
-        let kept = scan.fields.model.map_or(scan.fields.object.close..scan.fields.object.close, |span| span.range());
+        let kept = scan.fields.model.map_or(scan.fields.object.open..scan.fields.object.open, |span| span.range());
         prop_assert_eq!(&edited[..kept.start], &body.as_bytes()[..kept.start]);
         prop_assert!(edited.ends_with(&body.as_bytes()[kept.end..]));
     }
 
     #[test]
-    fn edits_equal_those_of_a_tree(
+    fn changes_equal_those_of_a_tree(
         body in body(),
         sets in proptest::collection::btree_map(key(), value(), 0..5),
     ) {
-        let Ok(scan) = scan(body.as_bytes()) else { return Ok(()) };
-        let raw: Vec<_> = sets.iter().map(|(key, value)| (key, value.to_string())).collect();
-        let mut edits: Vec<_> = raw
-            .iter()
-            .rev()
-            .map(|(key, raw)| {
-                let value = Splice::Raw(Cow::Borrowed(raw.as_bytes()));
-                Edit::set(body.as_bytes(), &scan.fields, key, value)
-            })
-            .collect();
-        let edited = splice(body.as_bytes(), &mut edits);
+        let Ok(_) = scan(body.as_bytes()) else { return Ok(()) };
+        let payload = Payload::from(Bytes::from(body.clone()));
+        let names: Vec<&'static str> = sets.keys().map(|key| &*key.to_string().leak()).collect();
+        let outline = Outline::of(&payload, &names).unwrap();
+        let mut changes = Changes::new(&outline);
+        for (name, value) in names.iter().zip(sets.values()).rev() {
+            changes.set(name, value.to_string());
+        }
+        let edited = changes.apply(&payload).pieces().concat();
         let mut expected = dom(body.as_bytes());
         expected.extend(sets.clone());
         prop_assert_eq!(dom(&edited), expected);

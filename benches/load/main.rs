@@ -10,6 +10,7 @@
 
 mod closed;
 mod cpu;
+mod many;
 mod paced;
 mod streams;
 mod wire;
@@ -70,6 +71,12 @@ enum Command {
         pace: u64,
         #[command(flatten)]
         window: Window,
+    },
+    /// Holds very many event streams over few HTTP/2 connections.
+    Many {
+        address: SocketAddr,
+        #[command(flatten)]
+        plan: many::Plan,
     },
     /// Opens `streams` event streams, prints a line when every one has had its first event, and
     /// holds them until standard input ends.
@@ -142,6 +149,7 @@ fn main() -> io::Result<()> {
                 streams,
                 pace,
             } => streams::hold(address, streams, pace).await,
+            Command::Many { address, plan } => many::run(address, &plan).await,
             Command::Paced { .. } => Ok(()),
         }
     })

@@ -37,6 +37,9 @@ const WORDS: &[&str] = &[
     "rarely",
 ];
 
+/// Where chat requests go.
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+
 /// Room a JSON chat body takes around its content, and then some for the last word.
 const SMALLEST: usize = 128;
 
@@ -75,7 +78,7 @@ pub(crate) fn streaming_chat(events: u64, pace: u64) -> Vec<u8> {
 pub(crate) fn post(address: SocketAddr, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nuser-agent: load\r\n\
+        "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\nuser-agent: load\r\n\
          accept: */*\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     )
     .into_bytes();

@@ -111,6 +111,14 @@ codes! {
     UnsupportedEncoding = "unsupported_encoding",
     /// The client's body stalled or came too slowly.
     RequestBodyTimeout = "request_body_timeout",
+    /// There is no memory left for what has to be buffered.
+    MemoryBudgetExhausted = "memory_budget_exhausted",
+    /// As many requests wait to be let in as may.
+    AdmissionQueueFull = "admission_queue_full",
+    /// The request has waited to be let in for as long as it may.
+    AdmissionQueueTimeout = "admission_queue_timeout",
+    /// No request can be let in now, and none may wait.
+    RateLimitExceeded = "rate_limit_exceeded",
     /// What the path names does not exist.
     NotFound = "not_found",
     /// There is no such path here.

@@ -5,13 +5,10 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use super::lex::{Members, Span, key_is, skip_space};
-use super::quote::quote;
-use super::scan::ScanError;
+use super::quote::{quote, quoted};
+use super::scan::{Fields, ScanError};
 use super::skim::{Cuts, Skimmer};
 use super::{Payload, lex};
-
-/// A body of at most this many bytes is sent in one piece.
-const ONE_PIECE: usize = 32 * 1024;
 
 /// Where the top-level members of a body stand.
 #[derive(Clone, Debug)]
@@ -132,6 +129,13 @@ impl<'a> Changes<'a> {
         }
     }
 
+    /// Gives `name` the value `json` wherever it stands; where it does not, nothing is added.
+    pub fn amend(&mut self, name: &'static str, json: impl Into<Bytes>) {
+        if self.outline.value(name).is_some() {
+            self.set(name, json);
+        }
+    }
+
     /// Takes `name` out. Where it is written more than once, the others become null.
     pub fn remove(&mut self, name: &'static str) {
         let mut places = self.outline.named(name).rev();
@@ -160,12 +164,24 @@ impl<'a> Changes<'a> {
         }
         self.edits.push((Span::new(close, close), added));
         self.edits.sort_by_key(|(at, _)| (at.start, at.end));
-        let changed = body.edited(self.edits);
-        if changed.pieces().len() > 1 && changed.len() <= ONE_PIECE {
-            return Bytes::from(changed.pieces().concat()).into();
-        }
-        changed
+        body.edited(self.edits).joined()
     }
+}
+
+/// `body`, which `fields` describes, with the model called `name`: in place or, where it says none, as
+/// its first member. A large body is not copied.
+pub fn renamed(body: &Payload, fields: &Fields, name: &str) -> Payload {
+    let name = quoted(name);
+    let changed = match fields.model {
+        Some(span) => body.replaced(span, name.into()),
+        None => {
+            let open = fields.object.open;
+            let comma: &[u8] = if fields.object.empty { b"" } else { b"," };
+            let member = [b"\"model\":", &*name, comma].concat();
+            body.replaced(Span::new(open, open), member.into())
+        }
+    };
+    changed.joined()
 }
 
 /// Parameters above this are none: a cache of millions of tokens has no more blocks to name.
@@ -222,6 +238,7 @@ pub fn batch(body: &Payload, span: Span) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::scan::scan;
 
     const NAMES: &[&str] = &["a", "b", "n"];
 
@@ -246,6 +263,32 @@ mod tests {
         results.dedup();
         assert_eq!(results.len(), 1, "{results:?}");
         results.remove(0)
+    }
+
+    #[test]
+    fn a_body_gets_another_model_name_whole_or_in_pieces() {
+        let name = "big \"one\"";
+        for (body, expected) in [
+            (r#"{"model":"m","n":1}"#, r#"{"model":"big \"one\"","n":1}"#),
+            (r#"{ "n":1}"#, r#"{"model":"big \"one\"", "n":1}"#),
+            ("{}", r#"{"model":"big \"one\""}"#),
+        ] {
+            let fields = scan(body.as_bytes()).unwrap().fields;
+            for cut in 1..body.len() {
+                let (first, rest) = body.as_bytes().split_at(cut);
+                let pieces = [first, rest].map(Bytes::copy_from_slice);
+                let payload = Payload::new(pieces.into());
+                let renamed = renamed(&payload, &fields, name);
+                let whole = renamed.pieces().concat();
+                assert_eq!(String::from_utf8(whole).unwrap(), expected, "cut at {cut}");
+                assert_eq!(renamed.len(), expected.len());
+                assert_eq!(
+                    renamed.pieces().len(),
+                    1,
+                    "a small body is sent in one piece"
+                );
+            }
+        }
     }
 
     #[test]

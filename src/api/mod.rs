@@ -1,6 +1,6 @@
-//! Wire shapes: body scan and splice, SSE frames, error bodies. Pure.
+//! Wire shapes: body scan and changes, SSE frames, error bodies. Pure.
 //!
-//! What runs per request ([`scan`], [`splice`]) or per chunk ([`sse`], [`usage`]) works on the bytes
+//! What runs per request ([`scan`], [`members`]) or per chunk ([`sse`], [`usage`]) works on the bytes
 //! as they came and builds no tree; what runs once in a while ([`rerank`], [`models`]) uses serde.
 
 mod endpoint;
@@ -17,7 +17,6 @@ pub mod prompt;
 pub mod rerank;
 pub mod scan;
 pub mod skim;
-pub mod splice;
 pub mod sse;
 pub mod usage;
 

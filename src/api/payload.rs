@@ -1,4 +1,4 @@
-//! A request body as it arrived: in pieces, which are never copied together.
+//! A request body as it arrived: in pieces, which are copied together only where that is cheaper.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,6 +9,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::Span;
+
+/// A body of at most this many bytes is sent in one piece.
+const ONE_PIECE: usize = 32 * 1024;
 
 /// The pieces of a body, shared by all attempts to send it.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +68,15 @@ impl Payload {
         }
         rest.take(self.len, &mut pieces);
         Self::new(pieces)
+    }
+
+    /// The same in one piece where it is small: each piece has a price on its way to the worker.
+    #[must_use]
+    pub fn joined(self) -> Self {
+        if self.pieces.len() > 1 && self.len <= ONE_PIECE {
+            return Bytes::from(self.pieces.concat()).into();
+        }
+        self
     }
 
     /// The JSON string at `span`, decoded; `None` where there is none.
@@ -140,6 +152,17 @@ pub struct Sending {
     left: usize,
 }
 
+impl Sending {
+    /// The next piece, which is there at once.
+    #[inline]
+    pub fn next_piece(&mut self) -> Option<Bytes> {
+        let piece = self.payload.pieces.get(self.next).cloned()?;
+        self.next += 1;
+        self.left -= piece.len();
+        Some(piece)
+    }
+}
+
 impl Body for Sending {
     type Data = Bytes;
     type Error = Infallible;
@@ -148,12 +171,7 @@ impl Body for Sending {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(piece) = self.payload.pieces.get(self.next).cloned() else {
-            return Poll::Ready(None);
-        };
-        self.next += 1;
-        self.left -= piece.len();
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(self.next_piece().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

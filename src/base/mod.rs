@@ -2,7 +2,9 @@
 
 pub mod address;
 pub mod clock;
+pub mod descriptors;
 pub mod file;
+pub mod memory;
 pub mod secret;
 pub mod task;
 pub mod units;

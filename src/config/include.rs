@@ -14,7 +14,7 @@ use super::source::SourceFile;
 use super::tree::parse::{Syntax, parse};
 use super::tree::path::KeyPath;
 use super::tree::{Mark, Node, Value, merge};
-use crate::base::file;
+use crate::base::{descriptors, file};
 
 /// How many files may stand between the first one and an included one, itself counted.
 const MAX_DEPTH: usize = 8;
@@ -234,12 +234,21 @@ impl<'a> Reading<'a> {
         };
         match glob::glob_with(&escaped, options) {
             Ok(paths) => {
-                let mut paths: Vec<PathBuf> = paths
-                    .filter_map(Result::ok)
-                    .filter(|path| path.is_file())
-                    .collect();
-                paths.sort();
-                paths
+                let mut found = Vec::new();
+                for path in paths {
+                    match path {
+                        Ok(path) if path.is_file() => found.push(path),
+                        // A folder that cannot be opened just now may hold half of the configuration.
+                        Err(error) if descriptors::are_short(error.error()) => {
+                            let folder = error.path().display();
+                            let message = format!("cannot read `{folder}`: {}", error.error());
+                            self.report("unreadable", message, Some(mark));
+                        }
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+                found.sort();
+                found
             }
             Err(error) => {
                 let message = format!("`{pattern}` is not a glob: {}", error.msg);

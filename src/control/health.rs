@@ -12,7 +12,7 @@ use super::target::{Target, Unwell};
 use crate::plan::Health;
 use crate::state::Transition;
 
-/// After a first failure the next probe comes after this long at the latest.
+/// After a first failure, or a probe for which there was no socket, the next probe comes after this long at the latest.
 const SECOND_LOOK: Duration = Duration::from_secs(5);
 
 /// A worker's health has changed.
@@ -37,6 +37,11 @@ pub(super) async fn run(mut target: watch::Receiver<Arc<Target>>, changes: mpsc:
         }
         let asked = Arc::clone(&target.borrow());
         let outcome = asked.probe(&mut pace).await;
+        if outcome.as_ref().is_err_and(Unwell::is_unasked) {
+            let pause = asked.health.interval.min(SECOND_LOOK);
+            due = Instant::now() + pause;
+            continue;
+        }
         let good = outcome.is_ok();
         let cell = &asked.parts.cell;
         let counter = if good {

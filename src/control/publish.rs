@@ -12,24 +12,27 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Outside;
 use super::desk::{Desk, Request};
 use super::fleet::{Asked, Board, Ended, Ledger, after_reload};
 use super::report;
 use super::status::{Candidate, Status};
-use crate::base::clock;
+use crate::base::{clock, memory};
 use crate::config::{self, Diagnostic, Loaded};
 use crate::live::{
     ChangeError, Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
 };
 use crate::plan::{self, Facts, Fleet, Plan, WorkerKey};
-use crate::state::Cells;
+use crate::state::{Cells, MemoryCell};
 use crate::telemetry::{event, log};
 
 /// After a change of the facts has been published, further ones are gathered for this long.
 const GATHER: Duration = Duration::from_millis(250);
+
+/// After so long a file that could not be read is tried again.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// How a reload goes, for the service manager.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +111,11 @@ impl Publisher {
             fleet,
             ..Facts::default()
         };
-        let (cells, generation) = (Cells::default(), 1);
+        let cells = Cells {
+            memory: Arc::new(MemoryCell::new(memory::available())),
+            ..Cells::default()
+        };
+        let generation = 1;
         let plan = plan::compile(spec, &facts);
         let sha256: Arc<str> = first.sha256.as_str().into();
         let stamp = Stamp {
@@ -117,6 +124,7 @@ impl Publisher {
             sha256: Arc::clone(&sha256),
         };
         let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
+        snapshot.hold_limits(clock::now());
         let applied = event::ConfigApplied {
             trigger: event::Trigger::Start,
             generation,
@@ -193,6 +201,7 @@ impl Publisher {
             tokio::select! {
                 () = self.desk.wait() => {}
                 () = sleep_until(facts_from), if held && news => {}
+                () = sleep(AGAIN), if self.is_unread() => self.desk.post(Trigger::File),
             }
         }
     }
@@ -234,6 +243,13 @@ impl Publisher {
     /// once.
     fn is_seen(&self, loaded: &Loaded) -> bool {
         is_same(loaded, self.refused.as_ref().unwrap_or(&self.loaded))
+    }
+
+    /// Whether a file could not be read: there may be nothing wrong with it but that descriptors had
+    /// run out, and then no event tells when it can be read.
+    fn is_unread(&self) -> bool {
+        let refused = self.refused.as_ref();
+        refused.is_some_and(|refused| refused.diagnostics.iter().any(|d| d.slug == "unreadable"))
     }
 
     async fn check(&self, loaded: &Arc<Loaded>) -> Result<Compiled, Vec<Diagnostic>> {
@@ -454,6 +470,7 @@ impl Publisher {
         board.publishing(&next, self.ledger.version(), next.born);
         self.live.publish(prepared(next));
         self.live.load().forget_others();
+        self.live.load().hold_limits(clock::now());
         self.cells.sweep();
     }
 

@@ -157,6 +157,7 @@ impl Troubles {
         let cell = &target.parts.health;
         if target.worker.registration == Registration::Pending
             && cell.state() == HealthState::Pending
+            && !error.is_unasked()
         {
             cell.record(false, &target.health);
         }

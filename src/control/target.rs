@@ -64,6 +64,11 @@ impl Unwell {
         };
         matches!(failure, Failure::Connect(_) | Failure::ConnectTimeout(_))
     }
+
+    /// Whether it could not even be asked, for want of a socket: that says nothing of it.
+    pub(super) fn is_unasked(&self) -> bool {
+        matches!(self, Self::Silent(FetchError::Failure(Failure::Short(_))))
+    }
 }
 
 impl Target {

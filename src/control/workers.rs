@@ -22,6 +22,7 @@ use crate::live::{Live, Snapshot, WorkerRef};
 use crate::plan::WorkerKey;
 use crate::state::{HealthKey, HealthState};
 use crate::telemetry::event;
+use crate::upstream;
 
 /// Workers that are registered at once.
 const REGISTERING: usize = 200;
@@ -164,6 +165,7 @@ impl Workers {
             let (target, to) = (&change.target, change.transition.to);
             match to {
                 HealthState::Ready => {
+                    retry_at_once(&snapshot, &target.worker.key);
                     report::named(&target.worker, &target.pool, |worker| {
                         event::WorkerReady { worker }.emit();
                     });
@@ -232,6 +234,14 @@ impl Task {
     }
 }
 
+/// Lets requests try `worker` and its ranks, which their probes have found well again.
+fn retry_at_once(snapshot: &Snapshot, worker: &WorkerKey) {
+    let beside = |other: &WorkerRef<'_>| other.plan.key.is_rank_beside(worker);
+    for other in snapshot.workers().filter(beside) {
+        other.parts.cell.breaker.worker_is_back();
+    }
+}
+
 /// The number of workers of `pool` if none of them is usable.
 fn size_if_lost(snapshot: &Snapshot, pool: &str) -> Option<usize> {
     let pool = snapshot
@@ -253,6 +263,7 @@ fn sweep_idle(snapshot: &Snapshot) {
             .pool(worker.plan.pool)
             .connections
             .idle_timeout;
+        upstream::refresh(worker.parts.conns.names());
         worker.parts.conns.sweep(now, timeout);
     }
 }

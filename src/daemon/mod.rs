@@ -106,7 +106,8 @@ fn start(input: Input, loaded: Loaded, spec: &Spec, logging: Logging) -> Result<
     metrics::preseed();
     let revision = option_env!("SMG_BUILD_REVISION").unwrap_or("unknown");
     process::started(VERSION, revision);
-    runtime::raise_file_limit();
+    let descriptors = runtime::raise_file_limit();
+    let descriptors = descriptors.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     let threads = runtime::threads(spec.server.worker_threads);
     let runtime = runtime::build(threads).map_err(StartError::Runtime)?;
     let config = input
@@ -116,7 +117,7 @@ fn start(input: Input, loaded: Loaded, spec: &Spec, logging: Logging) -> Result<
         .unwrap_or_default();
     tracing::info!(
         target: "smg::daemon",
-        version = VERSION, revision, config, sha256 = loaded.sha256, threads, "starting"
+        version = VERSION, revision, config, sha256 = loaded.sha256, threads, descriptors, "starting"
     );
     let ended = runtime.block_on(live_through(input, loaded, spec, logging));
     // What still runs has had its time.

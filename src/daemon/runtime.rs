@@ -30,19 +30,22 @@ pub(super) fn build(threads: usize) -> io::Result<Runtime> {
     builder.enable_all().thread_name("smg").build()
 }
 
-/// Lets the process have as many descriptors as it may: each connection is one.
-pub(super) fn raise_file_limit() {
+/// Lets the process have as many descriptors as it may: each connection is one. Returns how many that
+/// are; `None` where there is no limit.
+pub(super) fn raise_file_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
-        return;
+        return current;
     }
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
-        tracing::warn!(target: "smg::daemon", %error, limit = current, "few file descriptors");
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!(target: "smg::daemon", %error, limit = current, "few file descriptors");
+            current
+        }
     }
 }

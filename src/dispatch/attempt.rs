@@ -15,17 +15,17 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::call::{Call, Placed, Routed};
 use super::choose::{self, Chosen, Usable};
-use super::error::{CallError, Deadline};
+use super::error::{CallError, Deadline, Shortage};
 use super::pair::Lost;
 use super::reply::{Reply, ReplyError};
-use super::{Job, State, rank};
+use super::{Job, State, rank, verdict};
 use crate::api::payload::Sending;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
-use crate::plan::{Leg, Role, Route, Timeouts, WorkerIx};
+use crate::plan::{Leg, Role, Timeouts, WorkerIx};
 use crate::policy::{self, Mode, Refused};
-use crate::state::{HealthCell, InFlight};
+use crate::state::{Allowance, HealthCell, InFlight, Outcome, Reservation};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Failure, headers};
 
@@ -41,9 +41,13 @@ pub(super) struct Held {
     pub(super) worker: WorkerIx,
     pub(super) sse: Option<sse::Reader>,
     pub(super) queued: Vec<Bytes>,
+    /// What is queued takes up so much memory, if it is held back at all.
+    pub(super) memory: Option<Reservation>,
     pub(super) ended: bool,
     pub(super) health: Arc<HealthCell>,
     pub(super) first_by: Instant,
+    /// The worker has sent an error frame.
+    pub(super) said_error: bool,
 }
 
 /// How an attempt ended.
@@ -79,14 +83,13 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     let series = parts.model.series(job.endpoint);
-    let chosen = match pick(&snapshot, route, job, state) {
-        Ok(chosen) => chosen,
+    let (chosen, mut guard) = match take(&snapshot, route.legs.answering(), job, state) {
+        Ok(taken) => taken,
         Err(refused) => return Tried::Nobody(refused),
     };
     series.selections.increment(1);
     let worker = chosen.worker;
     let sent = clock::now();
-    let guard = InFlight::start(&worker.parts.cell, chosen.expected.prefill_tokens, sent);
     routed.placed = Some(Placed {
         role: Role::Regular,
         policy: chosen.policy,
@@ -97,39 +100,29 @@ pub(super) async fn attempt(
     state.tried.push(worker.ix);
     routed.worker = Some(worker.ix);
     routed.attempts += 1;
+    routed.head = None;
 
     let total_by = call.started + route.timeouts.total;
     routed.sent = Some(sent);
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
-    let body = rank::body(job, worker.plan.key.rank());
+    let body = rank::body(job, worker.plan.key.rank(), &mut state.outline);
     let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
         Ok(Some(Ok(response))) => response,
         Ok(Some(Err(failure))) => {
-            return Tried::Failed {
-                worker: worker.ix,
-                error: classify(&failure),
-            };
+            return failed(&snapshot, worker.ix, &mut guard, classify(&failure));
         }
-        Ok(None) => {
-            return Tried::Failed {
-                worker: worker.ix,
-                error: CallError::Connect,
-            };
-        }
+        Ok(None) => return failed(&snapshot, worker.ix, &mut guard, CallError::Connect),
         Err(_) => {
             let which = if by == total_by {
                 Deadline::Total
             } else {
                 Deadline::Headers
             };
-            return Tried::Failed {
-                worker: worker.ix,
-                error: CallError::Timeout(which),
-            };
+            return failed(&snapshot, worker.ix, &mut guard, CallError::Timeout(which));
         }
     };
     routed.head = Some(clock::now());
@@ -141,8 +134,12 @@ pub(super) async fn attempt(
         // Comments and terminal frames may be added, so the length is no longer the worker's.
         parts.headers.remove(CONTENT_LENGTH);
     }
+    if let Some(outcome) = verdict::of_head(parts.status, &parts.headers) {
+        let why = parts.status.as_str();
+        verdict::tell(&snapshot, worker.ix, &mut guard, outcome, why);
+    }
     // Boxed, since it goes through many hands.
-    let held = Box::new(Held {
+    let mut held = Box::new(Held {
         sse: (streams && parts.status.is_success())
             .then(|| sse::Reader::new(dialect(job.endpoint))),
         parts,
@@ -150,6 +147,7 @@ pub(super) async fn attempt(
         guard,
         worker: worker.ix,
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&worker.parts.health),
         first_by: if job.streaming {
@@ -157,24 +155,17 @@ pub(super) async fn attempt(
         } else {
             total_by
         },
+        said_error: false,
     });
     let status = held.parts.status;
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-        return Tried::Failed {
-            worker: held.worker,
-            error: CallError::Redirect,
-        };
+        return failed(&snapshot, worker.ix, &mut held.guard, CallError::Redirect);
     }
     if job.endpoint.retries_answers() && route.retry.covers(status.as_u16()) {
         return Tried::Refused(held);
     }
-    first_event(
-        routed,
-        held,
-        total_by,
-        release.map(|wait| clock::now() + wait),
-    )
-    .await
+    let release = release.map(|wait| clock::now() + wait);
+    first_event(&snapshot, routed, held, total_by, release).await
 }
 
 /// Goes on waiting for the first event of an answer whose head has gone out.
@@ -187,39 +178,59 @@ pub(super) async fn resume(call: &mut Call, job: &Job, held: Box<Held>) -> Tried
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
     };
-    first_event(routed, held, total_by, None).await
+    first_event(&snapshot, routed, held, total_by, None).await
 }
 
-fn pick<'a>(
+/// Tells the breaker of `worker` how the attempt failed.
+fn failed(snapshot: &Snapshot, worker: WorkerIx, guard: &mut InFlight, error: CallError) -> Tried {
+    let outcome = verdict::of_error(error);
+    verdict::tell(snapshot, worker, guard, outcome, error.message());
+    Tried::Failed { worker, error }
+}
+
+/// Chooses a worker of `leg` and takes it.
+pub(super) fn take<'a>(
     snapshot: &'a Snapshot,
-    route: &Route,
+    leg: &Leg,
     job: &Job,
     state: &State,
-) -> Result<Chosen<'a>, Refused> {
-    let leg = route.legs.answering();
-    let usable = usable(snapshot, leg, job, state)?;
-    choose::choose(snapshot, &job.request(Mode::Take), leg.role, &usable, None)
+) -> Result<(Chosen<'a>, InFlight), Refused> {
+    // A worker whose last place others were quicker to take is no candidate the next time; it can
+    // happen once for each of them, unless places come and go all the while.
+    for _ in 0..=leg.candidates.len() {
+        let request = job.request(Mode::Take);
+        let usable = usable(snapshot, leg, job, state, request.now)?;
+        let taken = choose::take(snapshot, &request, leg.role, &usable, &state.charged)?;
+        if let Some(taken) = taken {
+            return Ok(taken);
+        }
+        if policy::is_targeted(&leg.policy, &job.headers) {
+            return Err(Refused::Target);
+        }
+    }
+    Err(Refused::Nobody)
 }
 
 /// Whom an attempt may go to: those of `leg` that have not been tried, else all but those that asked
 /// not to be called again. Where the request names its worker nobody is left out, so that a position
 /// means the same one as before.
-pub(super) fn usable<'a>(
+fn usable<'a>(
     snapshot: &'a Snapshot,
     leg: &Leg,
     job: &Job,
     state: &State,
+    now: Instant,
 ) -> Result<Vec<Usable<'a>>, Refused> {
     if policy::is_targeted(&leg.policy, &job.headers) {
         return if state.set_aside.is_empty() {
-            Ok(choose::usable(snapshot, leg, &[]))
+            Ok(choose::usable(snapshot, leg, &[], now))
         } else {
             Err(Refused::Target)
         };
     }
-    let usable = choose::usable(snapshot, leg, &state.tried);
+    let usable = choose::usable(snapshot, leg, &state.tried, now);
     if usable.is_empty() && !state.tried.is_empty() {
-        return Ok(choose::usable(snapshot, leg, &state.set_aside));
+        return Ok(choose::usable(snapshot, leg, &state.set_aside, now));
     }
     Ok(usable)
 }
@@ -292,6 +303,7 @@ pub(super) fn classify(failure: &Failure) -> CallError {
         Failure::ConnectTimeout(_) => CallError::Timeout(Deadline::Connect),
         Failure::Broken(_) => CallError::Broken,
         Failure::Malformed(_) => CallError::Malformed,
+        Failure::Short(_) => CallError::Short(Shortage::Sockets),
     }
 }
 
@@ -317,6 +329,7 @@ pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
 
 /// Waits for the first event of a stream, or for the first bytes of any other answer.
 pub(super) async fn first_event(
+    snapshot: &Snapshot,
     routed: &mut Routed,
     mut held: Box<Held>,
     total_by: Instant,
@@ -325,6 +338,7 @@ pub(super) async fn first_event(
     let first_by = held.first_by.min(total_by);
     let release = release.filter(|_| held.sse.is_some());
     let mut size = 0;
+    let failed = |mut held: Box<Held>, error| failed(snapshot, held.worker, &mut held.guard, error);
     loop {
         let by = release.map_or(first_by, |at| at.min(first_by));
         let mut answer = pin!(&mut held.answer);
@@ -332,12 +346,7 @@ pub(super) async fn first_event(
         let next = unless_lost(&held.health, next);
         let frame = match timeout_at(TokioInstant::from_std(by), next).await {
             Ok(Some(frame)) => frame,
-            Ok(None) => {
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: CallError::Connect,
-                };
-            }
+            Ok(None) => return failed(held, CallError::Connect),
             Err(_) if by < first_by => return Tried::Waiting(held),
             Err(_) => {
                 let which = if first_by == total_by {
@@ -345,10 +354,7 @@ pub(super) async fn first_event(
                 } else {
                     Deadline::FirstToken
                 };
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: CallError::Timeout(which),
-                };
+                return failed(held, CallError::Timeout(which));
             }
         };
         match frame {
@@ -356,25 +362,21 @@ pub(super) async fn first_event(
                 held.ended = true;
                 if held.sse.is_some() {
                     // A stream without a single event is no answer.
-                    return Tried::Failed {
-                        worker: held.worker,
-                        error: CallError::Stream,
-                    };
+                    return failed(held, CallError::Stream);
                 }
                 return Tried::Begun(held);
             }
             Some(Err(ReplyError::BrokeOff)) => {
-                return Tried::Failed {
-                    worker: held.worker,
-                    error: CallError::BrokeOff,
-                };
+                return failed(held, CallError::BrokeOff);
             }
             Some(Err(ReplyError::Leg(lost))) => return Tried::Leg(lost),
+            Some(Err(error @ ReplyError::Short)) => return failed(held, error.error()),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };
-                size += data.len();
+                let length = data.len();
+                size += length;
                 let Some(reader) = held.sse.as_mut() else {
                     held.queued.push(data);
                     return Tried::Begun(held);
@@ -382,18 +384,25 @@ pub(super) async fn first_event(
                 let seen = reader.read(&data);
                 held.queued.push(data);
                 routed.usage = seen.usage.or(routed.usage);
-                if seen
-                    .error
-                    .is_some_and(|error| error.code.is_none_or(|code| code >= 500))
-                {
-                    return Tried::Refused(held);
+                if let Some(error) = seen.error {
+                    held.said_error = true;
+                    let outcome = verdict::of_frame(error.code);
+                    let why = "the worker's stream reported an error";
+                    verdict::tell(snapshot, held.worker, &mut held.guard, outcome, why);
+                    if outcome == Outcome::Failure {
+                        return Tried::Refused(held);
+                    }
                 }
-                if seen.content || seen.ended || seen.error.is_some() || size > HELD_BYTES {
+                if seen.content || seen.ended || held.said_error || size > HELD_BYTES {
                     let now = clock::now();
                     held.guard.prefilled(now);
                     routed.first_event = Some(now);
                     routed.last_event = routed.first_event;
                     return Tried::Begun(held);
+                }
+                let kept = held.memory.get_or_insert_with(|| snapshot.memory.none());
+                if !kept.grow(length) {
+                    return failed(held, CallError::Short(Shortage::Memory));
                 }
             }
         }
@@ -401,8 +410,13 @@ pub(super) async fn first_event(
 }
 
 /// Reads what is left of a refused answer, so that it can be given verbatim if nothing better
-/// comes, and its connection used again. Bounded in size and time; `None` when it breaks either.
-pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> {
+/// comes, and its connection used again. Bounded in size, memory and time; `None` when it breaks a
+/// bound.
+pub(super) async fn keep(
+    held: Held,
+    limit: Duration,
+    memory: &Allowance,
+) -> Option<(Parts, Bytes)> {
     const KEPT_BYTES: usize = 256 * 1024;
     let Held {
         mut parts,
@@ -413,10 +427,11 @@ pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> 
     } = held;
     let mut answer = Box::pin(answer);
     let mut kept = queued.concat();
+    let mut room = memory.try_reserve(kept.len())?;
     let read = async {
         while let Some(frame) = poll_fn(|cx| answer.as_mut().poll_frame(cx)).await {
             let data = frame.ok()?.into_data().unwrap_or_default();
-            if kept.len() + data.len() > KEPT_BYTES {
+            if kept.len() + data.len() > KEPT_BYTES || !room.grow(data.len()) {
                 return None;
             }
             kept.extend_from_slice(&data);
@@ -425,5 +440,5 @@ pub(super) async fn keep(held: Held, limit: Duration) -> Option<(Parts, Bytes)> 
     };
     tokio::time::timeout(limit, read).await.ok()??;
     parts.headers.remove(CONTENT_LENGTH);
-    Some((parts, kept.into()))
+    Some((parts, room.around(kept)))
 }

@@ -11,7 +11,7 @@ use crate::base::clock;
 use crate::live::{CallGuard, Live, Phase, Snapshot};
 use crate::plan::{Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
-use crate::state::{ModelCell, Series};
+use crate::state::{ModelCell, Permit, Series};
 use crate::telemetry::access::{self, Access};
 use crate::telemetry::metrics::{self as names, Metric};
 
@@ -36,6 +36,8 @@ pub struct Call {
     pub error_code: &'static str,
     /// Set for inference requests once they have a route.
     pub routed: Option<Routed>,
+    /// Its place among the requests that are let in, held to the end of the answer.
+    pub permit: Option<Permit>,
     /// Counts the answer in the HTTP metrics when the call ends.
     pub observe: Option<fn(&Self, Duration)>,
     guard: CallGuard,
@@ -66,6 +68,8 @@ pub struct Routed {
     pub attempts: u32,
     /// When the whole request body had been read.
     pub body_read: Instant,
+    /// How long it waited to be let in.
+    pub queued: Duration,
     /// When the latest attempt was sent.
     pub sent: Option<Instant>,
     /// When the worker's head of the latest attempt came.
@@ -157,6 +161,7 @@ impl Call {
             status: 0,
             error_code: "",
             routed: None,
+            permit: None,
             observe: None,
             guard: live.start_call(),
         }
@@ -190,7 +195,7 @@ impl Call {
         {
             // From the last byte of the request to the worker, and from the worker's first word to
             // the client; with more attempts than one, others' time lies between.
-            let inward = sent.saturating_duration_since(routed.body_read);
+            let inward = sent.saturating_duration_since(routed.body_read + routed.queued);
             let came = routed.first_event.unwrap_or(head);
             let outward = answered.saturating_duration_since(came);
             let histogram = if routed.streaming {
@@ -284,6 +289,8 @@ impl Prefilling {
 fn error_type(status: u16, code: &str) -> Option<&'static str> {
     match (status, code) {
         (_, "client_closed_request") => None,
+        // Turned away at the gate: that is no failure, and has a metric of its own.
+        (429, _) => None,
         (400, _) => Some("validation_error"),
         (404, _)
         | (503, "no_available_workers" | "target_worker_unavailable" | "server_selection_failed") => {
@@ -291,7 +298,8 @@ fn error_type(status: u16, code: &str) -> Option<&'static str> {
         }
         (408 | 504, _) => Some("timeout"),
         (_, "call_upstream_timeout") => Some("timeout"),
-        (500, "internal_error") => Some("internal_error"),
+        (500, "internal_error")
+        | (_, "memory_budget_exhausted" | "call_upstream_request_error") => Some("internal_error"),
         (500.., _) => Some("backend_error"),
         (_, "") => None,
         _ => Some("backend_error"),

@@ -12,6 +12,7 @@ use crate::plan::{Leg, Role, RouteIx, WorkerIx};
 use crate::policy::{
     self, Ask, Candidate, Engine, Expected, Hint, Lane, Mode, Notes, Refused, Trail,
 };
+use crate::state::{InFlight, ModelCell};
 use crate::upstream::headers::X_SMG_ROUTING_KEY;
 
 /// A request, as far as choosing a worker needs it.
@@ -57,9 +58,14 @@ pub struct Usable<'a> {
     pub worker: WorkerRef<'a>,
 }
 
-/// The workers of `leg` that can be used now, but for those in `skip`; of those only the ones with
-/// the highest priority.
-pub fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, skip: &[WorkerIx]) -> Vec<Usable<'a>> {
+/// The workers of `leg` that a request may go to at `now`, but for those in `skip`; of those only the
+/// ones with the highest priority.
+pub fn usable<'a>(
+    snapshot: &'a Snapshot,
+    leg: &Leg,
+    skip: &[WorkerIx],
+    now: Instant,
+) -> Vec<Usable<'a>> {
     let mut highest = 0;
     let mut found: Vec<Usable<'a>> = Vec::with_capacity(leg.candidates.len());
     for (position, ix) in leg.candidates.iter().enumerate() {
@@ -69,7 +75,7 @@ pub fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, skip: &[WorkerIx]) -> Vec<U
         let Some(worker) = snapshot.worker(*ix) else {
             continue;
         };
-        if worker.plan.priority < highest || !snapshot.is_usable(worker) {
+        if worker.plan.priority < highest || !snapshot.is_open_to(worker, now) {
             continue;
         }
         if worker.plan.priority > highest {
@@ -82,7 +88,8 @@ pub fn usable<'a>(snapshot: &'a Snapshot, leg: &Leg, skip: &[WorkerIx]) -> Vec<U
 }
 
 /// Chooses among `usable` for the leg of `role`, as the route's policy has it. Where the choice
-/// counts, so do its metrics' figures; those that tell how requests are routed leave copies out.
+/// counts, so do its metrics' figures; those that tell how requests are routed leave copies out. No
+/// breaker hears of it.
 ///
 /// # Errors
 /// [`Refused`] when nobody can be chosen.
@@ -93,9 +100,77 @@ pub fn choose<'a>(
     usable: &[Usable<'a>],
     notes: Option<&Notes>,
 ) -> Result<Chosen<'a>, Refused> {
+    let decision = decide(snapshot, request, role, usable, notes)?;
+    if request.mode == Mode::Take {
+        decision.count(request);
+    }
+    Ok(decision.chosen)
+}
+
+/// Chooses in the same way and takes the worker: its breaker has let the request in. `None` where
+/// others have taken its last place meanwhile. Workers in `charged` have failed the request before.
+///
+/// # Errors
+/// [`Refused`] when nobody can be chosen.
+pub(super) fn take<'a>(
+    snapshot: &'a Snapshot,
+    request: &Request<'_>,
+    role: Role,
+    usable: &[Usable<'a>],
+    charged: &[WorkerIx],
+) -> Result<Option<(Chosen<'a>, InFlight)>, Refused> {
+    let decision = decide(snapshot, request, role, usable, None)?;
+    let Chosen {
+        worker, expected, ..
+    } = decision.chosen;
+    let guard = InFlight::enter(
+        &worker.parts.cell,
+        &worker.plan.breaker,
+        charged.contains(&worker.ix),
+        expected.prefill_tokens,
+        request.now,
+    );
+    Ok(guard.map(|guard| {
+        decision.count(request);
+        (decision.chosen, guard)
+    }))
+}
+
+/// A choice that has not been counted yet.
+struct Decision<'a> {
+    chosen: Chosen<'a>,
+    position: usize,
+    parts: &'a LegParts,
+    /// Where the share of the prompt that was known to be in a cache is noted.
+    matched: Option<(&'a ModelCell, f32)>,
+    by_tokens: bool,
+}
+
+impl Decision<'_> {
+    fn count(&self, request: &Request<'_>) {
+        if self.by_tokens {
+            let report = &self.chosen.worker.parts.cell.report;
+            report.route(fewest::tokens(&request.prompt));
+        }
+        if let Some((model, matched)) = self.matched {
+            model.matched(matched);
+        }
+        if let Some(count) = self.parts.attempts.get(self.position) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn decide<'a>(
+    snapshot: &'a Snapshot,
+    request: &Request<'_>,
+    role: Role,
+    usable: &[Usable<'a>],
+    notes: Option<&Notes>,
+) -> Result<Decision<'a>, Refused> {
     let (route, parts) = snapshot.route(request.route).ok_or(Refused::Nobody)?;
     let leg = route.legs.get(role).ok_or(Refused::Nobody)?;
-    let model = &parts.model;
+    let model = &*parts.model;
     let parts = parts.leg(role).ok_or(Refused::Nobody)?;
     let told = told(snapshot, leg, usable, request.now);
     let candidates = candidates(parts, usable, &told, request.now);
@@ -116,8 +191,7 @@ pub fn choose<'a>(
     };
     let mut rng = fastrand::Rng::with_seed(request.seed);
     let picked = policy::pick(&ask, &mut rng);
-    let takes = request.mode == Mode::Take;
-    if takes && !route.copies {
+    if request.mode == Mode::Take && !route.copies {
         branches::count(&leg.policy, &picked);
     }
     let pick = picked?;
@@ -137,29 +211,23 @@ pub fn choose<'a>(
         expected.cached_tokens = None;
         expected.trail = Trail::default();
     }
-    if by_tokens && takes {
-        let report = &chosen.worker.parts.cell.report;
-        report.route(fewest::tokens(&request.prompt));
-    }
-    if takes
-        && !route.copies
-        && let Some(matched) = pick.matched
-    {
-        model.matched(matched);
-    }
-    if takes && let Some(count) = parts.attempts.get(chosen.position) {
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(Chosen {
-        worker: chosen.worker,
-        policy: leg.policy.as_str(),
-        reason: pick.reason,
-        lane: parts
-            .lanes
-            .get(chosen.position)
-            .copied()
-            .unwrap_or_default(),
-        expected,
+    let matched = pick.matched.filter(|_| !route.copies);
+    Ok(Decision {
+        position: chosen.position,
+        chosen: Chosen {
+            worker: chosen.worker,
+            policy: leg.policy.as_str(),
+            reason: pick.reason,
+            lane: parts
+                .lanes
+                .get(chosen.position)
+                .copied()
+                .unwrap_or_default(),
+            expected,
+        },
+        parts,
+        matched: matched.map(|share| (model, share)),
+        by_tokens,
     })
 }
 
@@ -271,7 +339,7 @@ mod tests {
                 worker.parts.cell.report.put(vec![load], now);
             }
             let leg = plan.legs.answering();
-            let usable = usable(&snapshot, leg, &[]);
+            let usable = usable(&snapshot, leg, &[], now);
             assert_eq!(usable.len(), 2);
             let request = Request {
                 route,

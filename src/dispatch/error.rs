@@ -19,6 +19,15 @@ pub enum Deadline {
     Total,
 }
 
+/// What the gateway itself has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Memory for what is buffered.
+    Memory,
+    /// Descriptors, or ports of its own, for another connection.
+    Sockets,
+}
+
 /// Why a call failed. What it says is for clients: it names no worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallError {
@@ -48,6 +57,8 @@ pub enum CallError {
     Leg(Role, Fault),
     /// What a worker is to be sent cannot be made of what the client sent.
     Unbuildable,
+    /// The gateway lacks what it needs to go on. No worker is to blame, and no other could help.
+    Short(Shortage),
     /// The gateway is ending.
     Ending,
 }
@@ -71,6 +82,8 @@ pub enum Fault {
     Stream,
     /// The answer is a failure with this status.
     Status(u16),
+    /// It did not: the gateway lacks what it needs to go on.
+    Short(Shortage),
 }
 
 impl Fault {
@@ -85,6 +98,7 @@ impl Fault {
             Self::Redirect => CallError::Redirect,
             Self::Stream => CallError::Stream,
             Self::Status(status) => CallError::Status(status),
+            Self::Short(of) => CallError::Short(of),
         }
     }
 
@@ -165,6 +179,7 @@ impl Fault {
                 "the prefill worker answered with an error",
                 "the decode worker answered with an error",
             ],
+            Self::Short(of) => [of.message(); 2],
         };
         if role == Role::Prefill {
             prefill
@@ -193,6 +208,7 @@ impl CallError {
             | Self::NoLeg(_)
             | Self::Leg(..)
             | Self::Unbuildable
+            | Self::Short(_)
             | Self::Ending => return self,
         };
         Self::Leg(role, fault)
@@ -211,8 +227,15 @@ impl CallError {
             Self::NoLeg(_) => ErrorCode::ServerSelectionFailed,
             Self::Leg(role, fault) => fault.code(role),
             Self::Unbuildable => ErrorCode::CallUpstreamBuilderError,
+            Self::Short(Shortage::Memory) => ErrorCode::MemoryBudgetExhausted,
+            Self::Short(Shortage::Sockets) => ErrorCode::CallUpstreamRequestError,
             Self::Ending => ErrorCode::InternalError,
         }
+    }
+
+    /// Whether it is the gateway's own doing: no worker has failed, and none is asked again.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Short(_) | Self::Unbuildable | Self::Ending)
     }
 
     /// What the client reads.
@@ -238,6 +261,7 @@ impl CallError {
             Self::NoLeg(_) => "no decode worker for this model is available",
             Self::Leg(role, fault) => fault.message(role),
             Self::Unbuildable => "the request to the worker could not be put together",
+            Self::Short(of) => of.message(),
             Self::Ending => "the gateway is shutting down",
         }
     }
@@ -257,7 +281,17 @@ impl CallError {
             | Self::Redirect
             | Self::Status(_)
             | Self::Unbuildable
+            | Self::Short(_)
             | Self::Ending => "backend_error",
+        }
+    }
+}
+
+impl Shortage {
+    fn message(self) -> &'static str {
+        match self {
+            Self::Memory => "the gateway has no memory left for what it would have to buffer",
+            Self::Sockets => "the gateway has no socket left for a connection to a worker",
         }
     }
 }

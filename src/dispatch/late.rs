@@ -60,6 +60,11 @@ impl Late {
             said_something: false,
         }
     }
+
+    /// The call, once the stream has begun.
+    pub(super) fn call_mut(&mut self) -> Option<&mut Call> {
+        self.begun.as_mut()?.call_mut()
+    }
 }
 
 impl Body for Late {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whoever made the original waits for nothing here. A copy has a task of its own, is
 //! tried once, and counts nowhere but in its own metric and in the load and the attempts of the worker
-//! that it keeps busy.
+//! that it keeps busy: no breaker and no budget hears of it.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ const MOST: usize = 64;
 const X_SMG_TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
 /// Sends a copy to `mirror` if one is due: of the configured share of requests, drawn with `chance`
-/// from 0..1. `job` makes the copy's own, given its route. `id` is the request id of both.
+/// from 0..1. `job` makes the copy's own, given its route, where there is memory for it. `id` is the request id of both.
 pub fn send(
     snapshot: &Arc<Snapshot>,
     (mirror, cell): (&Mirror, &Arc<MirrorCell>),
     id: &HeaderValue,
     chance: f64,
-    job: impl FnOnce(&Route) -> Job,
+    job: impl FnOnce(&Route) -> Option<Job>,
 ) {
     if chance >= mirror.fraction {
         return;
@@ -45,10 +45,10 @@ pub fn send(
     let Some(copying) = cell.start(MOST) else {
         return;
     };
-    let mut job = Job {
-        route: mirror.route,
-        ..job(route)
+    let Some(mut job) = job(route) else {
+        return;
     };
+    job.route = mirror.route;
     job.headers.remove(X_SMG_TARGET_WORKER);
     let copy = copy(Arc::clone(snapshot), job, id.clone(), copying);
     // Whoever waits for calls at shutdown does not wait for copies.
@@ -65,8 +65,13 @@ async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: C
     let Some(parts) = parts.leg(leg.role) else {
         return;
     };
-    let usable = choose::usable(&snapshot, leg, &[]);
     let request = job.request(Mode::Take);
+    let mut usable = choose::usable(&snapshot, leg, &[], request.now);
+    // Copies neither move a breaker nor take the places of those that try a worker.
+    usable.retain(|usable| {
+        let worker = usable.worker;
+        worker.parts.cell.breaker.is_closed(&worker.plan.breaker)
+    });
     let Ok(chosen) = choose::choose(&snapshot, &request, leg.role, &usable, None) else {
         return;
     };
@@ -103,7 +108,7 @@ async fn exchange(
 ) -> Option<()> {
     let pool = snapshot.plan.pool(worker.plan.pool);
     let response = {
-        let body = rank::body(&job, worker.plan.key.rank());
+        let body = rank::body(&job, worker.plan.key.rank(), &mut None);
         let request = || build(&job, &body, worker, pool.forward_authorization, id);
         let connect = route.timeouts.connect;
         let sending = upstream::http::send(worker, pool.connections, connect, request);

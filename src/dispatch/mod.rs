@@ -17,6 +17,7 @@ mod relay;
 mod reply;
 mod retry;
 pub mod target;
+mod verdict;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
 pub use self::call::{Call, Placed, Prefilling, Routed, Said};
-pub use self::error::{CallError, Deadline, Fault};
+pub use self::error::{CallError, Deadline, Fault, Shortage};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
 use crate::api::members::Outline;
@@ -43,6 +44,7 @@ use crate::base::clock;
 use crate::live::Phase;
 use crate::plan::{RouteIx, WorkerIx};
 use crate::policy::Mode;
+use crate::state::Reservation;
 
 /// What a worker is to be asked.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub struct Job {
     pub fields: Fields,
     /// Whether the client asked for a stream.
     pub streaming: bool,
+    /// What the bodies take up, for as long as they may have to be sent again.
+    pub memory: Arc<Reservation>,
 }
 
 impl Job {
@@ -96,6 +100,8 @@ struct State {
     tried: Vec<WorkerIx>,
     /// Workers that asked not to be called again before this call's time is over.
     set_aside: Vec<WorkerIx>,
+    /// Workers that have failed this call; a breaker hears of that once.
+    charged: Vec<WorkerIx>,
     /// The answer of the latest attempt, if it was refused: given verbatim if nothing better comes.
     kept: Option<(Parts, Bytes)>,
     /// An answer whose head has gone out and whose first event has not come.
@@ -140,6 +146,11 @@ pub async fn run(
     let keepalive = call.snapshot.plan.server.sse_keepalive;
     let release = (job.streaming && !keepalive.is_zero()).then_some(keepalive);
     let mut state = State::default();
+    if let Some((route, _)) = call.snapshot.route(job.route)
+        && let Some(budget) = call.snapshot.budget(route.pool)
+    {
+        budget.request(clock::now());
+    }
     match advance(&mut call, &job, &mut state, release).await {
         Progress::Begun(held) => {
             let (parts, relay) = Relay::new(call, &job, *held);
@@ -246,6 +257,15 @@ impl Answered {
             Self::Relay(relay) => relay.call(),
             Self::Kept(_, call) => Some(call),
             Self::Late(_) => None,
+        }
+    }
+
+    /// The same, to be noted something on.
+    pub fn call_mut(&mut self) -> Option<&mut Call> {
+        match self {
+            Self::Relay(relay) => relay.call_mut(),
+            Self::Kept(_, call) => Some(call),
+            Self::Late(late) => late.call_mut(),
         }
     }
 

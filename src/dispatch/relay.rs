@@ -21,11 +21,12 @@ use super::call::{Call, Routed};
 use super::error::{CallError, Deadline};
 use super::pair::Joint;
 use super::reply::Reply;
+use super::verdict;
 use crate::api::{Endpoint, error, sse, usage};
 use crate::base::clock;
 use crate::live::Phase;
 use crate::plan::{Role, Timeouts};
-use crate::state::InFlight;
+use crate::state::{InFlight, Outcome};
 
 /// What is sent on a silent event stream.
 pub(super) const KEEPALIVE: &[u8] = b": keep-alive\n\n";
@@ -57,6 +58,11 @@ pub struct Relay {
     closing: bool,
     timeouts: Timeouts,
     keepalive: Duration,
+    /// How long the worker has been waited for since its last event. The time in which the client
+    /// does not read is not among it.
+    silent: Duration,
+    /// Since when it is waited for now.
+    waiting: Option<Instant>,
     last_sent: Instant,
     boundary: bool,
     /// The worker has sent an error frame; no frame of ours follows it.
@@ -73,6 +79,7 @@ impl Relay {
             sse,
             queued,
             ended,
+            said_error,
             ..
         } = held;
         call.status = parts.status.as_u16();
@@ -88,6 +95,9 @@ impl Relay {
             for data in &queued {
                 finder.feed(data);
             }
+        }
+        if said_error {
+            relay.note_error();
         }
         relay.queued = queued.into();
         relay.guard = Some(guard);
@@ -130,6 +140,8 @@ impl Relay {
             closing: false,
             timeouts,
             keepalive,
+            silent: Duration::ZERO,
+            waiting: None,
             last_sent: now,
             boundary: false,
             failed: false,
@@ -141,6 +153,11 @@ impl Relay {
     /// The call.
     pub(super) fn call(&self) -> Option<&Call> {
         self.call.as_deref()
+    }
+
+    /// The same, to be noted something on.
+    pub(super) fn call_mut(&mut self) -> Option<&mut Call> {
+        self.call.as_deref_mut()
     }
 
     fn routed(&mut self) -> Option<&mut Routed> {
@@ -157,6 +174,7 @@ impl Relay {
     fn observe(&mut self, data: &Bytes) {
         let now = clock::now();
         self.last_sent = now;
+        self.stop_waiting(now);
         let Some(call) = self.call.as_mut() else {
             return;
         };
@@ -167,6 +185,9 @@ impl Relay {
                 self.boundary = seen.boundary;
                 if let Some(routed) = call.routed.as_mut() {
                     routed.usage = seen.usage.or(routed.usage);
+                    if seen.events > 0 {
+                        self.silent = Duration::ZERO;
+                    }
                     if seen.events > 0
                         && let Some(before) = routed.last_event.replace(now)
                     {
@@ -175,11 +196,35 @@ impl Relay {
                         series.inter_token.record(gap);
                     }
                 }
-                if seen.error.is_some() {
-                    self.failed = true;
-                    call.error_code = "stream_error";
+                if let Some(error) = seen.error {
+                    self.note_error();
+                    let why = "the worker's stream reported an error";
+                    self.judge(verdict::of_frame(error.code), why);
                 }
             }
+        }
+    }
+
+    fn stop_waiting(&mut self, now: Instant) {
+        if let Some(since) = self.waiting.take() {
+            self.silent += now.saturating_duration_since(since);
+        }
+    }
+
+    fn note_error(&mut self) {
+        self.failed = true;
+        if let Some(call) = self.call.as_mut() {
+            call.error_code = "stream_error";
+        }
+    }
+
+    /// Tells the breaker of the worker how the attempt ended, unless it knows.
+    fn judge(&mut self, outcome: Outcome, why: &str) {
+        if let Some(guard) = self.guard.as_mut()
+            && let Some(call) = &self.call
+            && let Some(worker) = call.routed.as_ref().and_then(|routed| routed.worker)
+        {
+            verdict::tell(&call.snapshot, worker, guard, outcome, why);
         }
     }
 
@@ -205,7 +250,6 @@ impl Relay {
 
     fn finish(&mut self) {
         self.closing = true;
-        self.guard = None;
         let broken = match &mut self.kind {
             Kind::Events(reader) => {
                 let seen = reader.finish();
@@ -220,8 +264,11 @@ impl Relay {
             }
         };
         if broken {
-            self.fail(CallError::Stream);
-        } else if let Some(routed) = self.routed() {
+            return self.fail(CallError::Stream);
+        }
+        self.judge(Outcome::Success, "");
+        self.guard = None;
+        if let Some(routed) = self.routed() {
             routed.complete = true;
         }
     }
@@ -238,6 +285,12 @@ impl Relay {
         if let Some(Reply::Pair(joint)) = self.answer.take() {
             self.note(&joint);
         }
+        let outcome = match error {
+            // It is the other leg that failed.
+            CallError::Leg(..) => Outcome::Neutral,
+            error => verdict::of_error(error),
+        };
+        self.judge(outcome, error.message());
         self.guard = None;
         self.closing = true;
         let paired = self.routed().is_some_and(|routed| routed.prefill.is_some());
@@ -279,7 +332,6 @@ impl Relay {
             return Poll::Pending;
         };
         let started = call.started;
-        let last = call.routed.as_ref().and_then(|routed| routed.last_event);
         if call.phase() == Phase::Ending {
             return Poll::Ready(Silence::Over(CallError::Ending));
         }
@@ -289,7 +341,8 @@ impl Relay {
             let total_by = started + self.timeouts.total;
             let mut by = total_by;
             if events {
-                let idle_by = last.unwrap_or(self.last_sent) + self.timeouts.idle;
+                let since = *self.waiting.get_or_insert(now);
+                let idle_by = since + self.timeouts.idle.saturating_sub(self.silent);
                 if now >= idle_by {
                     return Poll::Ready(Silence::Over(CallError::Timeout(Deadline::Idle)));
                 }
@@ -298,6 +351,7 @@ impl Relay {
                     let due = self.last_sent + self.keepalive;
                     if now >= due {
                         self.last_sent = now;
+                        self.stop_waiting(now);
                         return Poll::Ready(Silence::Comment);
                     }
                     by = by.min(due);

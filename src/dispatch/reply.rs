@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::error::CallError;
+use super::error::{CallError, Shortage};
 use super::pair::{Joint, Lost};
 use crate::upstream::Answer;
 
@@ -24,6 +24,8 @@ pub(super) enum ReplyError {
     BrokeOff,
     /// A leg of the pair failed.
     Leg(Box<Lost>),
+    /// There is no memory left to put the answers of both legs together.
+    Short,
 }
 
 impl ReplyError {
@@ -32,6 +34,7 @@ impl ReplyError {
         match self {
             Self::BrokeOff => CallError::BrokeOff,
             Self::Leg(lost) => lost.error(),
+            Self::Short => CallError::Short(Shortage::Memory),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether, when and where an attempt is replaced by another.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderMap, RETRY_AFTER};
 
@@ -9,11 +9,12 @@ use super::attempt::{Held, keep};
 use super::call::Call;
 use super::error::{CallError, Deadline, Fault};
 use super::pair::{self, Lost};
-use super::{Job, Progress, State};
+use super::{Job, Progress, State, verdict};
 use crate::base::clock;
 use crate::live::Snapshot;
 use crate::plan::{Leg, Role, Route, WorkerIx};
 use crate::policy;
+use crate::state::Outcome;
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// Longest that the rest of a refused answer is waited for, while nobody else could answer.
@@ -60,19 +61,24 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     let Some((route, _)) = snapshot.route(job.route) else {
         return Next::Final(Progress::Failed(CallError::NoWorker));
     };
-    let attempts = call.routed.as_ref().map_or(0, |routed| routed.attempts);
+    let routed = call.routed.as_ref();
+    let attempts = routed.map_or(0, |routed| routed.attempts);
+    let headed = routed.is_some_and(|routed| routed.head.is_some());
     let (worker, error, asked) = match failed {
         Failed::Refused(held) => {
             let worker = held.worker;
             let asked = retry_after(&held.parts.headers, clock::wall());
             let status = held.parts.status.as_u16();
             let leg = leg_of(&snapshot, route, worker);
-            let patience = if others(&snapshot, leg, job, state) {
+            let now = clock::now();
+            let patience = if others(&snapshot, leg, job, state, now) {
                 KEEP_BRIEFLY
             } else {
                 KEEP
             };
-            state.kept = keep(*held, patience).await;
+            // An error frame stands for the status that it would have been.
+            let status = if held.said_error { 500 } else { status };
+            state.kept = keep(*held, patience, &snapshot.memory).await;
             (worker, CallError::Status(status), asked)
         }
         Failed::Error(worker, error) => {
@@ -93,6 +99,9 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             (worker, error, asked)
         }
     };
+    if error.is_own() {
+        return Next::Final(Progress::Failed(error));
+    }
     let leg = leg_of(&snapshot, route, worker);
     // What a leg of a pair may do is what a worker may do that answers alone.
     let plain = match error {
@@ -109,6 +118,9 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     ) {
         leave_engine(&snapshot, leg, worker, state);
     }
+    if verdict::of_error(error) == Outcome::Failure {
+        state.charged.push(worker);
+    }
     count_error(leg.role, error);
     let end = |state: &mut State, reason: &'static str| {
         count_exhausted(leg.role, job, reason);
@@ -121,10 +133,11 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
         plain,
         CallError::Redirect | CallError::Timeout(Deadline::Total) | CallError::Ending
     );
-    let answered = matches!(
-        plain,
-        CallError::Status(_) | CallError::BrokeOff | CallError::Stream
-    );
+    let answered = headed
+        || matches!(
+            plain,
+            CallError::Status(_) | CallError::BrokeOff | CallError::Stream
+        );
     if hopeless || final_status || answered && !job.endpoint.retries_answers() {
         return Next::Final(match state.kept.take() {
             Some((parts, body)) => Progress::Verbatim(parts, body),
@@ -134,12 +147,14 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     if attempts >= route.retry.attempts {
         return end(state, "attempts");
     }
-    let too_long = asked.is_some_and(|wait| wait > route.retry.max_backoff);
+    let now = clock::now();
+    let left = (call.started + route.timeouts.total).saturating_duration_since(now);
+    let too_long = asked.is_some_and(|wait| wait > route.retry.max_backoff || wait >= left);
     if too_long {
         state.set_aside.push(worker);
     }
-    let elsewhere = others(&snapshot, leg, job, state);
-    if too_long && !elsewhere && all_set_aside(&snapshot, leg, state) {
+    let elsewhere = others(&snapshot, leg, job, state, now);
+    if !elsewhere && nobody_left(&snapshot, leg, state, now) {
         return end(state, "no_worker");
     }
     let transport = !matches!(plain, CallError::Status(_));
@@ -152,11 +167,14 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
         let asked = asked
             .filter(|_| !too_long && !elsewhere)
             .unwrap_or_default();
-        own.max(asked.min(route.retry.max_backoff))
+        own.max(asked)
     };
-    let left = (call.started + route.timeouts.total).saturating_duration_since(clock::now());
     if wait >= left {
         return end(state, "deadline");
+    }
+    let budget = snapshot.budget(route.pool);
+    if budget.is_some_and(|budget| !budget.retry(&route.retry.budget, now)) {
+        return end(state, "budget");
     }
     if let Some(worker) = snapshot.worker(worker)
         && let Some(count) = worker.parts.cell.retries.get(job.endpoint.index())
@@ -192,21 +210,26 @@ fn leg_of<'a>(snapshot: &Snapshot, route: &'a Route, worker: WorkerIx) -> &'a Le
         .unwrap_or_else(|| route.legs.answering())
 }
 
-/// Whether a usable worker is left in `leg` that this call has not tried and may go to.
-fn others(snapshot: &Snapshot, leg: &Leg, job: &Job, state: &State) -> bool {
+/// Whether a worker is left in `leg` that this call has not tried and may go to.
+fn others(snapshot: &Snapshot, leg: &Leg, job: &Job, state: &State, now: Instant) -> bool {
     !policy::is_targeted(&leg.policy, &job.headers)
-        && usable(snapshot, leg).any(|ix| !state.tried.contains(&ix))
+        && open(snapshot, leg, now).any(|ix| !state.tried.contains(&ix))
 }
 
-fn all_set_aside(snapshot: &Snapshot, leg: &Leg, state: &State) -> bool {
-    usable(snapshot, leg).all(|ix| state.set_aside.contains(&ix))
+/// Whether all who may be asked have asked to be left alone.
+fn nobody_left(snapshot: &Snapshot, leg: &Leg, state: &State, now: Instant) -> bool {
+    open(snapshot, leg, now).all(|ix| state.set_aside.contains(&ix))
 }
 
-fn usable<'a>(snapshot: &'a Snapshot, leg: &'a Leg) -> impl Iterator<Item = WorkerIx> + 'a {
-    leg.candidates.iter().copied().filter(|ix| {
+fn open<'a>(
+    snapshot: &'a Snapshot,
+    leg: &'a Leg,
+    now: Instant,
+) -> impl Iterator<Item = WorkerIx> + 'a {
+    leg.candidates.iter().copied().filter(move |ix| {
         snapshot
             .worker(*ix)
-            .is_some_and(|worker| snapshot.is_usable(worker))
+            .is_some_and(|worker| snapshot.is_open_to(worker, now))
     })
 }
 

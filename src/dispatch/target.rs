@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::choose::routing_key;
 use crate::api::Endpoint;
+use crate::base::clock;
 use crate::live::Snapshot;
 use crate::plan::{Found, Route, Target, Unroutable};
 
@@ -26,7 +27,7 @@ pub fn target<'a>(
     let draw = || routing_key(headers).map_or(chance, |key| xxh3_64(key.as_bytes()));
     let suits = |route: &Route| endpoint.generates() || !route.legs.is_pair();
     let target = routes.target(&found, draw, |route| {
-        suits(route) && snapshot.can_serve(route)
+        suits(route) && snapshot.can_take(route, clock::now())
     })?;
     Ok((found, target))
 }

@@ -2,6 +2,7 @@
 //! meet.
 
 mod admin;
+mod breakers;
 mod change;
 mod degraded;
 mod handle;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, signals, trees};
+use super::{Live, Snapshot, WorkerRef, breakers, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
@@ -25,23 +25,42 @@ pub fn render(live: &Live, now: Instant) -> String {
     let snapshot = live.load();
     let mut out = String::new();
     let mut families = Families::new(&mut out);
+    admission(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
+    breakers::write(&snapshot, now, &mut families);
     routing_keys(&snapshot, &mut families);
     trees::write(&snapshot, &mut families);
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
+    memory(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
 
+/// What is under way and what waits. A class that is gone shows for as long as it waits.
+fn admission(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let cell = snapshot.admission();
+    families
+        .family(Metric::AdmissionInflight)
+        .sample(&[], number(cell.under_way()));
+    let classes = snapshot.plan.admission.classes.keys();
+    let mut depths: BTreeMap<Arc<str>, usize> =
+        classes.map(|class| (Arc::clone(class), 0)).collect();
+    depths.extend(cell.waiting_by_class());
+    let mut family = families.family(Metric::AdmissionQueueDepth);
+    for (class, depth) in &depths {
+        family.sample(&[("class", class)], number(*depth));
+    }
+}
+
 /// A worker with all its memberships: a URL in two pools is one worker and has one series.
-struct Member<'a> {
-    first: WorkerRef<'a>,
+pub(super) struct Member<'a> {
+    pub(super) first: WorkerRef<'a>,
     usable: bool,
 }
 
-fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
+pub(super) fn members(snapshot: &Snapshot) -> BTreeMap<&WorkerKey, Member<'_>> {
     let mut members = BTreeMap::new();
     for worker in snapshot.workers() {
         let usable = snapshot.is_usable(worker);
@@ -300,6 +319,17 @@ fn engines(snapshot: &Snapshot, now: Instant, families: &mut Families<'_>) {
                 family.sample(&labels, value);
             }
         }
+    }
+}
+
+/// Memory for what is buffered.
+fn memory(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::MemoryBudget);
+    for (state, bytes) in [
+        ("used", snapshot.memory.used()),
+        ("limit", snapshot.memory.limit()),
+    ] {
+        family.sample(&[("state", state)], count(bytes));
     }
 }
 

@@ -5,16 +5,21 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use ahash::{AHashMap, AHashSet};
+use http::uri::Authority;
 use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use super::degraded;
 use crate::api::Endpoint;
-use crate::plan::{DestinationIx, Mirror, Plan, Role, Route, RouteIx, Worker, WorkerIx, WorkerKey};
+use crate::plan::{
+    DestinationIx, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Worker, WorkerIx,
+    WorkerKey,
+};
 use crate::policy::{Lane, Memory};
 use crate::state::{
-    Cells, ConnKey, ConnPool, HealthCell, HealthKey, HealthState, MirrorCell, ModelCell, ModelKey,
-    RouteKey, WorkerCell,
+    AdmissionCell, Allowance, BudgetCell, Cells, ConnKey, ConnPool, EntryCell, HealthCell,
+    HealthKey, HealthState, Limits, MirrorCell, ModelCell, ModelKey, NameCell, RouteKey,
+    WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -31,9 +36,14 @@ pub struct Snapshot {
     pub born: Instant,
     /// What the configuration means.
     pub plan: Plan,
+    /// Memory for what is buffered.
+    pub memory: Allowance,
     workers: Box<[WorkerParts]>,
     routes: Box<[RouteParts]>,
     mirrors: Box<[Option<Arc<MirrorCell>>]>,
+    budgets: Box<[Arc<BudgetCell>]>,
+    admission: Arc<AdmissionCell>,
+    entries: Box<[Arc<EntryCell>]>,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -49,6 +59,8 @@ pub struct WorkerParts {
     pub targets: [Uri; Endpoint::ALL.len()],
     /// The `host` header.
     pub host: HeaderValue,
+    /// The same as the authority of an HTTP/2 request.
+    pub authority: Authority,
     /// The `authorization` header, where the worker has a key.
     pub authorization: Option<HeaderValue>,
     /// The opaque id as a header value and as text for logs.
@@ -124,7 +136,7 @@ impl Snapshot {
         let workers: Box<[WorkerParts]> = plan
             .workers
             .iter()
-            .map(|worker| WorkerParts::bind(worker, cells, previous))
+            .map(|worker| WorkerParts::bind(worker, plan.pool(worker.pool), cells, previous))
             .collect();
         let routes = plan
             .routes
@@ -143,15 +155,33 @@ impl Snapshot {
                 mirror.map(|_| cells.mirrors.get_or_insert(label, cell))
             })
             .collect();
+        let budgets = plan
+            .pools
+            .iter()
+            .map(|pool| cells.budgets.get_or_insert(&pool.name, BudgetCell::default))
+            .collect();
+        let destinations = &plan.routes.destinations;
+        let entries = destinations
+            .iter()
+            .map(|destination| {
+                let entry = &destination.entry;
+                let cell = || EntryCell::new(entry, &cells.admission);
+                cells.entries.get_or_insert(entry, cell)
+            })
+            .collect();
         Self {
             id: stamp.id,
             generation: stamp.generation,
             sha256: stamp.sha256,
             born: now,
+            memory: Allowance::new(&cells.memory, plan.server.memory_budget),
             plan,
             workers,
             routes,
             mirrors,
+            budgets,
+            admission: Arc::clone(&cells.admission),
+            entries,
         }
     }
 
@@ -188,12 +218,47 @@ impl Snapshot {
         Some((mirror, self.mirrors.get(ix.0 as usize)?.as_ref()?))
     }
 
-    /// Whether somebody can take a request on `route` now: each of its legs has a usable worker.
+    /// Retries of the pool at `ix`, which must come from this snapshot's plan.
+    pub fn budget(&self, ix: PoolIx) -> Option<&BudgetCell> {
+        self.budgets.get(ix.0 as usize).map(|cell| &**cell)
+    }
+
+    /// The gates of the process.
+    pub(super) fn admission(&self) -> &AdmissionCell {
+        &self.admission
+    }
+
+    /// The model entry of the destination at `ix`, and the class in which its requests wait.
+    pub fn entry(&self, ix: DestinationIx) -> Option<(&Arc<EntryCell>, &Arc<str>)> {
+        let class = &self.plan.routes.destination(ix)?.class;
+        Some((self.entries.get(ix.0 as usize)?, class))
+    }
+
+    /// Lets in requests by the limits of this snapshot from `now` on, those too that wait already.
+    /// For the snapshot that has just been published.
+    pub fn hold_limits(&self, now: Instant) {
+        let limits = Limits::of(&self.plan);
+        self.admission.hold(limits, &*self.entries, now);
+    }
+
+    /// Whether `route` is served: each of its legs has a usable worker.
     pub fn can_serve(&self, route: &Route) -> bool {
         route.legs.iter().all(|leg| {
             let mut workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
             workers.any(|worker| self.is_usable(worker))
         })
+    }
+
+    /// Whether somebody would take a request on `route` at `now`: each of its legs has a usable worker
+    /// whose breaker lets it in.
+    pub fn can_take(&self, route: &Route, now: Instant) -> bool {
+        route.legs.iter().all(|leg| self.has_room(leg, now))
+    }
+
+    /// Whether some worker of `leg` would take a request at `now`.
+    pub fn has_room(&self, leg: &Leg, now: Instant) -> bool {
+        let mut workers = leg.candidates.iter().filter_map(|ix| self.worker(*ix));
+        workers.any(|worker| self.is_open_to(worker, now))
     }
 
     /// Has the policies forget workers that this snapshot does not name. For the snapshot that has
@@ -246,9 +311,14 @@ impl Snapshot {
             .filter(move |worker| wanted.contains(&worker.ix))
     }
 
-    /// Whether requests may go to `worker` now.
+    /// Whether `worker` is one that requests go to, whatever its breaker says.
     pub fn is_usable(&self, worker: WorkerRef<'_>) -> bool {
         worker.plan.is_admitted() && !worker.plan.draining && worker.parts.health.is_ready()
+    }
+
+    /// Whether a request may go to `worker` at `now`.
+    pub fn is_open_to(&self, worker: WorkerRef<'_>, now: Instant) -> bool {
+        self.is_usable(worker) && worker.parts.cell.breaker.admits(&worker.plan.breaker, now)
     }
 }
 
@@ -299,7 +369,7 @@ impl RouteParts {
 }
 
 impl WorkerParts {
-    fn bind(worker: &Worker, cells: &Cells, previous: Option<&Snapshot>) -> Self {
+    fn bind(worker: &Worker, pool: &Pool, cells: &Cells, previous: Option<&Snapshot>) -> Self {
         let health = &worker.health;
         let key = HealthKey {
             // The ranks of an engine live and die together.
@@ -310,6 +380,12 @@ impl WorkerParts {
         let conn_key = ConnKey {
             host: Arc::clone(&worker.host),
             port: worker.port,
+            http2: pool.connections.http2,
+        };
+        let conns = || {
+            let names = || NameCell::new(&worker.host);
+            let names = cells.names.get_or_insert(&worker.host, names);
+            ConnPool::new(&conn_key, names)
         };
         let initial = || {
             let known = previous
@@ -331,7 +407,7 @@ impl WorkerParts {
             health: cells
                 .health
                 .get_or_insert(&key, || HealthCell::new(initial())),
-            conns: cells.conns.get_or_insert(&conn_key, ConnPool::default),
+            conns: cells.conns.get_or_insert(&conn_key, conns),
             targets: Endpoint::ALL.map(|endpoint| {
                 let target = format!("{}{}", worker.base_path, endpoint.path());
                 target
@@ -340,6 +416,10 @@ impl WorkerParts {
             }),
             host: HeaderValue::try_from(&*worker.authority)
                 .unwrap_or_else(|_| HeaderValue::from_static("worker")),
+            authority: worker
+                .authority
+                .parse()
+                .unwrap_or_else(|_| Authority::from_static("worker")),
             authorization: worker.api_key.as_ref().and_then(|key| {
                 let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()?)).ok()?;
                 value.set_sensitive(true);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::gate::Standing;
+use super::layer::poll_caught;
 use crate::dispatch::{Answered, Call, RelayError};
 
 /// What a client gets. It holds the call, whose end is logged and counted when the body is dropped,
@@ -24,7 +25,8 @@ enum Kind {
         Option<Bytes>,
         #[expect(dead_code, reason = "held for its end")] Option<Box<Call>>,
     ),
-    Worker(Answered),
+    /// Gone once it has panicked.
+    Worker(Option<Answered>),
 }
 
 impl Body {
@@ -48,7 +50,7 @@ impl Body {
     /// A worker's answer.
     pub(crate) fn worker(answered: Answered) -> Self {
         Self {
-            kind: Kind::Worker(answered),
+            kind: Kind::Worker(Some(answered)),
             _busy: None,
         }
     }
@@ -120,7 +122,7 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let polled = match &mut self.get_mut().kind {
             Kind::Full(data, _) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Kind::Worker(answered) => Pin::new(answered).poll_frame(cx),
+            Kind::Worker(answered) => poll_caught(answered, cx, Answered::call_mut),
         };
         let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
         ASKED.set(if handed { Asked::Handed } else { Asked::InVain });
@@ -130,14 +132,16 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(data, _) => data.is_none(),
-            Kind::Worker(answered) => answered.is_end_stream(),
+            Kind::Worker(answered) => answered.as_ref().is_none_or(HttpBody::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(data, _) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Worker(answered) => answered.size_hint(),
+            Kind::Worker(answered) => answered
+                .as_ref()
+                .map_or_else(SizeHint::default, HttpBody::size_hint),
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::body::Body;
 use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
-use crate::dispatch::{Call, CallError, Fault};
+use crate::dispatch::{Call, CallError, Deadline, Fault, Shortage};
 use crate::plan::Unroutable;
+use crate::state::{Late, Shut};
 use crate::upstream::headers::X_REQUEST_ID;
 
 /// The stable code of an error.
@@ -63,6 +65,11 @@ impl Refusal {
         &self.message
     }
 
+    /// There is no memory for what would have to be buffered.
+    pub(crate) fn no_memory() -> Self {
+        CallError::Short(Shortage::Memory).into()
+    }
+
     /// There is no such path.
     pub(crate) fn unknown_url() -> Self {
         Self::new(
@@ -81,6 +88,40 @@ impl Refusal {
         );
         refusal.allow = Some(allowed);
         refusal
+    }
+
+    /// The queue before the gate is full, or there is none.
+    pub(crate) fn shut(why: Shut) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let (refusal, wait) = match why {
+            Shut::Full(wait) => {
+                let message = "too many requests wait already";
+                (
+                    Self::new(status, ErrorCode::AdmissionQueueFull, message),
+                    wait,
+                )
+            }
+            Shut::NoQueue(wait) => {
+                let message = "too many requests are under way or begin at once";
+                (
+                    Self::new(status, ErrorCode::RateLimitExceeded, message),
+                    wait,
+                )
+            }
+        };
+        refusal.retry_after(wait)
+    }
+
+    /// The time to be let in has run out.
+    pub(crate) fn late(which: Late) -> Self {
+        match which {
+            Late::Queue => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                ErrorCode::AdmissionQueueTimeout,
+                "the request was not let in within the time that it may wait",
+            ),
+            Late::Total => CallError::Timeout(Deadline::Total).into(),
+        }
     }
 
     /// The field that is at fault.
@@ -170,7 +211,7 @@ pub(crate) fn workers_error(
 }
 
 /// A response with a JSON body.
-pub(crate) fn json(call: Box<Call>, status: StatusCode, body: Vec<u8>) -> Response<Body> {
+pub(crate) fn json(call: Box<Call>, status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     respond(
         call,
         status,
@@ -184,7 +225,7 @@ pub(crate) fn respond(
     mut call: Box<Call>,
     status: StatusCode,
     content_type: HeaderValue,
-    body: Vec<u8>,
+    body: impl Into<Bytes>,
 ) -> Response<Body> {
     call.status = status.as_u16();
     let id = call.id.clone();
@@ -199,10 +240,14 @@ pub(crate) fn respond(
 impl From<CallError> for Refusal {
     fn from(error: CallError) -> Self {
         let status = match error {
-            CallError::NoWorker | CallError::Target | CallError::NoLeg(_) | CallError::Ending => {
-                StatusCode::SERVICE_UNAVAILABLE
+            CallError::NoWorker
+            | CallError::Target
+            | CallError::NoLeg(_)
+            | CallError::Short(Shortage::Memory)
+            | CallError::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            CallError::Unbuildable | CallError::Short(Shortage::Sockets) => {
+                StatusCode::INTERNAL_SERVER_ERROR
             }
-            CallError::Unbuildable => StatusCode::INTERNAL_SERVER_ERROR,
             CallError::Timeout(_) | CallError::Leg(_, Fault::Timeout(_)) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -221,7 +266,9 @@ impl From<CallError> for Refusal {
         };
         let refusal = Self::new(status, error.code(), error.message());
         match error {
-            CallError::NoWorker => refusal.retry_after(Duration::from_secs(1)),
+            CallError::NoWorker | CallError::Short(_) => {
+                refusal.retry_after(Duration::from_secs(1))
+            }
             _ => refusal,
         }
     }

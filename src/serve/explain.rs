@@ -2,6 +2,7 @@
 //! the same code, but sends nothing, moves no cursor and teaches no memory.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -22,6 +23,7 @@ use crate::dispatch::target;
 use crate::live::{LegParts, Snapshot, WorkerRef};
 use crate::plan::{Destination, Found, Leg, Route, RouteIx, Target, Unroutable, is_glob};
 use crate::policy::{Mode, Notes, Refused};
+use crate::state::BreakerState;
 
 /// Where a request would go, and why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -97,6 +99,8 @@ pub struct CandidateExplained {
     pub worker_id: String,
     /// `candidate`, or why it is none.
     pub state: String,
+    /// Its breaker: `closed`, `open` or `half_open`.
+    pub breaker: String,
     /// Whether it was chosen.
     pub chosen: bool,
     /// Its priority.
@@ -305,7 +309,7 @@ fn one_leg(
     leg: &Leg,
     parts: &LegParts,
 ) -> (LegExplained, Result<(), Refused>) {
-    let usable = choose::usable(snapshot, leg, &[]);
+    let usable = choose::usable(snapshot, leg, &[], asking.now);
     let notes = Notes::default();
     let outcome = choose::choose(snapshot, asking, leg.role, &usable, Some(&notes));
     let mut explained = LegExplained {
@@ -330,7 +334,9 @@ fn one_leg(
         .enumerate()
         .filter_map(|(position, ix)| {
             let worker = snapshot.worker(*ix)?;
-            Some(candidate(snapshot, worker, position, &usable, chosen))
+            Some(candidate(
+                snapshot, asking.now, worker, position, &usable, chosen,
+            ))
         })
         .collect();
     for (index, name, value) in notes.into_inner() {
@@ -345,24 +351,32 @@ fn one_leg(
 
 fn candidate(
     snapshot: &Snapshot,
+    now: Instant,
     worker: WorkerRef<'_>,
     position: usize,
     usable: &[Usable<'_>],
     chosen: Option<&Chosen<'_>>,
 ) -> CandidateExplained {
+    let breaker = &worker.parts.cell.breaker;
+    let breaker = breaker.state(&worker.plan.breaker, now);
     let state = if usable.iter().any(|usable| usable.position == position) {
         "candidate"
     } else if !worker.plan.is_admitted() {
         "not registered yet"
-    } else if snapshot.is_usable(worker) {
-        "of lower priority"
-    } else {
+    } else if !snapshot.is_usable(worker) {
         "not ready"
+    } else if snapshot.is_open_to(worker, now) {
+        "of lower priority"
+    } else if breaker == BreakerState::Open {
+        "breaker open"
+    } else {
+        "breaker half open, enough requests try it"
     };
     CandidateExplained {
         worker: worker.plan.key.to_string(),
         worker_id: worker.parts.id_str().to_owned(),
         state: state.to_owned(),
+        breaker: breaker.as_str().to_owned(),
         chosen: chosen.is_some_and(|chosen| chosen.worker.ix == worker.ix),
         priority: worker.plan.priority,
         cost: worker.plan.cost,

@@ -16,6 +16,7 @@ use crate::api::error::ErrorCode;
 use crate::api::skim::Skimmer;
 use crate::base::clock;
 use crate::plan::Limits;
+use crate::state::{Allowance, Reservation};
 
 /// A body is given this long before its rate is judged.
 const GRACE: Duration = Duration::from_secs(10);
@@ -39,20 +40,28 @@ pub(crate) struct Taken {
     pub(crate) payload: Payload,
     /// What was seen of it on the way, where it came in more than one piece.
     pub(crate) skimmed: Option<Skimmer>,
+    /// What it takes up.
+    pub(crate) memory: Reservation,
 }
 
 /// Reads `body` to its end, until `by`. It stays in the pieces in which it came; only small ones are
 /// put together, since each piece has a price in memory and on its way to the worker.
 ///
+/// What it declares is reserved of `memory` before anything is read, and before a client that waits
+/// for a 100 gets it; what it does not declare, as it comes.
+///
 /// # Errors
-/// 413 above `max` bytes; 408 when it stalls or creeps; 400 when it breaks off.
+/// 413 above `max` bytes; 503 without memory for it; 408 when it stalls or creeps; 400 when it breaks
+/// off.
 pub(crate) async fn read(
     mut body: Incoming,
+    memory: &Allowance,
     max: usize,
     by: Instant,
     limits: &Limits,
 ) -> Result<Taken, Refusal> {
     let declared = body.size_hint().exact();
+    let mut memory = reserve(memory, declared)?;
     let started = clock::now();
     let mut pieces = Pieces::default();
     let mut length = 0_usize;
@@ -77,6 +86,9 @@ pub(crate) async fn read(
         if length > max {
             return Err(too_large(max));
         }
+        if declared.is_none() && !memory.grow(data.len()) {
+            return Err(Refusal::no_memory().and_close());
+        }
         if limits.min_body_rate > 0 {
             let elapsed = now.saturating_duration_since(started);
             if elapsed > GRACE && (length as u64) < limits.min_body_rate * elapsed.as_secs() {
@@ -87,11 +99,20 @@ pub(crate) async fn read(
             return Ok(Taken {
                 payload: data.into(),
                 skimmed: None,
+                memory,
             });
         }
         pieces.push(data);
     }
-    Ok(pieces.take())
+    Ok(pieces.take(memory))
+}
+
+/// Memory for all that a body declares; for none of one that does not.
+fn reserve(memory: &Allowance, declared: Option<u64>) -> Result<Reservation, Refusal> {
+    let declared = usize::try_from(declared.unwrap_or(0)).unwrap_or(usize::MAX);
+    memory
+        .try_reserve(declared)
+        .ok_or_else(|| Refusal::no_memory().and_close())
 }
 
 /// Below this a piece is copied together with its neighbours.
@@ -136,12 +157,13 @@ impl Pieces {
         }
     }
 
-    fn take(mut self) -> Taken {
+    fn take(mut self, memory: Reservation) -> Taken {
         self.flush();
         let skimmed = (self.whole.len() > 1).then_some(self.skimmer);
         Taken {
             payload: Payload::new(self.whole),
             skimmed,
+            memory,
         }
     }
 }

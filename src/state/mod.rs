@@ -1,21 +1,34 @@
 //! Cells: pieces of state that outlive snapshots, each keyed by identity. A cell counts; the plan
 //! judges, so that new thresholds apply at once to old counts.
 
+mod admission;
+mod breaker;
+mod budget;
 mod conn;
 mod health;
 mod keyed;
+mod memory;
 mod mirror;
 mod model;
+mod name;
 mod pace;
 mod report;
 mod route;
 mod worker;
 
-pub use conn::{Conn, ConnKey, ConnPool};
+pub use admission::{AdmissionCell, Entering, EntryCell, Late, Limits, Permit, Shut, Waiting};
+pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
+pub use budget::BudgetCell;
+pub use conn::{
+    Awaiting, Conn, ConnKey, ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse,
+    Step,
+};
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
+pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series};
+pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
 pub use report::{Report, ReportCell};
 pub use route::RouteKey;
@@ -47,12 +60,22 @@ pub struct Cells {
     pub health: Keyed<HealthKey, HealthCell>,
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
+    /// Retries and the requests that they are held against, by pool.
+    pub budgets: Keyed<Arc<str>, BudgetCell>,
+    /// Addresses, by host.
+    pub names: Keyed<Arc<str>, NameCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
     pub mirrors: Keyed<Arc<str>, MirrorCell>,
+    /// The gates, and those who wait at them.
+    pub admission: Arc<AdmissionCell>,
+    /// Requests of each model entry.
+    pub entries: Keyed<Arc<str>, EntryCell>,
     /// Metric series per model.
     pub models: Keyed<ModelKey, ModelCell>,
+    /// Memory in use for what is buffered.
+    pub memory: Arc<MemoryCell>,
 }
 
 impl Cells {
@@ -61,8 +84,11 @@ impl Cells {
         self.workers.sweep();
         self.health.sweep();
         self.conns.sweep();
+        self.budgets.sweep();
+        self.names.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
+        self.entries.sweep();
         self.models.sweep();
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Instant, SystemTime};
 use ahash::AHashMap;
 use parking_lot::Mutex;
 
+use super::breaker::{BreakerCell, Entry, Outcome, Turn};
 use super::pace::Pace;
 use super::report::ReportCell;
 use crate::api::Endpoint;
-use crate::plan::WorkerKey;
+use crate::plan::{Breaker, WorkerKey};
 
 /// Load and counters of one worker, shared by all snapshots and by all pools it stands in.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct WorkerCell {
     in_flight: AtomicUsize,
     /// How far it is with its prompts.
     pub pace: Pace,
+    /// Whether it answers.
+    pub breaker: BreakerCell,
     /// What its engine said of its load.
     pub report: ReportCell,
     /// Picks so far.
@@ -50,6 +53,7 @@ impl WorkerCell {
             key,
             in_flight: AtomicUsize::new(0),
             pace: Pace::default(),
+            breaker: BreakerCell::default(),
             report: ReportCell::default(),
             processed: AtomicU64::new(0),
             by_model: Mutex::default(),
@@ -111,15 +115,28 @@ impl WorkerCell {
 }
 
 /// One request in flight. Taken when a worker is picked, dropped when the response body ends,
-/// fails, or the client goes away: the only way the count changes, so it returns to 0.
+/// fails, or the client goes away: the only way the count changes, so it returns to 0. Where the
+/// worker's breaker has let the request in, it is told one outcome, which is nothing unless
+/// [`judge`](Self::judge) said otherwise.
 #[derive(Debug)]
 pub struct InFlight {
     cell: Arc<WorkerCell>,
     prefill: u64,
+    trial: Option<Trial>,
+}
+
+/// What the breaker still waits for.
+#[derive(Debug)]
+struct Trial {
+    entry: Entry,
+    thresholds: Breaker,
+    /// The same client request has failed there before.
+    charged: bool,
 }
 
 impl InFlight {
-    /// Counts a request at `cell`, whose prompt is expected to cost `prefill` tokens there.
+    /// Counts a request at `cell`, whose prompt is expected to cost `prefill` tokens there. The breaker
+    /// does not hear of it.
     pub fn start(cell: &Arc<WorkerCell>, prefill: u32, now: Instant) -> Self {
         let prefill_tokens = u64::from(prefill);
         cell.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +148,41 @@ impl InFlight {
         Self {
             cell: Arc::clone(cell),
             prefill: prefill_tokens,
+            trial: None,
         }
+    }
+
+    /// The same where the worker's breaker lets the request in. `charged`: the client's request has
+    /// failed there before, and a worker answers for one failure per request.
+    pub fn enter(
+        cell: &Arc<WorkerCell>,
+        thresholds: &Breaker,
+        charged: bool,
+        prefill: u32,
+        now: Instant,
+    ) -> Option<Self> {
+        let entry = cell.breaker.enter(thresholds, now)?;
+        let mut guard = Self::start(cell, prefill, now);
+        guard.trial = Some(Trial {
+            entry,
+            thresholds: *thresholds,
+            charged,
+        });
+        Some(guard)
+    }
+
+    /// Tells the breaker what the request says about the worker; what comes after the first time is
+    /// ignored. Returns the change that this makes.
+    pub fn judge(&mut self, outcome: Outcome, now: Instant) -> Option<Turn> {
+        let trial = self.trial.take()?;
+        let failed = matches!(outcome, Outcome::Failure | Outcome::Overloaded);
+        let outcome = if failed && trial.charged {
+            Outcome::Neutral
+        } else {
+            outcome
+        };
+        let breaker = &self.cell.breaker;
+        breaker.leave(trial.entry, outcome, &trial.thresholds, now)
     }
 
     /// The prompt has been computed: the answer has begun.
@@ -152,6 +203,9 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if self.prefill > 0 {
             self.cell.pace.ended(self.prefill);
+        }
+        if let Some(trial) = self.trial.take() {
+            self.cell.breaker.step_back(trial.entry);
         }
         let before = self.cell.in_flight.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "an in-flight guard is dropped once");
@@ -175,5 +229,34 @@ mod tests {
         drop(two);
         assert_eq!((cell.load(), cell.pending_prefill()), (0, 0));
         assert_eq!(cell.processed.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_guard_tells_the_breaker_one_outcome() {
+        let cell = Arc::new(WorkerCell::new(WorkerKey::new("http://a:1")));
+        let now = crate::base::clock::now();
+        let thresholds = Breaker {
+            enabled: true,
+            failure_threshold: 2,
+            success_threshold: 1,
+            timeout: std::time::Duration::from_secs(60),
+            window: std::time::Duration::from_secs(60),
+        };
+        let enter = |charged| InFlight::enter(&cell, &thresholds, charged, 0, now);
+        drop(enter(false));
+        let mut one = enter(false).unwrap();
+        assert_eq!(one.judge(Outcome::Failure, now), None);
+        assert_eq!(one.judge(Outcome::Failure, now), None);
+        drop(one);
+        enter(true).unwrap().judge(Outcome::Failure, now);
+        let tally = cell.breaker.tally();
+        assert_eq!((tally.failures, tally.neutral), (1, 2));
+        assert!(enter(false).unwrap().judge(Outcome::Failure, now).is_some());
+        assert!(enter(false).is_none());
+        assert_eq!(cell.load(), 0);
+        let mut copy = InFlight::start(&cell, 0, now);
+        assert_eq!(copy.judge(Outcome::Failure, now), None);
+        drop(copy);
+        assert_eq!(cell.breaker.tally().failures, 2);
     }
 }

@@ -255,3 +255,43 @@ impl WorkerFailed<'_> {
         metrics::counter(Metric::DiscoveryRegistrations, &labels).increment(1);
     }
 }
+
+/// A worker has failed so often that requests go elsewhere for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerOpened<'a> {
+    /// Which one.
+    pub worker: Worker<'a>,
+    /// The last failure.
+    pub error: &'a str,
+}
+
+impl BreakerOpened<'_> {
+    /// Logs it.
+    pub fn emit(&self) {
+        let Self { worker, error } = *self;
+        tracing::warn!(
+            target: "smg::worker",
+            worker = worker.url, worker_id = worker.id, pool = worker.pool, error,
+            "breaker opened"
+        );
+    }
+}
+
+/// A worker that was left alone has answered again.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerClosed<'a> {
+    /// Which one.
+    pub worker: Worker<'a>,
+}
+
+impl BreakerClosed<'_> {
+    /// Logs it.
+    pub fn emit(&self) {
+        let worker = self.worker;
+        tracing::info!(
+            target: "smg::worker",
+            worker = worker.url, worker_id = worker.id, pool = worker.pool,
+            "breaker closed"
+        );
+    }
+}

@@ -9,7 +9,7 @@ use http_body::Body as _;
 use std::pin::Pin;
 
 use super::headers;
-use super::http::{self as wire, Failure};
+use super::http::{self as wire, Break, Failure};
 use crate::api::payload::Sending;
 use crate::live::WorkerRef;
 use crate::plan::Connections;
@@ -25,7 +25,7 @@ pub enum FetchError {
     Timeout(Duration),
     /// The body broke off.
     #[error("the answer broke off: {0}")]
-    BrokeOff(#[source] hyper::Error),
+    BrokeOff(#[source] Break),
     /// More bytes than anybody wants.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
@@ -48,7 +48,7 @@ pub struct Fetched {
 /// Asks `worker` for `path` (below its base path), with the worker's own credential, and reads the
 /// answer whole, up to `max` bytes.
 ///
-/// Cancel safety: dropping the future closes the connection.
+/// Cancel safety: dropping the future ends the exchange.
 ///
 /// # Errors
 /// [`FetchError`]; an answer with any status is an answer.

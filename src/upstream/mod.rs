@@ -1,9 +1,14 @@
 //! Talks to one worker.
 
+mod dial;
 pub mod fetch;
 pub mod headers;
 pub mod http;
+mod http1;
+mod http2;
 pub mod loads;
+mod resolve;
 
 pub use self::fetch::{FetchError, Fetched, fetch};
-pub use self::http::{Answer, Failure};
+pub use self::http::{Answer, Break, Failure};
+pub use self::resolve::refresh;

@@ -282,8 +282,10 @@ fn a_dump_is_a_file_that_means_the_same() {
             }
         }
         old.server.control_socket = None;
+        old.server.state_dir = None;
         old.logging.dir = None;
         new.server.control_socket = None;
+        new.server.state_dir = None;
         new.logging.dir = None;
         let address = |spec: &mut smg::config::Spec| {
             spec.listeners.retain(|l| l.address.port().is_some());

@@ -44,43 +44,6 @@ fn the_examples_of_conf_d_pass_together_with_the_shipped_file() {
     assert_accepted(&installed.path().join("smg.toml"));
 }
 
-/// The shipped file shows defaults in comments; a mistake there would be found by an operator.
-#[test]
-fn the_commented_keys_of_the_shipped_file_are_real() {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/smg.toml");
-    let text = std::fs::read_to_string(shipped).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("smg.toml");
-    std::fs::write(&path, uncommented(&text)).unwrap();
-    let output = check(&path);
-    let printed = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{printed}");
-    assert!(
-        text.contains("# max_connections"),
-        "the shipped file has no comments to look into"
-    );
-}
-
-/// Takes `# ` away where a key, a table or the rest of one follows.
-fn uncommented(text: &str) -> String {
-    let mut open = 0;
-    let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-        Some(code) if open > 0 || code.starts_with('[') || is_assignment(code) => {
-            let code = code.split(" # ").next().unwrap_or(code).trim_end();
-            open += code.matches('[').count();
-            open -= code.matches(']').count().min(open);
-            code
-        }
-        _ => line,
-    });
-    lines.map(|line| format!("{line}\n")).collect()
-}
-
-fn is_assignment(code: &str) -> bool {
-    let key = code.split_once(" = ").map(|(key, _)| key);
-    key.is_some_and(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
-}
-
 fn check(path: &Path) -> Output {
     let mut command = smg::command();
     command

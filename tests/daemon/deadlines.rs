@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -45,13 +46,13 @@ async fn with_timeouts(engine: &FakeEngine, timeouts: &str) -> Smg {
 
 /// A listener that accepts nothing and whose backlog is full, so that a connection attempt neither
 /// succeeds nor fails.
-struct Full {
-    address: std::net::SocketAddr,
+pub(crate) struct Full {
+    pub(crate) address: std::net::SocketAddr,
     _listener: tokio::net::TcpListener,
     _queued: Vec<TcpStream>,
 }
 
-async fn full_backlog() -> Full {
+pub(crate) async fn full_backlog() -> Full {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -216,6 +217,38 @@ async fn idle_ends_where_a_worker_falls_silent_and_counts_from_event_to_event() 
     let all = stream(smg.main(), CHAT, &ask_stream()).await.events().await;
     assert_eq!(all.len(), 6, "{all:?}");
     assert_eq!(terminal_error(&all)["code"], "call_upstream_timeout");
+    settled(&smg).await;
+}
+
+/// What a client does not take the worker cannot be blamed for.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_does_not_run_while_the_client_does_not_read() {
+    // More than all the buffers between the two hold: the worker has to wait. It falls silent in the
+    // middle of the event, for less than it may.
+    let large = delta(&"x".repeat(40 * 1024 * 1024));
+    let (start, rest) = large.split_at(large.len() - 1024);
+    let engine = playing(vec![
+        Step::sse_head(),
+        Step::event(&delta("one")),
+        Step::write(&format!("data: {start}")),
+        Step::Pause(Duration::from_millis(100)),
+        Step::write(&format!("{rest}\n\n")),
+        Step::event("[DONE]"),
+        Step::Close,
+    ])
+    .await;
+    let smg = with_timeouts(&engine, "idle = \"700ms\"").await;
+    let mut connection = crate::support::Connection::h1(smg.main()).await;
+    let request = crate::support::client::json_request(CHAT, &ask_stream());
+    let body = connection.open(request).await.into_body();
+    // The client reads nothing for so long; there is no condition to wait for.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let body = body.collect().await.unwrap().to_bytes();
+    let end = body.len().saturating_sub(200);
+    let end = String::from_utf8_lossy(&body[end..]);
+    assert!(body.len() > large.len(), "{end}");
+    assert!(end.ends_with("\n\ndata: [DONE]\n\n"), "{end}");
+    assert!(!end.contains("error"), "{end}");
     settled(&smg).await;
 }
 

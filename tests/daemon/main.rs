@@ -19,6 +19,8 @@ mod harness;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
 mod sdk;
 
 // What is changed while it runs, and how it begins and ends.
@@ -34,6 +36,7 @@ mod idle;
 mod listeners;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
 mod loads;
 #[cfg(test)]
 mod many_models;
@@ -52,11 +55,17 @@ mod workers_leave;
 
 // The request path.
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
+mod breaker;
+#[cfg(test)]
 mod cache_tree;
 #[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod deadlines;
+#[cfg(test)]
+mod descriptors;
 #[cfg(test)]
 mod dp;
 #[cfg(test)]
@@ -68,9 +77,13 @@ mod headers;
 #[cfg(test)]
 mod health;
 #[cfg(test)]
+mod http2_workers;
+#[cfg(test)]
 mod information;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
@@ -86,8 +99,10 @@ mod policies;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod resolve;
+#[cfg(test)]
 mod retries;
 #[cfg(test)]
-mod scene;
+mod stale;
 #[cfg(test)]
 mod streams;

@@ -148,7 +148,8 @@ async fn a_request_is_tried_again_in_its_own_share() {
     ];
     let b = [small_engine().await, small_engine().await];
     let text = halves(&a, &b, (1.0, 1.0))
-        + "[reliability.retry]\nmax_retries = 4\ninitial_backoff = \"1ms\"\n";
+        + "[reliability.retry]\nmax_retries = 4\ninitial_backoff = \"1ms\"\n\
+           [reliability.circuit_breaker]\nenabled = false\n";
     let smg = Smg::start(&text).await;
     let mut connection = Connection::h1(smg.main()).await;
     let (mut refused, mut answered) = (0, 0);

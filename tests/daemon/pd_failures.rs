@@ -345,12 +345,13 @@ async fn cancel_time(leg: Leg, other: Vec<Step>) -> Duration {
     let failed: Arc<Mutex<Option<Instant>>> = Arc::default();
     let (noted, waiting) = (Arc::clone(&failed), Gate::closed());
     let open = waiting.clone();
+    // A leg that has not been asked yet has nothing to end.
     let failing = FakeEngine::serving("m", move |_| {
-        *noted.lock() = Some(Instant::now());
-        vec![refusal(500)]
+        vec![Step::Hold(waiting.clone()), refusal(500)]
     })
     .await;
     let other = FakeEngine::serving("m", move |_| {
+        *noted.lock() = Some(Instant::now());
         open.open();
         other.clone()
     })

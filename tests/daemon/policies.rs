@@ -149,6 +149,39 @@ async fn least_load_spreads_requests_that_are_held() {
     crate::scene::settled(&smg).await;
 }
 
+/// A prompt that nobody has yet must not draw all who ask for it to the worker that got it first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_prompt_asked_by_many_at_once_piles_up_nowhere() {
+    const ASKED: usize = 64;
+    let gate = Gate::closed();
+    let engines = holding(8, &gate).await;
+    let all: Vec<_> = engines.iter().collect();
+    let smg = gateway(&all, "policy = \"cache_aware\"\n").await;
+    let mut held = JoinSet::new();
+    for _ in 0..ASKED {
+        let to = smg.main();
+        held.spawn(async move {
+            let ask = json!({ "model": "m", "prompt": "hold" });
+            post(to, "/v1/completions", &ask).await.status
+        });
+    }
+    eventually(PATIENCE, async || {
+        counts(&engines).iter().sum::<usize>() == ASKED
+    })
+    .await;
+    let counts = counts(&engines);
+    let fair = ASKED / engines.len();
+    assert!(
+        counts.iter().all(|count| (1..=2 * fair).contains(count)),
+        "{counts:?}"
+    );
+    gate.open();
+    while let Some(status) = held.join_next().await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    crate::scene::settled(&smg).await;
+}
+
 /// With 20 requests on average per worker, fewer than 4 at one is less likely than once in a
 /// million runs.
 async fn spreads(policy: &str) {

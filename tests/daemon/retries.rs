@@ -504,3 +504,129 @@ async fn connections_to_a_worker_are_used_again_and_not_kept_for_ever() {
     let metrics = smg.metrics().await;
     assert_eq!(metrics.sum("smg_worker_connections_active", &[]), 0.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_have_a_budget() {
+    let (engines, asked) = scripted(3, vec![vec![refusal(500)]]).await;
+    let more = "[reliability.retry]\ninitial_backoff = \"1ms\"\n\
+                budget = { ratio = 0.2, min_per_second = 0 }\n\
+                [reliability.circuit_breaker]\nenabled = false\n";
+    let smg = gateway(&all(&engines), more).await;
+    for _ in 0..50 {
+        let answer = post(smg.main(), "/v1/completions", &ask()).await;
+        assert_eq!((answer.status, answer.text().as_str()), (500, "no: 500"));
+    }
+    let metrics = smg.metrics().await;
+    let retries = metrics.sum("smg_worker_retries_total", &[]);
+    // All of it is used, and no more; on a machine so slow that ten seconds pass, a little less.
+    assert!(retries <= 10.0 && retries > 2.0, "{retries}");
+    assert_eq!(asked.lock().len(), 50 + retries as usize);
+    let labels = [("reason", "budget"), ("endpoint", "completions")];
+    let spent = metrics.sum("smg_worker_retries_exhausted_total", &labels);
+    assert!(spent >= 40.0, "{spent}");
+
+    // Another pool has a budget of its own, and some retries come with the time.
+    let more = "[reliability.retry]\ninitial_backoff = \"1ms\"\n\
+                budget = { ratio = 0, min_per_second = 1000 }\n\
+                [reliability.circuit_breaker]\nenabled = false\n";
+    let urls: Vec<String> = engines.iter().map(FakeEngine::url).collect();
+    smg.apply(&config(&urls, more)).await;
+    let before = asked.lock().len();
+    post(smg.main(), "/v1/completions", &ask()).await;
+    assert_eq!(asked.lock().len() - before, 5);
+    settled(&smg).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_of_pairs_come_out_of_the_budget_too() {
+    let engine = FakeEngine::serving("m", |_| vec![refusal(500)]).await;
+    let other =
+        FakeEngine::serving("m", |_| vec![Step::Hold(crate::support::Gate::closed())]).await;
+    let more = "[reliability.retry]\ninitial_backoff = \"1ms\"\n\
+                budget = { ratio = 0.5, min_per_second = 0 }\n\
+                [reliability.circuit_breaker]\nenabled = false\n";
+    let smg = crate::pd::pd_gateway(&[&other], &[&engine], more).await;
+    for _ in 0..10 {
+        let answer = post(smg.main(), "/v1/chat/completions", &ask_stream()).await;
+        assert_eq!(answer.status, 500);
+    }
+    assert!(engine.calls().len() <= 15, "{}", engine.calls().len());
+    let labels = [("reason", "budget"), ("worker_type", "decode")];
+    let metrics = smg.metrics().await;
+    assert!(metrics.sum("smg_worker_retries_exhausted_total", &labels) >= 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_has_its_own_number_of_attempts_and_a_flag_turns_them_off() {
+    let engine = crate::scene::silent_engine(|_| vec![refusal(500)]).await;
+    let urls = [engine.url()];
+    let more = "[reliability.retry]\nmax_retries = 4\ninitial_backoff = \"1ms\"\n";
+    let pool = config(&urls, more).replace(
+        "[[models]]",
+        "[pools.reliability.retry]\nmax_retries = 3\n[[models]]",
+    );
+    let smg = Smg::start(&pool).await;
+    let off = Smg::start_with(&config(&urls, more), |command| {
+        command.arg("--disable-retries");
+    })
+    .await;
+    for (smg, attempts) in [(smg, 3), (off, 1)] {
+        let before = engine.calls().len();
+        let answer = post(smg.main(), "/v1/completions", &ask()).await;
+        assert_eq!(answer.status, 500);
+        assert_eq!(engine.calls().len() - before, attempts);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_during_the_back_off_is_not_waited_for() {
+    let (engines, asked) = scripted(1, vec![vec![refusal(500)], vec![ok()]]).await;
+    let more = "[reliability.retry]\ninitial_backoff = \"15s\"\nmax_backoff = \"15s\"\n";
+    let smg = gateway(&all(&engines), more).await;
+    let main = smg.main();
+    let waiting = tokio::spawn(async move { post(main, "/v1/completions", &ask()).await });
+    eventually(crate::scene::PATIENCE, async || asked.lock().len() == 1).await;
+    let left = Instant::now();
+    waiting.abort();
+    settled(&smg).await;
+    assert!(left.elapsed() < Duration::from_secs(10));
+    assert_eq!(asked.lock().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_whose_head_came_is_not_asked_for_again_when_no_event_does() {
+    let silent = vec![Step::sse_head(), Step::Hold(crate::support::Gate::closed())];
+    let (engines, asked) = scripted(2, vec![silent, vec![ok()]]).await;
+    let more = "[reliability.timeouts]\nfirst_token = \"200ms\"\n";
+    let smg = gateway(&all(&engines), more).await;
+    let ask = json!({ "model": "m", "input": "x", "stream": true });
+    let answer = post(smg.main(), "/v1/responses", &ask).await;
+    assert_error(&answer, 504, "call_upstream_timeout");
+    assert_eq!(asked.lock().len(), 1);
+    settled(&smg).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_wants_more_time_than_is_left_is_passed_over() {
+    let headers = "retry-after: 20\r\n";
+    let more = format!("{QUICK}[server]\nrequest_timeout = \"10s\"\n");
+    let script = vec![
+        vec![refusal_with(503, headers)],
+        vec![refusal(500)],
+        vec![ok()],
+    ];
+    let (engines, asked) = scripted(2, script).await;
+    let smg = gateway(&all(&engines), &more).await;
+    let answer = post(smg.main(), "/v1/completions", &ask()).await;
+    assert_eq!(answer.status, 200);
+    let asked = asked.lock().clone();
+    assert_eq!(asked.len(), 3);
+    assert_eq!(asked[1], asked[2], "{asked:?}");
+    assert_ne!(asked[0], asked[1]);
+
+    let (engines, asked) = scripted(1, vec![vec![refusal_with(503, headers)], vec![ok()]]).await;
+    let smg = gateway(&all(&engines), &more).await;
+    let answer = post(smg.main(), "/v1/completions", &ask()).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "20"));
+    assert_eq!(asked.lock().len(), 1);
+}

@@ -237,8 +237,13 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn connect(to: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(to).await.unwrap())
+    }
+
+    /// The same over a connection that is open already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         Self {
-            stream: TcpStream::connect(to).await.unwrap(),
+            stream,
             unread: Vec::new(),
         }
     }
@@ -367,7 +372,7 @@ impl Drop for Opened {
     }
 }
 
-async fn forward(listener: TcpListener, inner: SocketAddr) {
+pub(crate) async fn forward(listener: TcpListener, inner: SocketAddr) {
     while let Ok((mut outside, _)) = listener.accept().await {
         tokio::spawn(async move {
             if let Ok(mut inside) = TcpStream::connect(inner).await {

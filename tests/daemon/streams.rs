@@ -605,7 +605,7 @@ async fn a_stream_of_the_sample_worker_arrives_whole() {
 }
 
 /// A worker that writes without end, and counts what it could write.
-async fn endless() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+pub(crate) async fn endless() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let written = Arc::new(AtomicUsize::new(0));

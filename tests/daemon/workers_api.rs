@@ -126,6 +126,7 @@ async fn an_added_worker_serves_and_outlives_a_reload() {
         ("connection_mode", json!("http")),
         ("is_healthy", json!(true)),
         ("load", json!(0)),
+        ("breaker", json!("closed")),
         ("priority", json!(60)),
         ("cost", json!(2.5)),
     ] {

@@ -73,7 +73,7 @@ impl Gate {
         self.0.send_replace(true);
     }
 
-    async fn passed(&self) {
+    pub(super) async fn passed(&self) {
         // The sender lives as long as the gate, so there is no error to expect.
         self.0.subscribe().wait_for(|open| *open).await.ok();
     }

@@ -5,6 +5,7 @@
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod eventually;
+pub(crate) mod http2_engine;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod smg;
@@ -14,6 +15,7 @@ pub(crate) mod worker;
 pub(crate) use client::{Connection, get, post, stream};
 pub(crate) use engine::{FakeEngine, Gate, Step};
 pub(crate) use eventually::eventually;
+pub(crate) use http2_engine::{Act, Http2Engine};
 pub(crate) use process::Process;
 pub(crate) use smg::Smg;
 pub(crate) use worker::Worker;

@@ -101,7 +101,7 @@ impl Check<'_> {
     fn idle_queues(&mut self) {
         let spec = self.spec;
         let admission = &spec.reliability.admission;
-        let limits = |most: i64, rate: f64| most > 0 || rate > 0.0;
+        let limits = |most: i64, rate: f64| most != UNLIMITED || rate.abs() > 0.0;
         let own = limits(
             admission.max_concurrent_requests,
             admission.tokens_per_second,

@@ -15,6 +15,7 @@ use super::leg::Lost;
 use super::prefill::{Prefilled, Running};
 use crate::api::logprobs::{Lines, Logprobs};
 use crate::base::task;
+use crate::state::Reservation;
 use crate::upstream::Answer;
 
 /// Longest that a prefill is read after decode has answered.
@@ -35,6 +36,8 @@ pub(in super::super) struct Joint {
     begun: bool,
     side: Side,
     merge: Merge,
+    /// What is held back takes up so much.
+    memory: Reservation,
     failed: Option<Box<Lost>>,
 }
 
@@ -74,13 +77,14 @@ impl Side {
 
 impl Joint {
     /// Of decode's answer, whose head has come.
-    pub(super) fn new(decode: Answer, side: Side, merge: Merge) -> Self {
+    pub(super) fn new(decode: Answer, side: Side, merge: Merge, memory: Reservation) -> Self {
         Self {
             decode,
             ended: false,
             begun: false,
             side,
             merge,
+            memory,
             failed: None,
         }
     }
@@ -102,7 +106,9 @@ impl Joint {
             while !dry && self.has_room() {
                 match Pin::new(&mut self.decode).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        self.hold_back(&frame.into_data().unwrap_or_default());
+                        if !self.hold_back(&frame.into_data().unwrap_or_default()) {
+                            return Poll::Ready(Some(Err(ReplyError::Short)));
+                        }
                     }
                     Poll::Ready(Some(Err(_))) => {
                         return Poll::Ready(Some(Err(ReplyError::BrokeOff)));
@@ -119,10 +125,12 @@ impl Joint {
             {
                 return Poll::Ready(Some(Err(ReplyError::Leg(lost))));
             }
-            let out = self.merged();
+            let Some(out) = self.merged() else {
+                return Poll::Ready(Some(Err(ReplyError::Short)));
+            };
             if !out.is_empty() {
                 self.begun = true;
-                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+                return Poll::Ready(Some(Ok(Frame::data(out))));
             }
             if self.ended {
                 return Poll::Ready(None);
@@ -151,28 +159,37 @@ impl Joint {
         frame.map_err(|_| ReplyError::BrokeOff)
     }
 
-    /// What can go out of what was held back.
-    fn merged(&mut self) -> Vec<u8> {
+    /// What can go out of what was held back; nothing without the memory to put it together.
+    fn merged(&mut self) -> Option<Bytes> {
         let none = Logprobs::default();
         let own = match &self.side {
             Side::Done(Some(prefilled)) => &prefilled.logprobs,
             Side::Done(None) | Side::Running(_) => &none,
         };
         match &mut self.merge {
-            Merge::Off => Vec::new(),
-            Merge::Whole(text) if self.ended => own.merged(&std::mem::take(text)),
+            Merge::Off => Some(Bytes::new()),
+            Merge::Whole(text) if self.ended => {
+                // There are two of it while one is made of the other.
+                if !self.memory.grow(text.len()) {
+                    return None;
+                }
+                let out = own.merged(&std::mem::take(text));
+                self.memory.shrink_to(out.len());
+                Some(self.memory.take().around(out))
+            }
             Merge::Whole(text) if text.len() >= MAX => {
                 let text = std::mem::take(text);
                 self.merge = Merge::Off;
-                text
+                Some(self.memory.take().around(text))
             }
-            Merge::Whole(_) => Vec::new(),
+            Merge::Whole(_) => Some(Bytes::new()),
             Merge::Events(lines) => {
-                let out = lines.read(own);
+                let mut out = lines.read(own);
                 if out.is_empty() && self.ended {
-                    return lines.finish();
+                    out = lines.finish();
                 }
-                out
+                self.memory.shrink_to(lines.len());
+                Some(out.into())
             }
         }
     }
@@ -194,12 +211,17 @@ impl Joint {
         }
     }
 
-    fn hold_back(&mut self, data: &[u8]) {
+    /// `false` without the memory for it.
+    fn hold_back(&mut self, data: &[u8]) -> bool {
+        if !self.memory.grow(data.len()) {
+            return false;
+        }
         match &mut self.merge {
             Merge::Off => {}
             Merge::Whole(text) => text.extend_from_slice(data),
             Merge::Events(lines) => lines.push(data),
         }
+        true
     }
 
     /// As of a body.

@@ -16,11 +16,13 @@ use super::super::attempt::{build, classify, count_answer, unless_lost};
 use super::super::call::{Call, Said};
 use super::super::error::{CallError, Deadline, Fault};
 use super::super::retry::retry_after;
+use super::super::verdict;
 use crate::api::Payload;
 use crate::api::error::said;
 use crate::base::clock;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Role, WorkerIx};
+use crate::state::{Allowance, InFlight, Outcome, Reservation};
 use crate::upstream::{self, Answer, headers};
 
 /// Longest that the rest of a refusal is waited for.
@@ -38,6 +40,8 @@ pub(super) struct Letter {
     headers: HeaderMap,
     body: Payload,
     connect: Duration,
+    /// Of the client's body, of which this one is made.
+    _held: Arc<Reservation>,
 }
 
 /// A leg that failed.
@@ -71,12 +75,28 @@ impl Letter {
             headers: parts.headers,
             body,
             connect,
+            _held: Arc::clone(&job.memory),
         }
+    }
+
+    /// For what is kept of the answer.
+    pub(super) fn memory(&self) -> &Allowance {
+        &self.snapshot.memory
+    }
+
+    /// Tells the breaker of the worker how this leg failed.
+    pub(super) fn failed(&self, lost: &Lost, guard: &mut InFlight) {
+        lost.tell(&self.snapshot, guard);
     }
 
     /// A failure of this leg.
     pub(super) fn lost(&self, fault: Fault) -> Box<Lost> {
         Box::new(Lost::new(self.worker, self.role, fault))
+    }
+
+    /// Tells the breaker of the worker that it has done its part.
+    pub(super) fn succeeded(&self, guard: &mut InFlight) {
+        verdict::tell(&self.snapshot, self.worker, guard, Outcome::Success, "");
     }
 
     /// Ends when the worker is lost.
@@ -162,6 +182,17 @@ impl Lost {
     pub(super) fn saying(mut self, words: Vec<u8>) -> Self {
         self.words = words;
         self
+    }
+
+    /// Tells the breaker of the worker, which `guard` keeps busy.
+    pub(super) fn tell(&self, snapshot: &Snapshot, guard: &mut InFlight) {
+        let error = self.fault.plain();
+        let said = self.refusal.as_ref();
+        let outcome = said
+            .and_then(|said| verdict::of_head(said.0.status, &said.0.headers))
+            .unwrap_or_else(|| verdict::of_error(error));
+        let why = error.of(self.role).message();
+        verdict::tell(snapshot, self.worker, guard, outcome, why);
     }
 
     /// The same for the client.

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::joint::Joint;
 pub(super) use self::leg::Lost;
-use super::attempt::{Tried, usable};
+use super::attempt::{Tried, take};
 use super::call::{Call, Placed, Prefilling, Routed};
-use super::choose::{self, Chosen};
+use super::choose::Chosen;
 use super::error::{CallError, Fault};
 use super::{Job, State};
 use crate::api::members::Outline;
@@ -24,7 +24,7 @@ use crate::base::clock;
 use crate::config::spec::Runtime;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Leg, Legs, Role, Route};
-use crate::policy::{Mode, Refused};
+use crate::policy::Refused;
 use crate::state::InFlight;
 use crate::telemetry::metrics::{self as names, Metric};
 
@@ -80,7 +80,7 @@ pub(super) async fn attempt(
         },
     };
     let chosen = choose_pair(&snapshot, route, job, state);
-    let (prefill, decode) = match chosen {
+    let ((prefill, prefill_guard), (decode, decode_guard)) = match chosen {
         Ok(pair) => pair,
         Err(error) => return Tried::Unpaired(error),
     };
@@ -96,8 +96,8 @@ pub(super) async fn attempt(
         route,
         prefill: prefill.worker,
         decode: decode.worker,
-        prefill_guard: guard(&prefill),
-        decode_guard: guard(&decode),
+        prefill_guard,
+        decode_guard,
         sent,
         total_by: call.started + route.timeouts.total,
     };
@@ -140,35 +140,30 @@ pub(super) fn count_failure(routed: &Routed, role: Role) {
     }
 }
 
+/// A worker that was chosen, and taken.
+type Taken<'a> = (Chosen<'a>, InFlight);
+
 /// Each leg by its own policy over its own candidates; nobody is chosen where one of them has none.
 fn choose_pair<'a>(
     snapshot: &'a Snapshot,
     route: &Route,
     job: &Job,
     state: &State,
-) -> Result<(Chosen<'a>, Chosen<'a>), CallError> {
+) -> Result<(Taken<'a>, Taken<'a>), CallError> {
     let Legs::Pair { prefill, decode } = &route.legs else {
         return Err(CallError::NoWorker);
     };
-    let candidates = |leg: &Leg| {
-        let usable = usable(snapshot, leg, job, state).map_err(CallError::from)?;
-        if usable.is_empty() {
-            Err(CallError::NoLeg(leg.role))
-        } else {
-            Ok(usable)
-        }
+    let now = clock::now();
+    if let Some(leg) = route.legs.iter().find(|leg| !snapshot.has_room(leg, now)) {
+        return Err(CallError::NoLeg(leg.role));
+    }
+    let take = |leg: &Leg| {
+        take(snapshot, leg, job, state).map_err(|refused| match refused {
+            Refused::Nobody => CallError::NoLeg(leg.role),
+            Refused::Target => CallError::Target,
+        })
     };
-    let (first, second) = (candidates(prefill)?, candidates(decode)?);
-    let request = job.request(Mode::Take);
-    let choose = |leg: &Leg, usable: &[_]| {
-        choose::choose(snapshot, &request, leg.role, usable, None).map_err(
-            |refused| match refused {
-                Refused::Nobody => CallError::NoLeg(leg.role),
-                Refused::Target => CallError::Target,
-            },
-        )
-    };
-    Ok((choose(prefill, &first)?, choose(decode, &second)?))
+    Ok((take(prefill)?, take(decode)?))
 }
 
 /// How the two of them find each other: as their engine has it. Where neither is known, as SGLang.
@@ -177,14 +172,6 @@ fn runtime_of(prefill: WorkerRef<'_>, decode: WorkerRef<'_>) -> &'static str {
         Some(Runtime::Vllm) => VLLM,
         _ => SGLANG,
     }
-}
-
-fn guard(chosen: &Chosen<'_>) -> InFlight {
-    InFlight::start(
-        &chosen.worker.parts.cell,
-        chosen.expected.prefill_tokens,
-        clock::now(),
-    )
 }
 
 fn placed(role: Role, chosen: &Chosen<'_>) -> Placed {
@@ -225,6 +212,7 @@ fn note(
         handed_over: None,
     }));
     routed.said = None;
+    routed.head = None;
     routed.attempts += 1;
     routed.sent = Some(sent);
 }

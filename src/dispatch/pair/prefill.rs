@@ -9,13 +9,13 @@ use futures_util::future::poll_fn;
 use http_body::Body as _;
 
 use super::super::attempt::is_event_stream;
-use super::super::error::{Deadline, Fault};
+use super::super::error::{Deadline, Fault, Shortage};
 use super::leg::{Letter, Lost};
 use super::{SGLANG, record_prefill};
 use crate::api::logprobs::Logprobs;
 use crate::api::sse;
 use crate::api::usage::{Finder, Usage};
-use crate::state::InFlight;
+use crate::state::{InFlight, Reservation};
 
 /// Logprobs of an answer longer than this are not kept.
 const MAX: usize = 64 * 1024 * 1024;
@@ -29,6 +29,8 @@ pub(super) struct Prefilled {
     pub(super) usage: Option<Usage>,
     /// Empty unless they were wanted.
     pub(super) logprobs: Logprobs,
+    /// What the answer took up, of which the logprobs are a part.
+    _memory: Reservation,
 }
 
 /// A prefill to be run.
@@ -48,13 +50,17 @@ impl Prefill {
     /// Sends it and reads the answer.
     ///
     /// Cancel safety: dropping the future closes the connection, and the worker is free again.
-    pub(super) fn run(self) -> Running {
+    pub(super) fn run(mut self) -> Running {
         Box::pin(async move {
             let done = tokio::select! {
                 biased;
                 done = self.read() => done,
                 lost = self.letter.worker_lost() => Err(lost),
             };
+            match &done {
+                Ok(_) => self.letter.succeeded(&mut self.guard),
+                Err(lost) => self.letter.failed(lost, &mut self.guard),
+            }
             drop(self.guard);
             done
         })
@@ -67,6 +73,7 @@ impl Prefill {
         let mut finder = Finder::new();
         let mut usage = None;
         let mut gathered = self.gather.then(Vec::new);
+        let mut memory = self.letter.memory().none();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
             let frame = frame.map_err(|_| self.letter.lost(Fault::BrokeOff))?;
             let data = frame.into_data().unwrap_or_default();
@@ -84,9 +91,13 @@ impl Prefill {
             }
             // Read to its end all the same, as the worker takes a closed connection for an order to stop.
             if let Some(kept) = &mut gathered {
+                if !memory.grow(data.len()) {
+                    return Err(self.letter.lost(Fault::Short(Shortage::Memory)));
+                }
                 kept.extend_from_slice(&data);
                 if kept.len() > MAX {
                     gathered = None;
+                    memory.shrink_to(0);
                 }
             }
         }
@@ -110,6 +121,13 @@ impl Prefill {
             }
         }
         record_prefill(&self.model, SGLANG, self.sent);
-        Ok(Prefilled { usage, logprobs })
+        if logprobs.is_empty() {
+            memory.shrink_to(0);
+        }
+        Ok(Prefilled {
+            usage,
+            logprobs,
+            _memory: memory,
+        })
     }
 }

@@ -30,7 +30,7 @@ const ROOMS: u64 = (1 << 63) - 1;
 pub(super) async fn attempt(
     call: &mut Call,
     job: &Job,
-    pair: Pair<'_>,
+    mut pair: Pair<'_>,
     outline: &Outline,
     release: Option<Duration>,
 ) -> Tried {
@@ -70,7 +70,12 @@ pub(super) async fn attempt(
     };
     let (mut parts, answer) = match head {
         Ok(head) => head,
-        Err(lost) => return Tried::Leg(lost),
+        Err(lost) => {
+            if lost.worker == pair.decode.ix {
+                lost.tell(&call.snapshot, &mut pair.decode_guard);
+            }
+            return Tried::Leg(lost);
+        }
     };
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
@@ -87,11 +92,17 @@ pub(super) async fn attempt(
     };
     let held = Box::new(Held {
         parts,
-        answer: Reply::Pair(Box::new(Joint::new(answer, side, merge))),
+        answer: Reply::Pair(Box::new(Joint::new(
+            answer,
+            side,
+            merge,
+            call.snapshot.memory.none(),
+        ))),
         guard: pair.decode_guard,
         worker: pair.decode.ix,
         sse: streams.then(|| sse::Reader::new(dialect(job.endpoint))),
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&pair.decode.parts.health),
         first_by: if job.streaming {
@@ -99,9 +110,10 @@ pub(super) async fn attempt(
         } else {
             pair.total_by
         },
+        said_error: false,
     });
     let release = release.map(|wait| clock::now() + wait);
-    first_event(routed, held, pair.total_by, release).await
+    first_event(&call.snapshot, routed, held, pair.total_by, release).await
 }
 
 /// The bodies for both legs, with a room of their own, or with one for each element of a batch. What
@@ -134,8 +146,7 @@ fn with_room(job: &Job, outline: &Outline, pair: &Pair<'_>) -> [Payload; 2] {
         for (name, rank) in ranks {
             match rank {
                 Some(rank) => changes.set(name, rank.to_string()),
-                None if outline.value(name).is_some() => changes.set(name, "null"),
-                None => {}
+                None => changes.amend(name, "null"),
             }
         }
         changes.apply(&job.body)

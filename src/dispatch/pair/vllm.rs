@@ -13,7 +13,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::super::Job;
 use super::super::attempt::{Held, Tried, deadline, dialect, first_event, is_event_stream};
 use super::super::call::Call;
-use super::super::error::{Deadline, Fault};
+use super::super::error::{Deadline, Fault, Shortage};
 use super::super::reply::Reply;
 use super::leg::{Letter, Lost};
 use super::{Pair, VLLM, count_mode, record_prefill};
@@ -22,6 +22,7 @@ use crate::api::usage::Finder;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
 use crate::policy::Refused;
+use crate::state::Reservation;
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// An answer of prefill above this is none.
@@ -33,7 +34,7 @@ const FETCHED: &[u8] = br#"{"do_remote_decode":true,"do_remote_prefill":false,"r
 pub(super) async fn attempt(
     call: &mut Call,
     job: &Job,
-    pair: Pair<'_>,
+    mut pair: Pair<'_>,
     outline: &Outline,
     release: Option<Duration>,
 ) -> Tried {
@@ -55,10 +56,14 @@ pub(super) async fn attempt(
     } else {
         Deadline::FirstToken
     };
-    let answer = match prefill(&letter, first_by, late).await {
-        Ok(answer) => answer,
-        Err(lost) => return Tried::Leg(lost),
+    let (answer, _memory) = match prefill(&letter, first_by, late).await {
+        Ok(prefilled) => prefilled,
+        Err(lost) => {
+            letter.failed(&lost, &mut pair.prefill_guard);
+            return Tried::Leg(lost);
+        }
     };
+    letter.succeeded(&mut pair.prefill_guard);
     drop(pair.prefill_guard);
     let handed_over = clock::now();
     record_prefill(&pair.route.label, VLLM, pair.sent);
@@ -82,7 +87,10 @@ pub(super) async fn attempt(
     };
     let (mut parts, answer) = match letter.post(by, late).await {
         Ok(head) => head,
-        Err(lost) => return Tried::Leg(lost),
+        Err(lost) => {
+            letter.failed(&lost, &mut pair.decode_guard);
+            return Tried::Leg(lost);
+        }
     };
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
@@ -99,27 +107,38 @@ pub(super) async fn attempt(
         worker: pair.decode.ix,
         sse: streams.then(|| sse::Reader::new(dialect(job.endpoint))),
         queued: Vec::new(),
+        memory: None,
         ended: false,
         health: Arc::clone(&pair.decode.parts.health),
         first_by,
+        said_error: false,
     });
     let release = release.map(|wait| clock::now() + wait);
-    first_event(routed, held, pair.total_by, release).await
+    first_event(&call.snapshot, routed, held, pair.total_by, release).await
 }
 
 /// Sends prefill its part and reads its answer.
-async fn prefill(letter: &Letter, by: Instant, late: Deadline) -> Result<Vec<u8>, Box<Lost>> {
+async fn prefill(
+    letter: &Letter,
+    by: Instant,
+    late: Deadline,
+) -> Result<(Vec<u8>, Reservation), Box<Lost>> {
     let whole = async {
         let (_, mut answer) = letter.post(by, late).await?;
         let mut all = Vec::new();
+        let mut memory = letter.memory().none();
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
             let frame = frame.map_err(|_| letter.lost(Fault::BrokeOff))?;
-            all.extend_from_slice(&frame.into_data().unwrap_or_default());
-            if all.len() > MAX {
+            let data = frame.into_data().unwrap_or_default();
+            if all.len() + data.len() > MAX {
                 return Err(letter.lost(Fault::Malformed));
             }
+            if !memory.grow(data.len()) {
+                return Err(letter.lost(Fault::Short(Shortage::Memory)));
+            }
+            all.extend_from_slice(&data);
         }
-        Ok(all)
+        Ok((all, memory))
     };
     tokio::select! {
         biased;
@@ -141,9 +160,7 @@ fn for_prefill(job: &Job, outline: &Outline) -> Payload {
     }
     // An engine refuses fewer tokens at most than at least.
     for name in ["max_completion_tokens", "min_tokens"] {
-        if outline.value(name).is_some() {
-            changes.set(name, ONE);
-        }
+        changes.amend(name, ONE);
     }
     changes.set("stream", "false");
     changes.remove("stream_options");

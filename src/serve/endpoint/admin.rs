@@ -78,10 +78,15 @@ pub(crate) async fn explain(gate: &Gate, call: Box<Call>, body: Incoming) -> Res
     let server = &call.snapshot.plan.server;
     let by = call.started + server.request_timeout;
     let max = server.max_payload.min(MAX);
-    let taken = match intake::read(body, max, by, &gate.listener.limits).await {
-        Ok(taken) => taken,
-        Err(refusal) => return refusal.into_response(call),
-    };
+    let taken =
+        match intake::read(body, &call.snapshot.memory, max, by, &gate.listener.limits).await {
+            Ok(taken) => taken,
+            Err(refusal) => return refusal.into_response(call),
+        };
+    let mut memory = taken.memory;
+    if !memory.grow(taken.payload.len()) {
+        return Refusal::no_memory().into_response(call);
+    }
     let whole = taken.payload.pieces().concat();
     match serde_json::from_slice::<spec::Request>(&whole) {
         Ok(request) => {

@@ -1,26 +1,26 @@
-//! The inference endpoints: one read, one scan, one splice at most, then the worker's own words.
+//! The inference endpoints: one read, one scan, one change at most, then the worker's own words.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{decision, rerank};
+use super::{admission, decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
-use crate::api::splice::{Edit, splice};
-use crate::api::{Endpoint, Payload, Span, quoted, scan};
+use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
-use crate::plan::Route;
+use crate::plan::{DestinationIx, Route};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
 use crate::serve::intake::{self, Taken};
+use crate::state::Reservation;
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::headers::X_REQUEST_ID;
 
@@ -39,10 +39,11 @@ pub(crate) async fn inference(
     }
     let server = &call.snapshot.plan.server;
     let (max, by) = (server.max_payload, call.started + server.request_timeout);
-    let taken = match intake::read(body, max, by, &gate.listener.limits).await {
-        Ok(taken) => taken,
-        Err(refusal) => return refusal.into_response(call),
-    };
+    let taken =
+        match intake::read(body, &call.snapshot.memory, max, by, &gate.listener.limits).await {
+            Ok(taken) => taken,
+            Err(refusal) => return refusal.into_response(call),
+        };
     let prepared = match prepare(&mut call, endpoint, headers, taken) {
         Ok(prepared) => prepared,
         Err(refusal) => {
@@ -50,7 +51,11 @@ pub(crate) async fn inference(
             return refusal.into_response(call);
         }
     };
-    let Prepared { job, ranking } = prepared;
+    if let Err(refusal) = admission::enter(gate, &mut call, prepared.destination).await {
+        return refusal.into_response(call);
+    }
+    copy(&call, &prepared);
+    let Prepared { job, ranking, .. } = prepared;
     let id = call.id.clone();
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::failed(&call, error).into_response(call),
@@ -73,6 +78,18 @@ pub(crate) async fn inference(
 struct Prepared {
     job: Job,
     ranking: Option<rerank::Ranking>,
+    destination: DestinationIx,
+    copied: Option<Copied>,
+}
+
+/// What a copy is to ask for: the model that the client meant, whichever share or fallback serves.
+struct Copied {
+    /// As the workers of the copy know it.
+    model: Arc<str>,
+    /// The name to send instead of the client's.
+    name: Option<Arc<str>>,
+    /// Whether that is what the original sends.
+    as_sent: bool,
 }
 
 fn prepare(
@@ -83,7 +100,11 @@ fn prepare(
 ) -> Result<Prepared, Refusal> {
     let body_read = clock::now();
     let snapshot = Arc::clone(&call.snapshot);
-    let Taken { payload, skimmed } = taken;
+    let Taken {
+        payload,
+        skimmed,
+        mut memory,
+    } = taken;
     let (skeleton, cuts) = match skimmed {
         Some(skimmer) => skimmer
             .skeleton(payload.pieces())
@@ -117,13 +138,16 @@ fn prepare(
     check_pair(endpoint, route)?;
     let ranking = match endpoint {
         Endpoint::Rerank => {
+            if !memory.grow(payload.len()) {
+                return Err(Refusal::no_memory());
+            }
             let whole = payload.pieces().concat();
             Some(rerank::Ranking::check(&whole, &fields, model)?)
         }
         _ => None,
     };
     let streaming = fields.streaming();
-    let body = renamed(&payload, &fields, target.rename);
+    let body = renamed(&payload, &fields, target.rename, &mut memory)?;
     call.routed = Some(Routed {
         endpoint,
         route: target.route,
@@ -136,6 +160,7 @@ fn prepare(
         said: None,
         attempts: 0,
         body_read,
+        queued: Duration::ZERO,
         sent: None,
         head: None,
         first_event: None,
@@ -153,43 +178,76 @@ fn prepare(
         original: payload.clone(),
         fields,
         streaming,
+        memory: Arc::new(memory),
     };
-    if let Some(mirror) = snapshot.mirror(meant.destination)
-        && snapshot.can_serve(route)
-    {
-        // The copy asks for the model that the client meant, whichever share or fallback serves.
-        let name = meant.rename();
-        dispatch::mirror::send(&snapshot, mirror, &call.id, fastrand::f64(), |copies| Job {
-            model: meant.model(name, copies),
-            headers: job.headers.clone(),
-            body: if name == target.rename {
-                job.body.clone()
-            } else {
-                renamed(&job.original, &fields, name)
-            },
-            original: job.original.clone(),
-            ..job
-        });
-    }
-    Ok(Prepared { job, ranking })
+    let copied = match snapshot.mirror(meant.destination) {
+        Some((mirror, _)) if snapshot.can_serve(route) => {
+            let name = meant.rename();
+            let route = snapshot.route(mirror.route);
+            route.map(|(copies, _)| Copied {
+                model: meant.model(name, copies),
+                name: name.cloned(),
+                as_sent: name == target.rename,
+            })
+        }
+        _ => None,
+    };
+    Ok(Prepared {
+        job,
+        ranking,
+        destination: meant.destination,
+        copied,
+    })
 }
 
-/// The body with another model name, if any. A small body is made anew in one piece; of a large one
-/// only the pieces around the name are.
-fn renamed(payload: &Payload, fields: &Fields, name: Option<&Arc<str>>) -> Payload {
-    let Some(name) = name else {
-        return payload.clone();
+/// Sends a copy of a request that was let in, where one is due.
+fn copy(call: &Call, prepared: &Prepared) {
+    let Some(copied) = &prepared.copied else {
+        return;
     };
-    match (payload.pieces(), fields.model) {
-        ([whole], _) => Bytes::from(splice(whole, &mut [Edit::model(fields, name)])).into(),
-        (_, Some(span)) => payload.replaced(span, quoted(name).into()),
-        (_, None) => {
-            let open = fields.object.open;
-            let comma: &[u8] = if fields.object.empty { b"" } else { b"," };
-            let member = [b"\"model\":", &*quoted(name), comma].concat();
-            payload.replaced(Span::new(open, open), member.into())
-        }
+    let Some(mirror) = call.snapshot.mirror(prepared.destination) else {
+        return;
+    };
+    let job = &prepared.job;
+    let snapshot = &call.snapshot;
+    dispatch::mirror::send(snapshot, mirror, &call.id, fastrand::f64(), |_| {
+        let (body, memory) = if copied.as_sent {
+            (job.body.clone(), Arc::clone(&job.memory))
+        } else {
+            let mut memory = snapshot.memory.try_reserve(job.original.len())?;
+            let name = copied.name.as_ref();
+            let body = renamed(&job.original, &job.fields, name, &mut memory).ok()?;
+            (body, Arc::new(memory))
+        };
+        Some(Job {
+            endpoint: job.endpoint,
+            route: job.route,
+            model: Arc::clone(&copied.model),
+            headers: job.headers.clone(),
+            body,
+            original: job.original.clone(),
+            memory,
+            fields: job.fields,
+            streaming: job.streaming,
+        })
+    });
+}
+
+/// The body with another model name, if any, for which `memory` makes room where it is a copy.
+fn renamed(
+    payload: &Payload,
+    fields: &Fields,
+    name: Option<&Arc<str>>,
+    memory: &mut Reservation,
+) -> Result<Payload, Refusal> {
+    let Some(name) = name else {
+        return Ok(payload.clone());
+    };
+    let changed = members::renamed(payload, fields, name);
+    if changed.pieces().len() == 1 && !memory.grow(changed.len()) {
+        return Err(Refusal::no_memory());
     }
+    Ok(changed)
 }
 
 /// Counts a request that was refused before it had a route.
@@ -279,33 +337,6 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_body_gets_another_model_name_whole_or_in_pieces() {
-        let name: Arc<str> = "big \"one\"".into();
-        for (body, expected) in [
-            (r#"{"model":"m","n":1}"#, r#"{"model":"big \"one\"","n":1}"#),
-            (r#"{ "n":1}"#, r#"{"model":"big \"one\"", "n":1}"#),
-            ("{}", r#"{"model":"big \"one\""}"#),
-        ] {
-            let fields = scan::scan(body.as_bytes()).unwrap().fields;
-            for cut in 1..body.len() {
-                let (first, rest) = body.as_bytes().split_at(cut);
-                let pieces = [first, rest].map(Bytes::copy_from_slice);
-                let payload = Payload::new(pieces.into());
-                let renamed = renamed(&payload, &fields, Some(&name));
-                let whole = renamed.pieces().concat();
-                assert_eq!(String::from_utf8(whole).unwrap(), expected, "cut at {cut}");
-                assert_eq!(renamed.len(), expected.len());
-            }
-            let payload = Payload::from(Bytes::from_static(body.as_bytes()));
-            let whole = renamed(&payload, &fields, Some(&name)).pieces().concat();
-            let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
-            assert_eq!(whole["model"], *name);
-            let same = renamed(&payload, &fields, None);
-            assert_eq!(same.pieces(), payload.pieces());
-        }
-    }
 
     #[test]
     fn json_content_types() {

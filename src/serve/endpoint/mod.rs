@@ -1,6 +1,7 @@
 //! What each route does.
 
 mod admin;
+mod admission;
 mod decision;
 mod fleet;
 mod health;

@@ -44,36 +44,43 @@ impl Ranking {
 /// Reads the worker's ranking and answers with it.
 pub(super) async fn answer(ranking: Ranking, answer: Response<Answered>) -> Response<Body> {
     let mut answered = answer.into_body();
+    // A stream whose head has gone out is no ranking.
+    let Some(mut memory) = answered.call().map(|call| call.snapshot.memory.none()) else {
+        return Response::new(Body::bare(Bytes::new()));
+    };
     let mut all = Vec::new();
-    let mut whole = true;
+    let mut broke = None;
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut answered).poll_frame(cx)).await {
         let Ok(frame) = frame else {
-            whole = false;
+            broke = Some(broken_off());
             break;
         };
-        all.extend_from_slice(&frame.into_data().unwrap_or_default());
-        if all.len() > MAX {
-            whole = false;
+        let data = frame.into_data().unwrap_or_default();
+        if all.len() + data.len() > MAX {
+            broke = Some(broken_off());
             break;
         }
+        // What is made of it is about as large, and both are there for a moment.
+        if !memory.grow(2 * data.len()) {
+            broke = Some(Refusal::no_memory());
+            break;
+        }
+        all.extend_from_slice(&data);
     }
     let Some(call) = answered.into_call() else {
         return Response::new(Body::bare(Bytes::new()));
     };
-    if !whole {
-        let message = "the worker's ranking broke off";
-        return Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            ErrorCode::ReadResponseBodyFailed,
-            message,
-        )
-        .into_response(call);
+    if let Some(refusal) = broke {
+        return refusal.into_response(call);
     }
     match ranking
         .request
         .answer(&all, &ranking.model, clock::unix().as_secs())
     {
-        Ok(body) => json(call, StatusCode::OK, body),
+        Ok(body) => {
+            memory.shrink_to(body.len());
+            json(call, StatusCode::OK, memory.around(body))
+        }
         Err(bad) => Refusal::new(
             StatusCode::BAD_GATEWAY,
             bad.code(),
@@ -81,4 +88,12 @@ pub(super) async fn answer(ranking: Ranking, answer: Response<Answered>) -> Resp
         )
         .into_response(call),
     }
+}
+
+fn broken_off() -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        ErrorCode::ReadResponseBodyFailed,
+        "the worker's ranking broke off",
+    )
 }

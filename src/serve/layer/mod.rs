@@ -4,7 +4,7 @@ mod cors;
 mod panic;
 
 pub(crate) use cors::CorsLayer;
-pub(crate) use panic::{Panic, PanicLayer};
+pub(crate) use panic::{Panic, PanicLayer, poll_caught};
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use hyper::body::Incoming;

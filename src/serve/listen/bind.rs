@@ -213,7 +213,8 @@ impl Bound {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                stream.set_nodelay(true)?;
+                // Fails where the client has gone already, which is no trouble of the socket's.
+                stream.set_nodelay(true).ok();
                 Ok((Stream::Tcp(stream), Peer::Tcp(peer.ip())))
             }
             Self::Unix(socket) => {

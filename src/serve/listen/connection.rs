@@ -24,6 +24,10 @@ use crate::serve::stack;
 /// answer to a head beyond the listener's own limits is ours.
 const HEAD: usize = 400 * 1024;
 
+/// Bytes of an answer that an HTTP/2 stream takes from its worker before the client takes them, and
+/// what one frame of the worker's holds besides. That of HTTP/1 is bounded by [`HEAD`].
+const UNSENT: usize = 64 * 1024;
+
 /// Runs the streams of an HTTP/2 connection, each a task of its own. A client that does not take
 /// what its stream has to give stalls no write, since the frames of others may pass, so each stream
 /// is watched by itself.
@@ -103,6 +107,7 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_streams)
+        .max_send_buf_size(UNSENT)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
     let service = stack::build(gate);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));

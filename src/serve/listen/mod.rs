@@ -4,8 +4,10 @@
 mod bind;
 mod connection;
 mod control_socket;
+mod scarcity;
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,13 +20,15 @@ use tokio::time::sleep;
 
 use self::bind::{Bound, SocketFile};
 pub use self::control_socket::ControlSocket;
+use self::scarcity::Scarcity;
 use super::gate::{Gate, Peer};
-use crate::base::task;
+use crate::base::{descriptors, task};
 use crate::live::{Admin, BindError, BoxFuture, Live, Phase, PreparedSockets, Sockets};
 use crate::plan::{Address, Listener};
 use crate::telemetry::metrics::{self as names, Metric};
 
-/// Wait before accepting again when the system refuses, most often for want of descriptors.
+/// Wait before accepting again when the system refuses. Where it has no descriptors, the next one that a
+/// client gives back ends it.
 const BREATHER: Duration = Duration::from_millis(100);
 
 /// What a socket is known by: its address as written. Of port 0 there may be several.
@@ -67,6 +71,8 @@ struct House {
     admin: Arc<dyn Admin>,
     /// Open connections of all sockets.
     connections: Arc<AtomicUsize>,
+    /// A connection has been closed: its descriptor is there again.
+    freed: Arc<Notify>,
 }
 
 /// The sockets that are open.
@@ -82,6 +88,7 @@ impl Listeners {
             live,
             admin,
             connections: Arc::default(),
+            freed: Arc::default(),
         };
         Self {
             house,
@@ -254,14 +261,26 @@ struct Acceptor {
 impl Acceptor {
     async fn run(self) {
         let mut closing = self.closing.clone();
+        let mut scarcity = Scarcity::none(Arc::clone(&self.current.borrow().name));
         loop {
+            // What is freed from here on counts, also while the system is being asked.
+            let mut freed = pin!(self.house.freed.notified());
+            freed.as_mut().enable();
             let accepted = tokio::select! {
                 biased;
                 _ = closing.changed() => break,
                 accepted = self.accept() => accepted,
+                () = scarcity.over() => continue,
             };
             match accepted {
                 Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if descriptors::are_short(&error) => {
+                    scarcity.met(&error);
+                    tokio::select! {
+                        () = freed => {}
+                        () = sleep(BREATHER) => {}
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(BREATHER).await;
@@ -312,6 +331,7 @@ impl Acceptor {
 struct Slot {
     counts: Arc<Counts>,
     all: Arc<AtomicUsize>,
+    freed: Arc<Notify>,
     address: Option<IpAddr>,
     gauge: Gauge,
 }
@@ -342,6 +362,7 @@ impl Slot {
         Some(Self {
             counts: Arc::clone(counts),
             all: Arc::clone(&house.connections),
+            freed: Arc::clone(&house.freed),
             address,
             gauge,
         })
@@ -354,6 +375,7 @@ impl Drop for Slot {
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
         self.all.fetch_sub(1, Ordering::Relaxed);
         self.counts.room.notify_one();
+        self.freed.notify_waiters();
         if let Some(address) = self.address {
             let mut per_address = self.counts.per_address.lock();
             if let Some(held) = per_address.get_mut(&address) {

@@ -120,6 +120,8 @@ catalogue! {
         "Open client connections.";
     HttpRequestsInFlight "smg_http_requests_in_flight" Gauge Recorder []
         "Requests being served.";
+    HttpRateLimit "smg_http_rate_limit_total" Counter Recorder ["result"]
+        "Inference requests that were let in or turned away at the gates of admission.";
 
     RouterRequests "smg_router_requests_total" Counter Recorder
         ["router_type" "backend_type" "connection_mode" "model" "endpoint" "streaming"]
@@ -151,6 +153,13 @@ catalogue! {
     GatewayOverhead "smg_gateway_overhead_seconds" Histogram Recorder ["endpoint" "streaming"]
         "Time spent in the gateway itself, without queue and worker, in seconds.";
 
+    AdmissionInflight "smg_admission_inflight" Gauge Scrape []
+        "Inference requests that were let in and have not ended.";
+    AdmissionQueueDepth "smg_admission_queue_depth" Gauge Scrape ["class"]
+        "Inference requests that wait to be let in.";
+    AdmissionQueueWait "smg_admission_queue_wait_seconds" Histogram Recorder ["class"]
+        "Time that requests had to wait until they were let in or gave up, in seconds.";
+
     MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
         "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
 
@@ -177,6 +186,20 @@ catalogue! {
         "Attempts that failed at a worker, by kind of failure.";
     WorkerHealth "smg_worker_health" Gauge Scrape ["worker" "worker_id"]
         "1 while a worker is healthy, else 0.";
+    WorkerCbState "smg_worker_cb_state" Gauge Scrape ["worker" "worker_id"]
+        "State of a worker's breaker: 0 closed, 1 open, 2 half open.";
+    WorkerCbTransitions "smg_worker_cb_transitions_total" Counter Scrape
+        ["worker" "worker_id" "from" "to" "from_state" "to_state"]
+        "Changes of the state of a worker's breaker; both pairs of labels say the same.";
+    WorkerCbOutcomes "smg_worker_cb_outcomes_total" Counter Scrape
+        ["worker" "worker_id" "outcome"]
+        "Attempts at a worker by what they say about it: success, failure, or neutral.";
+    WorkerCbConsecutiveFailures "smg_worker_cb_consecutive_failures" Gauge Scrape
+        ["worker" "worker_id"]
+        "Failures of a worker since its last success.";
+    WorkerCbConsecutiveSuccesses "smg_worker_cb_consecutive_successes" Gauge Scrape
+        ["worker" "worker_id"]
+        "Successes of a worker since its last failure, or since its breaker opened half.";
     WorkerRetries "smg_worker_retries_total" Counter Scrape
         ["worker" "worker_id" "worker_type" "endpoint"]
         "Retries, counted at the worker whose attempt failed.";
@@ -263,6 +286,9 @@ catalogue! {
         "1 while the configuration in effect is the one of the file, else 0.";
     ConfigReloads "smg_config_reloads_total" Counter Recorder ["trigger" "result"]
         "Reloads, by what asked for them and how they ended.";
+    MemoryBudget "smg_memory_budget_bytes" Gauge Scrape ["state"]
+        "Memory for what is buffered: bytes in use, and bytes that may be.";
+
     ConfigInfo "smg_config_info" Gauge Scrape ["sha256"]
         "Always 1; the label names the configuration that is in effect.";
     ConfigSnapshotsAlive "smg_config_snapshots_alive" Gauge Scrape []
@@ -294,6 +320,7 @@ impl Metric {
     pub fn twin(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::HttpResponses | Self::RouterUpstreamResponses => Some(("status", "status_code")),
+            Self::HttpRateLimit => Some(("decision", "result")),
             Self::RouterTokens => Some(("direction", "token_type")),
             _ => None,
         }

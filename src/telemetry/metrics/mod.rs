@@ -151,6 +151,9 @@ pub fn preseed() {
             drop(counter(metric, &[("branch", branch)]));
         }
     }
+    for result in ["allowed", "rejected"] {
+        drop(counter(Metric::HttpRateLimit, &[("result", result)]));
+    }
     for mode in label::KV_MODES {
         drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
     }

@@ -16,7 +16,7 @@ const MAX: usize = 1024 * 1024;
 /// that to another site.
 ///
 /// # Errors
-/// Where it is too large, too slow, or called something else.
+/// Where it is too large, too slow, or called something else, or there is no memory for it.
 pub(super) async fn read(
     gate: &Gate,
     call: &Call,
@@ -29,7 +29,8 @@ pub(super) async fn read(
         call.started + server.request_timeout,
     );
     intake::check_declared(&body, max)?;
-    let taken = intake::read(body, max, by, &gate.listener.limits).await?;
+    let memory = &call.snapshot.memory;
+    let taken = intake::read(body, memory, max, by, &gate.listener.limits).await?;
     let whole = taken.payload.pieces().concat();
     if !whole.is_empty() {
         check_type(headers)?;

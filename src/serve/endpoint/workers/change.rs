@@ -110,14 +110,17 @@ async fn add(
 ) -> Result<Value, Refused> {
     let declared = Declared::read(fields(gate, call, headers, body).await?)?;
     let key = WorkerKey::new(declared.url().as_str());
-    address::check(declared.url()).await?;
+    let fleet = gate.admin.fleet();
     let addition = {
         let snapshot = gate.live.load();
-        let fleet = gate.admin.fleet();
         let named = declared.pool.as_deref();
         let named = named.or_else(|| only_grave(&fleet, &key));
         addition(&snapshot.plan, &declared, &key, named)?
     };
+    // Where the file has it, it comes back as the file has it: that was not named from here.
+    if !fleet.tombstones.contains(&addition.member) {
+        address::check(declared.url()).await?;
+    }
     gate.admin.change(Change::Add(Box::new(addition))).await?;
     let location = format!("/workers/{}", key.id());
     let mut answer = accepted(&key, ADDITION, &declared.ignored);

@@ -56,9 +56,14 @@ impl From<Fault> for Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
+        let ours = refusal.status().is_server_error();
         Self {
             status: refusal.status(),
-            code: WorkersCode::BadRequest,
+            code: if ours {
+                WorkersCode::InternalServerError
+            } else {
+                WorkersCode::BadRequest
+            },
             message: refusal.message().to_owned(),
         }
     }

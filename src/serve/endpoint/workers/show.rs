@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::limits::{show_breaker, show_health};
+use crate::base::clock;
 use crate::config::spec::Runtime;
 use crate::live::{Admin, Job, JobKind, JobState, Snapshot, WorkerRef};
 use crate::plan::{Added, Fleet, Member, Override, Registration, WorkerKey};
@@ -44,6 +45,7 @@ struct Shown<'a> {
     is_healthy: bool,
     status: &'static str,
     load: usize,
+    breaker: &'static str,
     source: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     overrides: Vec<&'static str>,
@@ -73,6 +75,7 @@ impl View {
         let pool = &self.snapshot.plan.pool(plan.pool).name;
         let base = plan.key.base();
         let trouble = worker.parts.cell.trouble();
+        let breaker = &worker.parts.cell.breaker;
         let job = self.job(&base, pool);
         let member = Member {
             pool: Arc::clone(pool),
@@ -96,6 +99,7 @@ impl View {
             is_healthy: plan.is_admitted() && worker.parts.health.is_ready(),
             status: status(worker, job),
             load: worker.parts.cell.load(),
+            breaker: breaker.look(&plan.breaker, clock::now()).as_str(),
             source: plan.source.as_str(),
             overrides: self
                 .fleet

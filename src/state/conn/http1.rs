@@ -1,12 +1,12 @@
-//! Idle connections to a worker.
+//! Connections that carry one request at a time.
 //!
 //! A connection is driven by whoever uses it: the request's own task polls the HTTP/1 state
 //! machine, so there is no task and no channel hop per connection. An idle connection is polled by
-//! nobody; [`ConnPool::take`] and [`ConnPool::sweep`] notice when the worker has closed it.
+//! nobody; [`Idle::take`] and [`Idle::sweep`] notice when the worker has closed it.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,18 +16,11 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
+use super::{Open, Peer};
 use crate::api::payload::Sending;
+use crate::state::NameCell;
 
-/// Identity of a connection pool: what must be equal for a connection to be reusable.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ConnKey {
-    /// Host name or address.
-    pub host: Arc<str>,
-    /// TCP port.
-    pub port: u16,
-}
-
-type Driver = http1::Connection<TokioIo<TcpStream>, Sending>;
+pub(super) type Driver = http1::Connection<TokioIo<TcpStream>, Sending>;
 
 /// One HTTP/1.1 connection to a worker, together with the state machine that moves its bytes.
 #[derive(Debug)]
@@ -36,6 +29,7 @@ pub struct Conn {
     driver: Option<Box<Driver>>,
     inline: Arc<Inline>,
     waker: Waker,
+    peer: Peer,
     _open: Open,
 }
 
@@ -45,6 +39,24 @@ pub struct Conn {
 const ROUNDS: usize = 8;
 
 impl Conn {
+    pub(super) fn new(
+        sender: http1::SendRequest<Sending>,
+        driver: Driver,
+        peer: Peer,
+        open: Open,
+    ) -> Self {
+        let inline = Arc::new(Inline::default());
+        let waker = Waker::from(Arc::clone(&inline));
+        Self {
+            sender,
+            driver: Some(Box::new(driver)),
+            inline,
+            waker,
+            peer,
+            _open: open,
+        }
+    }
+
     /// Sends half of the connection.
     pub fn sender(&mut self) -> &mut http1::SendRequest<Sending> {
         &mut self.sender
@@ -128,83 +140,49 @@ impl Wake for Inline {
     }
 }
 
-/// Counts an open connection for as long as it lives.
-#[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The idle connections of one worker, newest last, and the number of open ones.
+/// The idle connections of one worker, newest last.
 #[derive(Debug, Default)]
-pub struct ConnPool {
-    idle: Mutex<Vec<(Instant, Conn)>>,
-    open: Arc<AtomicUsize>,
-}
+pub(super) struct Idle(Mutex<Vec<(Instant, Conn)>>);
 
-impl ConnPool {
-    /// Wraps a freshly shaken connection, counting it as open until it is dropped.
-    pub fn adopt(&self, sender: http1::SendRequest<Sending>, driver: Driver) -> Conn {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let inline = Arc::new(Inline::default());
-        let waker = Waker::from(Arc::clone(&inline));
-        let open = Open(Arc::clone(&self.open));
-        Conn {
-            sender,
-            driver: Some(Box::new(driver)),
-            inline,
-            waker,
-            _open: open,
-        }
-    }
-
-    /// The most recently used connection that is still usable. Those found dead are dropped.
-    pub fn take(&self) -> Option<Conn> {
+impl Idle {
+    /// The most recently used connection that is still usable. Those found dead, and those to an
+    /// address that `names` no longer lists, are dropped.
+    pub(super) fn take(&self, names: &NameCell) -> Option<Conn> {
         loop {
-            let (_, mut conn) = self.idle.lock().pop()?;
-            if conn.is_reusable() {
+            let (_, mut conn) = self.0.lock().pop()?;
+            if conn.peer.is_current(names) && conn.is_reusable() {
                 return Some(conn);
             }
         }
     }
 
-    /// Keeps `conn` for another request if it can carry one and fewer than `max_idle` wait.
-    pub fn give_back(&self, mut conn: Conn, now: Instant, max_idle: usize) {
+    pub(super) fn give_back(&self, mut conn: Conn, now: Instant, max_idle: usize) {
         if !conn.is_reusable() {
             return;
         }
         conn.inline.outer.take();
-        let mut idle = self.idle.lock();
+        let mut idle = self.0.lock();
         if idle.len() < max_idle {
             idle.push((now, conn));
         }
     }
 
-    /// Drops connections that have been idle for `idle_timeout` or that the worker has closed.
-    pub fn sweep(&self, now: Instant, idle_timeout: Duration) {
-        let waiting = std::mem::take(&mut *self.idle.lock());
+    pub(super) fn sweep(&self, now: Instant, idle_timeout: Duration, names: &NameCell) {
+        let waiting = std::mem::take(&mut *self.0.lock());
         let mut kept: Vec<(Instant, Conn)> = waiting
             .into_iter()
             .filter_map(|(since, mut conn)| {
                 let fresh = now.saturating_duration_since(since) < idle_timeout;
-                (fresh && conn.is_reusable()).then_some((since, conn))
+                let usable = fresh && conn.peer.is_current(names) && conn.is_reusable();
+                usable.then_some((since, conn))
             })
             .collect();
-        let mut idle = self.idle.lock();
+        let mut idle = self.0.lock();
         kept.append(&mut idle);
         *idle = kept;
     }
 
-    /// Open connections, idle ones included.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Idle connections.
-    pub fn idle(&self) -> usize {
-        self.idle.lock().len()
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
     }
 }

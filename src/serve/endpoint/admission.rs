@@ -1,0 +1,72 @@
+//! Letting a request in, or having it wait for that.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use futures_util::future::poll_fn;
+use std::task::Poll;
+
+use crate::base::clock;
+use crate::dispatch::{Call, CallError};
+use crate::live::Phase;
+use crate::plan::DestinationIx;
+use crate::serve::error::Refusal;
+use crate::serve::gate::Gate;
+use crate::state::{Entering, Permit, Waiting};
+
+/// Gives `call` its permit, which it holds to the end of its answer.
+///
+/// Cancel safety: dropping the future gives up the place in the queue.
+///
+/// # Errors
+/// Why it is not let in.
+pub(super) async fn enter(
+    gate: &Gate,
+    call: &mut Call,
+    destination: DestinationIx,
+) -> Result<(), Refusal> {
+    let now = clock::now();
+    let Some((entry, class)) = call.snapshot.entry(destination) else {
+        return Ok(());
+    };
+    let permit = match entry.enter(class, now) {
+        Entering::In(permit) => permit,
+        Entering::Shut(why) => return Err(Refusal::shut(why)),
+        // Boxed, so that the future of a request that does not wait stays small.
+        Entering::Waits(waiting) => Box::pin(queued(gate, call, waiting, now)).await?,
+    };
+    call.permit = Some(permit);
+    Ok(())
+}
+
+async fn queued(
+    gate: &Gate,
+    call: &mut Call,
+    waiting: Waiting,
+    since: Instant,
+) -> Result<Permit, Refusal> {
+    let route = call
+        .routed
+        .as_ref()
+        .and_then(|routed| call.snapshot.route(routed.route));
+    let total = route.map_or(call.snapshot.plan.server.request_timeout, |(route, _)| {
+        route.timeouts.total
+    });
+    let mut admitted = pin!(waiting.admitted(call.started + total));
+    let outcome = poll_fn(|cx| {
+        // Whoever serves the connection wakes it when the grace period is over. What ends then makes
+        // room, but not for a beginning.
+        if gate.live.phase() == Phase::Ending {
+            return Poll::Ready(Err(CallError::Ending.into()));
+        }
+        admitted
+            .as_mut()
+            .poll(cx)
+            .map(|outcome| outcome.map_err(Refusal::late))
+    })
+    .await;
+    if let Some(routed) = call.routed.as_mut() {
+        routed.queued = clock::now().saturating_duration_since(since);
+    }
+    outcome
+}
