@@ -1,10 +1,9 @@
 //! Letting a request in, or having it wait for that.
 
 use std::pin::pin;
-use std::time::Instant;
+use std::task::Poll;
 
 use futures_util::future::poll_fn;
-use std::task::Poll;
 
 use crate::base::clock;
 use crate::dispatch::{Call, CallError};
@@ -25,26 +24,21 @@ pub(super) async fn enter(
     call: &mut Call,
     destination: DestinationIx,
 ) -> Result<(), Refusal> {
-    let now = clock::now();
     let Some((entry, class)) = call.snapshot.entry(destination) else {
         return Ok(());
     };
-    let permit = match entry.enter(class, now) {
+    let permit = match entry.enter(class) {
         Entering::In(permit) => permit,
         Entering::Shut(why) => return Err(Refusal::shut(why)),
         // Boxed, so that the future of a request that does not wait stays small.
-        Entering::Waits(waiting) => Box::pin(queued(gate, call, waiting, now)).await?,
+        Entering::Waits(waiting) => Box::pin(queued(gate, call, waiting)).await?,
     };
     call.permit = Some(permit);
     Ok(())
 }
 
-async fn queued(
-    gate: &Gate,
-    call: &mut Call,
-    waiting: Waiting,
-    since: Instant,
-) -> Result<Permit, Refusal> {
+async fn queued(gate: &Gate, call: &mut Call, waiting: Waiting) -> Result<Permit, Refusal> {
+    let since = clock::now();
     let route = call
         .routed
         .as_ref()
