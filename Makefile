@@ -5,10 +5,11 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 ENGINE ?= sample
+SOAK ?= 30m
 bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
-.PHONY: help setup run test check golden gen bench bench-streams bench-routing clean
+.PHONY: help setup run test soak check golden gen bench bench-streams bench-routing clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +26,9 @@ check: ## format and lints only
 
 test: setup check ## everything: format, lints, unit, plan, binary, SDK and real-engine tests
 	@scripts/test
+
+soak: ## the chaos suite for half an hour; SOAK=8h for longer
+	SMG_SOAK=$(SOAK) cargo test --test chaos -- --nocapture --test-threads 1
 
 golden: ## rewrites the golden files under fixtures/ from what the code says now
 	UPDATE_GOLDEN=1 cargo test

@@ -285,14 +285,24 @@ impl Relay {
         if let Some(Reply::Pair(joint)) = self.answer.take() {
             self.note(&joint);
         }
+        // The client has been told how the stream ends; what breaks behind that is not its answer.
+        let told = matches!(&self.kind, Kind::Events(reader) if reader.ended() || self.failed);
         let outcome = match error {
             // It is the other leg that failed.
             CallError::Leg(..) => Outcome::Neutral,
+            // The breaker knows of an error frame already.
+            _ if told => Outcome::Success,
             error => verdict::of_error(error),
         };
         self.judge(outcome, error.message());
         self.guard = None;
         self.closing = true;
+        if told {
+            if let Some(routed) = self.routed() {
+                routed.complete = true;
+            }
+            return;
+        }
         let paired = self.routed().is_some_and(|routed| routed.prefill.is_some());
         let error = if paired {
             error.of(Role::Decode)

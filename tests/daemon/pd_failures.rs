@@ -755,3 +755,27 @@ startup_check_interval = "100ms"
     assert!(rest[0].contains("two") && rest[1] == "data: [DONE]");
     settled(&smg).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefill_that_fails_behind_the_last_frame_adds_no_frame() {
+    let gate = Gate::closed();
+    let prefill = engine(vec![Step::Hold(gate.clone()), refusal(500)]).await;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    let text = format!("data: {}\n\ndata: [DONE]\n\n", delta("one"));
+    let decode = engine(vec![
+        Step::write(&format!("{head}{:x}\r\n{text}\r\n", text.len())),
+        never(),
+    ])
+    .await;
+    let smg = pd_gateway(&[&prefill], &[&decode], "").await;
+    let mut events = stream(smg.main(), "/v1/chat/completions", &ask_stream()).await;
+    assert_eq!(
+        events.event().await.unwrap().unwrap(),
+        format!("data: {}", delta("one"))
+    );
+    assert_eq!(events.event().await.unwrap().unwrap(), "data: [DONE]");
+    gate.open();
+    assert_eq!(events.events().await, [""; 0]);
+    settled(&smg).await;
+}

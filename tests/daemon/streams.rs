@@ -395,6 +395,32 @@ async fn a_workers_own_error_frame_is_not_followed_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_behind_the_last_frame_adds_no_frame() {
+    let own = json!({ "error": { "message": "out of memory", "code": 500 } }).to_string();
+    for last in ["[DONE]", &own] {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                    transfer-encoding: chunked\r\n\r\n";
+        let chunk = |data: &str| {
+            let text = format!("{}\n\n", event(data));
+            Step::write(&format!("{:x}\r\n{text}\r\n", text.len()))
+        };
+        let engine = playing(vec![
+            Step::write(head),
+            chunk(&delta("one")),
+            settle(),
+            chunk(last),
+            settle(),
+            Step::Reset,
+        ])
+        .await;
+        let smg = gateway(&[&engine], "").await;
+        let all = stream(smg.main(), CHAT, &ask_stream()).await.events().await;
+        assert_eq!(all, [event(&delta("one")), event(last)]);
+        settled(&smg).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_frame_before_anything_else_is_tried_elsewhere() {
     let own = json!({ "error": { "message": "out of memory", "code": 500 } }).to_string();
     let first = vec![

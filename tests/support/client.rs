@@ -196,7 +196,8 @@ impl Connection {
             .unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
-    async fn try_open(
+    /// Sends and returns with the head.
+    pub(crate) async fn try_open(
         &mut self,
         mut request: Request<Full<Bytes>>,
     ) -> hyper::Result<Response<Incoming>> {

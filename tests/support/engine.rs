@@ -260,7 +260,7 @@ async fn closed(stream: &mut TcpStream, unread: &mut Vec<u8>) {
 }
 
 /// The next request, its body included; none when the connection ends before one is complete.
-async fn read_request(
+pub(crate) async fn read_request(
     stream: &mut TcpStream,
     unread: &mut Vec<u8>,
 ) -> std::io::Result<Option<Asked>> {

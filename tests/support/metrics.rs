@@ -1,5 +1,7 @@
 //! The Prometheus text format, as far as tests ask about it.
 
+use std::collections::BTreeMap;
+
 /// One scrape.
 pub(crate) struct Samples(Vec<Sample>);
 
@@ -30,6 +32,32 @@ impl Samples {
     /// How many series of this family carry all these labels.
     pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> usize {
         self.matching(name, labels).count()
+    }
+
+    /// How many series each family has.
+    pub(crate) fn families(&self) -> BTreeMap<&str, usize> {
+        let mut families = BTreeMap::new();
+        for sample in &self.0 {
+            *families.entry(&*sample.name).or_default() += 1;
+        }
+        families
+    }
+
+    /// By how much the counters of this family have grown since `before`, those that began anew
+    /// in between counted from 0.
+    pub(crate) fn growth(&self, before: &Self, name: &str) -> f64 {
+        let series = self.matching(name, &[]);
+        let growth = series.map(|now| {
+            let same = |then: &&Sample| then.labels == now.labels;
+            let then = before.matching(name, &[]).find(same);
+            let then = then.map_or(0.0, |then| then.value);
+            if then <= now.value {
+                now.value - then
+            } else {
+                now.value
+            }
+        });
+        growth.sum()
     }
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
@@ -94,4 +122,10 @@ fn reads_samples_with_their_labels() {
     assert_eq!(samples.count("b", &[("x", "2"), ("y", "")]), 1);
     assert_eq!(samples.count("b", &[("x", "3")]), 0);
     assert!(samples.sum("c", &[("le", "+Inf")]).is_infinite());
+    let families: Vec<_> = samples.families().into_iter().collect();
+    assert_eq!(families, [("a", 1), ("b", 2), ("c", 1)]);
+    let before = Samples::parse("a 3\nb{x=\"2\",y=\"\"} 900\nd 1\n");
+    assert_eq!(samples.growth(&before, "a"), 1.0);
+    assert_eq!(samples.growth(&before, "b"), 102.5);
+    assert_eq!(samples.growth(&before, "d"), 0.0);
 }
