@@ -12,7 +12,7 @@ use uuid::fmt::Hyphenated;
 use super::degraded;
 use crate::api::Endpoint;
 use crate::plan::{
-    DestinationIx, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Worker, WorkerIx,
+    DestinationIx, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
     WorkerKey,
 };
 use crate::policy::{Lane, Memory};
@@ -381,6 +381,7 @@ impl WorkerParts {
             host: Arc::clone(&worker.host),
             port: worker.port,
             http2: pool.connections.http2,
+            guarded: worker.source != Source::File,
         };
         let conns = || {
             let names = || NameCell::new(&worker.host);

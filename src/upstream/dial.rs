@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -10,33 +9,35 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::http::is_short;
 use super::resolve::{self, Lookup};
+use crate::base::address::is_forbidden;
 use crate::base::clock;
-use crate::state::NameCell;
+use crate::state::ConnPool;
 
 /// Silence before the kernel asks whether the other side is still there, how often it asks again,
 /// and how often in vain before the connection counts as broken.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// A connection to `port` of the host within `limit`, and the address that it leads to.
+/// A connection for `pool` within `limit`, and the address that it leads to.
 ///
 /// All addresses are tried, one at a time: the next one at once when one refuses, and when one
 /// stays silent for its share of what is left of `limit`. If none connects the host is looked up
-/// once more, and addresses that come to light have what is left.
+/// once more, and addresses that come to light have what is left. What the pool may not connect to
+/// counts as refused.
 ///
 /// Cancel safety: dropping the future closes what it has opened.
 ///
 /// # Errors
 /// That of the last address tried, or of the look-up; `TimedOut` at the end of `limit`.
 pub(super) async fn dial(
-    names: &Arc<NameCell>,
-    port: u16,
+    pool: &ConnPool,
     limit: Duration,
     lookup: impl Lookup,
 ) -> io::Result<(TcpStream, IpAddr)> {
     let began = clock::now();
     let end = began + limit;
+    let names = pool.names();
     if let Some(address) = names.literal() {
-        return connect(address, port, end).await;
+        return connect(pool, address, end).await;
     }
     let mut tried = Vec::new();
     let mut known = by(end, resolve::addresses(names, lookup)).await?;
@@ -44,7 +45,7 @@ pub(super) async fn dial(
         let mut last = io::ErrorKind::NotFound.into();
         for (at, address) in known.iter().enumerate() {
             let now = clock::now();
-            match connect(*address, port, now + share(end, now, known.len() - at)).await {
+            match connect(pool, *address, now + share(end, now, known.len() - at)).await {
                 Ok(connected) => return Ok(connected),
                 // No other address would have more luck.
                 Err(error) if is_short(&error) => return Err(error),
@@ -84,11 +85,15 @@ async fn by<T>(end: Instant, awaited: impl Future<Output = io::Result<T>>) -> io
 }
 
 async fn connect(
+    pool: &ConnPool,
     mut address: SocketAddr,
-    port: u16,
     end: Instant,
 ) -> io::Result<(TcpStream, IpAddr)> {
-    address.set_port(port);
+    if pool.is_guarded() && is_forbidden(address.ip()) {
+        let why = "no worker has a link-local, metadata, unspecified or multicast address";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    address.set_port(pool.port());
     let stream = by(end, TcpStream::connect(address))
         .await
         .map_err(|error| {
@@ -112,6 +117,7 @@ async fn connect(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use parking_lot::Mutex;
@@ -120,7 +126,7 @@ mod tests {
 
     use super::*;
     use crate::api::payload::Sending;
-    use crate::state::{ConnKey, ConnPool};
+    use crate::state::{ConnKey, NameCell};
 
     const LIMIT: Duration = Duration::from_secs(5);
     const FIRST: &str = "127.0.0.1";
@@ -182,6 +188,16 @@ mod tests {
         names
     }
 
+    fn pool(names: &Arc<NameCell>, port: u16, guarded: bool) -> ConnPool {
+        let key = ConnKey {
+            host: names.host().into(),
+            port,
+            http2: false,
+            guarded,
+        };
+        ConnPool::new(&key, Arc::clone(names))
+    }
+
     async fn listen(host: &str, port: u16) -> (TcpListener, u16) {
         let listener = TcpListener::bind((host, port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -189,7 +205,7 @@ mod tests {
     }
 
     async fn to(names: &Arc<NameCell>, port: u16, lookup: Scripted) -> io::Result<String> {
-        let (_, address) = dial(names, port, LIMIT, lookup).await?;
+        let (_, address) = dial(&pool(names, port, false), LIMIT, lookup).await?;
         Ok(address.to_string())
     }
 
@@ -238,7 +254,8 @@ mod tests {
         let names = names();
         let short = Duration::from_millis(50);
         for _ in 0..3 {
-            let error = dial(&names, port, short, lookup).await.unwrap_err();
+            let pool = pool(&names, port, false);
+            let error = dial(&pool, short, lookup).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
         assert_eq!(lookup.asked(), 1);
@@ -295,15 +312,10 @@ mod tests {
     async fn an_idle_connection_to_an_address_that_is_gone_is_not_used_again() {
         let (_listener, port) = listen(FIRST, 0).await;
         let names = known(&[FIRST, SECOND], Duration::ZERO);
-        let key = ConnKey {
-            host: names.host().into(),
-            port,
-            http2: false,
-        };
-        let pool = ConnPool::new(&key, Arc::clone(&names));
+        let pool = pool(&names, port, false);
         let lookup = Scripted::new(&[]);
         let keep = async || {
-            let (stream, address) = dial(&names, port, LIMIT, lookup).await.unwrap();
+            let (stream, address) = dial(&pool, LIMIT, lookup).await.unwrap();
             let stream = hyper_util::rt::TokioIo::new(stream);
             let (sender, driver) = hyper::client::conn::http1::handshake::<_, Sending>(stream)
                 .await
@@ -328,5 +340,26 @@ mod tests {
         changed(&[SECOND]);
         pool.sweep(clock::now(), LIMIT);
         assert_eq!((pool.open(), pool.idle()), (0, 0));
+    }
+
+    /// A name that led elsewhere when it was accepted must not lead to the link now.
+    #[tokio::test]
+    async fn what_is_guarded_connects_to_no_forbidden_address() {
+        let (_listener, port) = listen(FIRST, 0).await;
+        let to = async |host: &str, guarded: bool, lookup: Scripted| {
+            let names = Arc::new(NameCell::new(&host.into()));
+            let (_, address) = dial(&pool(&names, port, guarded), LIMIT, lookup).await?;
+            Ok::<_, io::Error>(address)
+        };
+        let link = Scripted::new(&["169.254.169.254", "fe80::1", "::ffff:169.254.169.254"]);
+        for host in ["name", "169.254.169.254"] {
+            let error = to(host, true, link).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{host}");
+        }
+        let both = Scripted::new(&["169.254.169.254", FIRST]);
+        assert!(to("name", true, both).await.unwrap().is_loopback());
+        // 0.0.0.0 leads to this machine, which the configuration may say.
+        assert!(to("0.0.0.0", false, both).await.is_ok());
+        assert!(to("0.0.0.0", true, both).await.is_err());
     }
 }

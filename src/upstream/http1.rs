@@ -88,7 +88,7 @@ async fn exchange(
 
 async fn open(worker: WorkerRef<'_>, limit: Duration) -> Result<Conn, Failure> {
     let pool = &worker.parts.conns;
-    let (stream, address) = dial(pool.names(), pool.port(), limit, System)
+    let (stream, address) = dial(pool, limit, System)
         .await
         .map_err(|error| Failure::connect(error, limit))?;
     let (sender, driver) = http1::handshake(TokioIo::new(stream))

@@ -295,9 +295,7 @@ async fn open(pool: &ConnPool, limit: Duration) -> Result<(Landed, Driver, Open)
         io::ErrorKind::TimedOut => NoConnection::Timeout(limit),
         _ => NoConnection::Refused(Arc::new(error)),
     };
-    let (stream, address) = dial(pool.names(), pool.port(), limit, System)
-        .await
-        .map_err(refused)?;
+    let (stream, address) = dial(pool, limit, System).await.map_err(refused)?;
     let pulse = Arc::new(Pulse::default());
     let wire = Wire {
         stream,
@@ -491,6 +489,7 @@ mod tests {
             host: "127.0.0.1".into(),
             port: listener.local_addr().unwrap().port(),
             http2: true,
+            guarded: false,
         };
         let server = task::spawn("server of a test", async move {
             let (stream, _) = listener.accept().await.unwrap();

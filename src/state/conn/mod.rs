@@ -25,6 +25,9 @@ pub struct ConnKey {
     pub port: u16,
     /// HTTP/2 from the first byte.
     pub http2: bool,
+    /// Whether each address is looked at before it is connected to: the host was not named in the
+    /// configuration.
+    pub guarded: bool,
 }
 
 /// The connections of one worker that can be used again, and the number of open ones.
@@ -32,6 +35,7 @@ pub struct ConnKey {
 pub struct ConnPool {
     names: Arc<NameCell>,
     port: u16,
+    guarded: bool,
     kept: Kept,
     open: Arc<AtomicUsize>,
 }
@@ -48,6 +52,7 @@ impl ConnPool {
         Self {
             names,
             port: key.port,
+            guarded: key.guarded,
             kept: if key.http2 {
                 Kept::Http2(http2::Links::default())
             } else {
@@ -65,6 +70,11 @@ impl ConnPool {
     /// TCP port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Whether each address is looked at before it is connected to.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     /// Whether its connections speak HTTP/2.
