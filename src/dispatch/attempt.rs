@@ -29,8 +29,8 @@ use crate::state::{Allowance, HealthCell, InFlight, Outcome, Reservation};
 use crate::telemetry::metrics::{self as names, Metric};
 use crate::upstream::{self, Failure, headers};
 
-/// Bytes of role-only deltas and comments that are held back before the first event; a worker that
-/// sends more of them than this is taken to have begun.
+/// Bytes of role-only deltas and comments, or of an answer that is no stream, that are held back at
+/// most; a worker that sends more of them than this is taken to have begun.
 const HELD_BYTES: usize = 64 * 1024;
 
 /// An answer under way whose first event has not come yet.
@@ -337,6 +337,11 @@ pub(super) async fn first_event(
 ) -> Tried {
     let first_by = held.first_by.min(total_by);
     let release = release.filter(|_| held.sse.is_some());
+    let whole = if held.sse.is_some() {
+        0
+    } else {
+        awaited(&held.parts)
+    };
     let mut size = 0;
     let failed = |mut held: Box<Held>, error| failed(snapshot, held.worker, &mut held.guard, error);
     loop {
@@ -379,6 +384,12 @@ pub(super) async fn first_event(
                 size += length;
                 let Some(reader) = held.sse.as_mut() else {
                     held.queued.push(data);
+                    if size < whole {
+                        if hold_back(&mut held, snapshot, length) {
+                            continue;
+                        }
+                        return failed(held, CallError::Short(Shortage::Memory));
+                    }
                     return Tried::Begun(held);
                 };
                 let seen = reader.read(&data);
@@ -400,13 +411,26 @@ pub(super) async fn first_event(
                     routed.last_event = routed.first_event;
                     return Tried::Begun(held);
                 }
-                let kept = held.memory.get_or_insert_with(|| snapshot.memory.none());
-                if !kept.grow(length) {
+                if !hold_back(&mut held, snapshot, length) {
                     return failed(held, CallError::Short(Shortage::Memory));
                 }
             }
         }
     }
+}
+
+/// Makes room for `length` bytes more that are held back. `false` where there is none.
+fn hold_back(held: &mut Held, snapshot: &Snapshot, length: usize) -> bool {
+    let kept = held.memory.get_or_insert_with(|| snapshot.memory.none());
+    kept.grow(length)
+}
+
+/// The length of an answer that is held back until it is whole, so that another worker can make up for
+/// one that breaks off: of one that is short and says how long it is. 0 where nothing is waited for.
+fn awaited(parts: &Parts) -> usize {
+    let length = parts.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    length.filter(|length| *length <= HELD_BYTES).unwrap_or(0)
 }
 
 /// Reads what is left of a refused answer, so that it can be given verbatim if nothing better

@@ -634,8 +634,10 @@ async fn a_leg_without_workers_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_answer_that_is_no_stream_is_cut_off() {
+    // One that says how long it is would be held back until it is whole.
     let half = Step::write(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{\"a\"",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n",
     );
     let prefill = engine(vec![never()]).await;
     let decode = engine(vec![
