@@ -24,7 +24,7 @@ use crate::config::{self, Diagnostic, Loaded};
 use crate::live::{
     ChangeError, Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
 };
-use crate::plan::{self, Facts, Fleet, Plan, WorkerKey};
+use crate::plan::{self, Change, Facts, Fleet, Plan, WorkerKey};
 use crate::state::{Cells, MemoryCell};
 use crate::telemetry::{event, log};
 
@@ -62,7 +62,7 @@ pub(super) struct Publisher {
     outside: Outside,
     desk: Arc<Desk>,
     live: Arc<Live>,
-    cells: Cells,
+    cells: Arc<Cells>,
     status: Arc<Mutex<Status>>,
     watched: watch::Sender<Watched>,
     loaded: Arc<Loaded>,
@@ -90,11 +90,22 @@ struct Compiled {
     ended: Vec<Ended>,
 }
 
-/// A compiled configuration for which everything that may fail has been done.
+/// A configuration for which everything that may fail has been done.
 struct Ready {
-    compiled: Compiled,
+    loaded: Arc<Loaded>,
+    fleet: Fleet,
+    ended: Vec<Ended>,
+    bound: Bound,
     sockets: Box<dyn PreparedSockets>,
     log: Option<log::Prepared>,
+}
+
+/// The next snapshot, which nobody sees yet, and the one that it takes the place of.
+struct Bound {
+    old: Arc<Snapshot>,
+    next: Snapshot,
+    /// How they differ.
+    changes: Vec<Change>,
 }
 
 impl Publisher {
@@ -150,7 +161,7 @@ impl Publisher {
             outside,
             desk,
             live: Arc::new(Live::new(prepared(snapshot))),
-            cells,
+            cells: Arc::new(cells),
             status: Arc::new(Mutex::new(status)),
             watched,
             loaded,
@@ -253,26 +264,11 @@ impl Publisher {
     }
 
     async fn check(&self, loaded: &Arc<Loaded>) -> Result<Compiled, Vec<Diagnostic>> {
-        let (Some(old), Some(new)) = (&self.loaded.spec, &loaded.spec) else {
-            return Err(loaded.diagnostics.clone());
-        };
-        let fixed = report::restart_keys(old, new, &loaded.origins);
-        if !fixed.is_empty() {
-            return Err(fixed);
-        }
-        let (fleet, ended) = after_reload(old, new, &self.facts.fleet);
-        let facts = Facts {
-            fleet: fleet.clone(),
-            ..self.facts.clone()
-        };
-        let plan = compile(Arc::clone(loaded), facts).await;
-        let plan = plan.ok_or_else(|| vec![broken("compiling the configuration")])?;
-        Ok(Compiled {
-            loaded: Arc::clone(loaded),
-            plan,
-            fleet,
-            ended,
-        })
+        let (before, facts) = (Arc::clone(&self.loaded), self.facts.clone());
+        let loaded = Arc::clone(loaded);
+        // With many workers it takes a while.
+        let checked = spawn_blocking(move || check(&before, loaded, facts)).await;
+        checked.unwrap_or_else(|_| Err(vec![broken("compiling the configuration")]))
     }
 
     async fn prepare(
@@ -280,20 +276,32 @@ impl Publisher {
         compiled: Compiled,
         sockets: &dyn Sockets,
     ) -> Result<Ready, Vec<Diagnostic>> {
-        let log = self.log_settings(&compiled.loaded).map_err(|error| {
+        let Compiled {
+            loaded,
+            plan,
+            fleet,
+            ended,
+        } = compiled;
+        let log = self.log_settings(&loaded).map_err(|error| {
             vec![Diagnostic::error("logging", error.to_string()).about("logging")]
         })?;
         let sockets = sockets
-            .prepare(&compiled.plan.listeners)
+            .prepare(&plan.listeners)
             .await
             .map_err(|errors| {
                 errors
                     .iter()
-                    .map(|error| report::unbound(error, &compiled.loaded))
+                    .map(|error| report::unbound(error, &loaded))
                     .collect::<Vec<_>>()
             })?;
+        let sha256 = loaded.sha256.as_str().into();
+        let bound = self.bind(plan, self.generation + 1, sha256).await;
+        let bound = bound.ok_or_else(|| vec![broken("binding the configuration")])?;
         Ok(Ready {
-            compiled,
+            loaded,
+            fleet,
+            ended,
+            bound,
             sockets,
             log,
         })
@@ -308,21 +316,17 @@ impl Publisher {
 
     async fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
         let Ready {
-            compiled:
-                Compiled {
-                    loaded,
-                    plan,
-                    fleet,
-                    ended,
-                },
+            loaded,
+            fleet,
+            ended,
+            bound: Bound { old, next, changes },
             sockets,
             log,
         } = ready;
-        let old = self.live.load();
-        let changes = report::changes(&plan::diff(&old.plan, &plan));
-        let sha256: Arc<str> = loaded.sha256.as_str().into();
-        self.generation += 1;
-        self.swap(&old, plan, &sha256);
+        let changes = report::changes(&changes);
+        let sha256 = Arc::clone(&next.sha256);
+        self.generation = next.generation;
+        self.swap(&old, next);
         sockets.commit();
         self.apply_log(log);
         event::ConfigApplied {
@@ -342,6 +346,7 @@ impl Publisher {
         };
         self.changed = false;
         self.forget_removed(&old, "config_removed");
+        self.tidy(old).await;
         (self.outside.observer)(Step::Serving(self.generation));
         let before = std::mem::replace(&mut self.facts.fleet, fleet);
         if let Some(spec) = &self.loaded.spec {
@@ -438,8 +443,12 @@ impl Publisher {
         let Some(plan) = compile(Arc::clone(&self.loaded), facts.clone()).await else {
             return;
         };
+        let sha256 = Arc::clone(&old.sha256);
+        let Some(Bound { next, .. }) = self.bind(plan, self.generation, sha256).await else {
+            return;
+        };
         self.facts = facts;
-        self.swap(&old, plan, &old.sha256);
+        self.swap(&old, next);
         self.changed = false;
         for (source, _) in sources.into_iter().filter(|(_, changed)| *changed) {
             report::facts_changed(source);
@@ -454,24 +463,54 @@ impl Publisher {
         {
             report::registered(worker, &new.plan.pool(worker.pool).name);
         }
+        self.tidy(old).await;
+    }
+
+    /// Joins `plan` to its cells where blocking is allowed. `None` if that broke off; nothing that
+    /// anybody sees has changed then.
+    async fn bind(&self, plan: Plan, generation: u64, sha256: Arc<str>) -> Option<Bound> {
+        let (old, cells) = (self.live.load(), Arc::clone(&self.cells));
+        let bind = move || {
+            let stamp = Stamp {
+                id: old.id + 1,
+                generation,
+                sha256,
+            };
+            // Facts make no generation, and nobody is told how they differ.
+            let changes = if generation == old.generation {
+                Vec::new()
+            } else {
+                plan::diff(&old.plan, &plan)
+            };
+            let next = Snapshot::bind(plan, &cells, Some(&old), stamp, clock::now());
+            Bound { old, next, changes }
+        };
+        spawn_blocking(bind).await.ok()
     }
 
     /// The one place where the snapshot is replaced.
     #[expect(clippy::disallowed_methods, reason = "the sole writer")]
-    fn swap(&self, old: &Snapshot, plan: Plan, sha256: &Arc<str>) {
-        let stamp = Stamp {
-            id: old.id + 1,
-            generation: self.generation,
-            sha256: Arc::clone(sha256),
-        };
-        let next = Snapshot::bind(plan, &self.cells, Some(old), stamp, clock::now());
+    fn swap(&self, old: &Snapshot, next: Snapshot) {
         admit(old, &next);
-        let board = self.ledger.board();
-        board.publishing(&next, self.ledger.version(), next.born);
+        let (board, now) = (self.ledger.board(), clock::now());
+        board.publishing(&next, self.ledger.version(), now);
         self.live.publish(prepared(next));
-        self.live.load().forget_others();
-        self.live.load().hold_limits(clock::now());
-        self.cells.sweep();
+        self.live.load().hold_limits(now);
+    }
+
+    /// Has the cells forget what only `old` named. A full tree of prompts takes a while to be gone
+    /// through, so that happens where blocking is allowed, as does the end of `old` if nobody else
+    /// holds it. The next snapshot is not bound before.
+    async fn tidy(&self, old: Arc<Snapshot>) {
+        let (live, cells) = (Arc::clone(&self.live), Arc::clone(&self.cells));
+        let tidy = move || {
+            live.load().forget_others();
+            drop(old);
+            cells.sweep();
+        };
+        if spawn_blocking(tidy).await.is_err() {
+            tracing::error!(target: "smg::config", "forgetting workers that have left broke off");
+        }
     }
 
     /// Drops what is known of workers that the configuration no longer names.
@@ -522,6 +561,33 @@ fn is_same(one: &Loaded, other: &Loaded) -> bool {
     one.sha256 == other.sha256
         && one.spec == other.spec
         && (one.spec.is_some() || one.diagnostics == other.diagnostics)
+}
+
+/// What `loaded` means in place of `before`, beside what is known.
+///
+/// # Errors
+/// Why it cannot take its place.
+fn check(
+    before: &Loaded,
+    loaded: Arc<Loaded>,
+    known: Facts,
+) -> Result<Compiled, Vec<Diagnostic>> {
+    let (Some(old), Some(new)) = (&before.spec, &loaded.spec) else {
+        return Err(loaded.diagnostics.clone());
+    };
+    let fixed = report::restart_keys(old, new, &loaded.origins);
+    if !fixed.is_empty() {
+        return Err(fixed);
+    }
+    let (fleet, ended) = after_reload(old, new, &known.fleet);
+    let facts = Facts { fleet, ..known };
+    let plan = plan::compile(new, &facts);
+    Ok(Compiled {
+        loaded,
+        plan,
+        fleet: facts.fleet,
+        ended,
+    })
 }
 
 /// Compiles where blocking is allowed: with many workers it takes a while.
