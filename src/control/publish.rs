@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
 use super::desk::{Desk, Request};
@@ -187,11 +187,16 @@ impl Publisher {
 
     /// Works off the desk for ever.
     pub(super) async fn run(mut self, sockets: Arc<dyn Sockets>) {
+        if let Some(spec) = &self.loaded.spec {
+            self.ledger.begin(spec, &self.facts.fleet).await;
+        }
         let mut facts_from = Instant::now();
+        let mut again = Instant::now();
         loop {
             if let Some(request) = self.desk.take_reload() {
                 let outcome = self.reload(request.trigger, &*sockets).await;
                 answer(request, &outcome);
+                again = Instant::now() + AGAIN;
                 continue;
             }
             let held = Instant::now() < facts_from;
@@ -212,7 +217,7 @@ impl Publisher {
             tokio::select! {
                 () = self.desk.wait() => {}
                 () = sleep_until(facts_from), if held && news => {}
-                () = sleep(AGAIN), if self.is_unread() => self.desk.post(Trigger::File),
+                () = sleep_until(again), if self.is_unread() => self.desk.post(Trigger::File),
             }
         }
     }
@@ -285,15 +290,12 @@ impl Publisher {
         let log = self.log_settings(&loaded).map_err(|error| {
             vec![Diagnostic::error("logging", error.to_string()).about("logging")]
         })?;
-        let sockets = sockets
-            .prepare(&plan.listeners)
-            .await
-            .map_err(|errors| {
-                errors
-                    .iter()
-                    .map(|error| report::unbound(error, &loaded))
-                    .collect::<Vec<_>>()
-            })?;
+        let sockets = sockets.prepare(&plan.listeners).await.map_err(|errors| {
+            errors
+                .iter()
+                .map(|error| report::unbound(error, &loaded))
+                .collect::<Vec<_>>()
+        })?;
         let sha256 = loaded.sha256.as_str().into();
         let bound = self.bind(plan, self.generation + 1, sha256).await;
         let bound = bound.ok_or_else(|| vec![broken("binding the configuration")])?;
@@ -567,11 +569,7 @@ fn is_same(one: &Loaded, other: &Loaded) -> bool {
 ///
 /// # Errors
 /// Why it cannot take its place.
-fn check(
-    before: &Loaded,
-    loaded: Arc<Loaded>,
-    known: Facts,
-) -> Result<Compiled, Vec<Diagnostic>> {
+fn check(before: &Loaded, loaded: Arc<Loaded>, known: Facts) -> Result<Compiled, Vec<Diagnostic>> {
     let (Some(old), Some(new)) = (&before.spec, &loaded.spec) else {
         return Err(loaded.diagnostics.clone());
     };
