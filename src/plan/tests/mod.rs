@@ -254,6 +254,18 @@ workers = ["http://w:1/"]
     assert_eq!(plan.workers.len(), 2);
     assert_eq!(plan.workers[0].key, plan.workers[1].key);
     assert_eq!(candidates(&plan, Some("m")).unwrap(), ["http://w:1"]);
+
+    for (drained, left) in [("p", "q"), ("q", "p")] {
+        let mut known = facts(&[("http://w:1", &["m"])]);
+        known.fleet.drains.insert(drained.into(), true);
+        let plan = compile(&spec(text), &known);
+        let route = route(&plan, Some("m")).unwrap();
+        let found: Vec<_> = route.legs.candidates().collect();
+        assert_eq!(found.len(), 1);
+        let worker = &plan.workers[found[0].0 as usize];
+        assert!(!worker.draining, "{drained}");
+        assert_eq!(&*plan.pool(worker.pool).name, left);
+    }
 }
 
 #[test]
