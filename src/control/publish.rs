@@ -5,13 +5,14 @@
 //! snapshot, never a generation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
@@ -80,6 +81,9 @@ type Answers = Vec<(
     oneshot::Sender<Result<(), ChangeError>>,
     Result<(), ChangeError>,
 )>;
+
+/// Reads the files. They may lie on a disk that hangs, and nothing else waits for that.
+type Reading = JoinHandle<Loaded>;
 
 /// A configuration that may take effect.
 struct Compiled {
@@ -192,12 +196,12 @@ impl Publisher {
         }
         let mut facts_from = Instant::now();
         let mut again = Instant::now();
+        let mut reading: Option<(Request, Reading)> = None;
         loop {
-            if let Some(request) = self.desk.take_reload() {
-                let outcome = self.reload(request.trigger, &*sockets).await;
-                answer(request, &outcome);
-                again = Instant::now() + AGAIN;
-                continue;
+            if reading.is_none()
+                && let Some(request) = self.desk.take_reload()
+            {
+                reading = Some((request, self.read()));
             }
             let held = Instant::now() < facts_from;
             let answers = self.accept(self.desk.take_orders()).await;
@@ -215,17 +219,27 @@ impl Publisher {
                 continue;
             }
             tokio::select! {
+                (request, loaded) = read(&mut reading) => {
+                    let outcome = self.reload(request.trigger, loaded, &*sockets).await;
+                    answer(request, &outcome);
+                    again = Instant::now() + AGAIN;
+                }
                 () = self.desk.wait() => {}
                 () = sleep_until(facts_from), if held && news => {}
-                () = sleep_until(again), if self.is_unread() => self.desk.post(Trigger::File),
+                () = sleep_until(again), if self.is_unread() && reading.is_none() => self.desk.post(Trigger::File),
             }
         }
     }
 
-    async fn reload(&mut self, trigger: Trigger, sockets: &dyn Sockets) -> Outcome {
-        let loaded = match self.read().await {
-            Ok(loaded) => Arc::new(loaded),
-            Err(diagnostic) => return self.refuse(trigger, "", vec![diagnostic]),
+    async fn reload(
+        &mut self,
+        trigger: Trigger,
+        loaded: Result<Loaded, JoinError>,
+        sockets: &dyn Sockets,
+    ) -> Outcome {
+        let Ok(loaded) = loaded.map(Arc::new) else {
+            let diagnostic = broken("reading the configuration");
+            return self.refuse(trigger, "", vec![diagnostic]);
         };
         self.watch(&loaded);
         if trigger == Trigger::File && self.is_seen(&loaded) {
@@ -249,10 +263,9 @@ impl Publisher {
         }
     }
 
-    async fn read(&self) -> Result<Loaded, Diagnostic> {
+    fn read(&self) -> Reading {
         let input = Arc::clone(&self.outside.input);
-        let read = spawn_blocking(move || config::load(&input)).await;
-        read.map_err(|_| broken("reading the configuration"))
+        spawn_blocking(move || config::load(&input))
     }
 
     /// Whether this is what was judged last: a file that is looked at again and again is reported
@@ -554,6 +567,20 @@ impl Publisher {
             generation: self.generation,
             sha256,
         }
+    }
+}
+
+/// What was read, and for whom; pending while nobody reads.
+///
+/// Cancel safety: the reading goes on when the future is dropped.
+async fn read(reading: &mut Option<(Request, Reading)>) -> (Request, Result<Loaded, JoinError>) {
+    let Some((_, handle)) = reading else {
+        return pending().await;
+    };
+    let loaded = handle.await;
+    match reading.take() {
+        Some((request, _)) => (request, loaded),
+        None => pending().await,
     }
 }
 

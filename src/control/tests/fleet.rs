@@ -477,6 +477,30 @@ async fn what_a_start_has_ended_does_not_come_back() {
     assert_eq!(plane.workers(), [url]);
 }
 
+/// A pipe that nobody writes to stands for a file system that hangs.
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_to_its_end_holds_up_no_workers() {
+    let engine = Engine::serving("m", "sglang").await;
+    let plane = Plane::start(&config(&[], "")).await;
+    let pipe = plane.folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    // Open for both, so that opening it waits for nobody.
+    let mut open = std::fs::OpenOptions::new();
+    let held = open.read(true).write(true).open(&pipe).unwrap();
+    std::fs::rename(&pipe, plane.path()).unwrap();
+    let reload = plane.admin.reload(Trigger::Admin);
+    plane.add(&engine.url()).await.unwrap();
+    eventually(|| plane.usable() == 1).await;
+    plane.remove(&engine.url()).await.unwrap();
+    eventually(|| plane.workers().is_empty()).await;
+
+    plane.replace(&config(&[&engine.url()], ""));
+    drop(held);
+    timeout(PATIENCE, reload).await.unwrap();
+    eventually(|| plane.usable() == 1).await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_kept_is_not_made() {
     let plane = Plane::start(&config(&[], "server.state_dir = 'state'")).await;
