@@ -81,6 +81,11 @@ impl Desk {
         std::mem::take(&mut self.inbox.lock().orders)
     }
 
+    /// Whether changes of workers are wanted that nobody has taken yet.
+    pub(super) fn has_orders(&self) -> bool {
+        !self.inbox.lock().orders.is_empty()
+    }
+
     /// The reload that is wanted, if any.
     pub(super) fn take_reload(&self) -> Option<Request> {
         self.inbox.lock().reload.take()

@@ -5,14 +5,15 @@
 //! snapshot, never a generation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
 use super::desk::{Desk, Request};
@@ -24,7 +25,7 @@ use crate::config::{self, Diagnostic, Loaded};
 use crate::live::{
     ChangeError, Live, Outcome, Prepared, PreparedSockets, Snapshot, Sockets, Stamp, Trigger,
 };
-use crate::plan::{self, Facts, Fleet, Plan, WorkerKey};
+use crate::plan::{self, Change, Facts, Fleet, Plan, WorkerKey};
 use crate::state::{Cells, MemoryCell};
 use crate::telemetry::{event, log};
 
@@ -62,7 +63,7 @@ pub(super) struct Publisher {
     outside: Outside,
     desk: Arc<Desk>,
     live: Arc<Live>,
-    cells: Cells,
+    cells: Arc<Cells>,
     status: Arc<Mutex<Status>>,
     watched: watch::Sender<Watched>,
     loaded: Arc<Loaded>,
@@ -81,6 +82,9 @@ type Answers = Vec<(
     Result<(), ChangeError>,
 )>;
 
+/// Reads the files. They may lie on a disk that hangs, and nothing else waits for that.
+type Reading = JoinHandle<Loaded>;
+
 /// A configuration that may take effect.
 struct Compiled {
     loaded: Arc<Loaded>,
@@ -90,11 +94,22 @@ struct Compiled {
     ended: Vec<Ended>,
 }
 
-/// A compiled configuration for which everything that may fail has been done.
+/// A configuration for which everything that may fail has been done.
 struct Ready {
-    compiled: Compiled,
+    loaded: Arc<Loaded>,
+    fleet: Fleet,
+    ended: Vec<Ended>,
+    bound: Bound,
     sockets: Box<dyn PreparedSockets>,
     log: Option<log::Prepared>,
+}
+
+/// The next snapshot, which nobody sees yet, and the one that it takes the place of.
+struct Bound {
+    old: Arc<Snapshot>,
+    next: Snapshot,
+    /// How they differ.
+    changes: Vec<Change>,
 }
 
 impl Publisher {
@@ -150,7 +165,7 @@ impl Publisher {
             outside,
             desk,
             live: Arc::new(Live::new(prepared(snapshot))),
-            cells,
+            cells: Arc::new(cells),
             status: Arc::new(Mutex::new(status)),
             watched,
             loaded,
@@ -176,12 +191,17 @@ impl Publisher {
 
     /// Works off the desk for ever.
     pub(super) async fn run(mut self, sockets: Arc<dyn Sockets>) {
+        if let Some(spec) = &self.loaded.spec {
+            self.ledger.begin(spec, &self.facts.fleet).await;
+        }
         let mut facts_from = Instant::now();
+        let mut again = Instant::now();
+        let mut reading: Option<(Request, Reading)> = None;
         loop {
-            if let Some(request) = self.desk.take_reload() {
-                let outcome = self.reload(request.trigger, &*sockets).await;
-                answer(request, &outcome);
-                continue;
+            if reading.is_none()
+                && let Some(request) = self.desk.take_reload()
+            {
+                reading = Some((request, self.read()));
             }
             let held = Instant::now() < facts_from;
             let answers = self.accept(self.desk.take_orders()).await;
@@ -199,17 +219,27 @@ impl Publisher {
                 continue;
             }
             tokio::select! {
+                (request, loaded) = read(&mut reading) => {
+                    let outcome = self.reload(request.trigger, loaded, &*sockets).await;
+                    answer(request, &outcome);
+                    again = Instant::now() + AGAIN;
+                }
                 () = self.desk.wait() => {}
                 () = sleep_until(facts_from), if held && news => {}
-                () = sleep(AGAIN), if self.is_unread() => self.desk.post(Trigger::File),
+                () = sleep_until(again), if self.is_unread() && reading.is_none() => self.desk.post(Trigger::File),
             }
         }
     }
 
-    async fn reload(&mut self, trigger: Trigger, sockets: &dyn Sockets) -> Outcome {
-        let loaded = match self.read().await {
-            Ok(loaded) => Arc::new(loaded),
-            Err(diagnostic) => return self.refuse(trigger, "", vec![diagnostic]),
+    async fn reload(
+        &mut self,
+        trigger: Trigger,
+        loaded: Result<Loaded, JoinError>,
+        sockets: &dyn Sockets,
+    ) -> Outcome {
+        let Ok(loaded) = loaded.map(Arc::new) else {
+            let diagnostic = broken("reading the configuration");
+            return self.refuse(trigger, "", vec![diagnostic]);
         };
         self.watch(&loaded);
         if trigger == Trigger::File && self.is_seen(&loaded) {
@@ -233,10 +263,9 @@ impl Publisher {
         }
     }
 
-    async fn read(&self) -> Result<Loaded, Diagnostic> {
+    fn read(&self) -> Reading {
         let input = Arc::clone(&self.outside.input);
-        let read = spawn_blocking(move || config::load(&input)).await;
-        read.map_err(|_| broken("reading the configuration"))
+        spawn_blocking(move || config::load(&input))
     }
 
     /// Whether this is what was judged last: a file that is looked at again and again is reported
@@ -253,26 +282,11 @@ impl Publisher {
     }
 
     async fn check(&self, loaded: &Arc<Loaded>) -> Result<Compiled, Vec<Diagnostic>> {
-        let (Some(old), Some(new)) = (&self.loaded.spec, &loaded.spec) else {
-            return Err(loaded.diagnostics.clone());
-        };
-        let fixed = report::restart_keys(old, new, &loaded.origins);
-        if !fixed.is_empty() {
-            return Err(fixed);
-        }
-        let (fleet, ended) = after_reload(old, new, &self.facts.fleet);
-        let facts = Facts {
-            fleet: fleet.clone(),
-            ..self.facts.clone()
-        };
-        let plan = compile(Arc::clone(loaded), facts).await;
-        let plan = plan.ok_or_else(|| vec![broken("compiling the configuration")])?;
-        Ok(Compiled {
-            loaded: Arc::clone(loaded),
-            plan,
-            fleet,
-            ended,
-        })
+        let (before, facts) = (Arc::clone(&self.loaded), self.facts.clone());
+        let loaded = Arc::clone(loaded);
+        // With many workers it takes a while.
+        let checked = spawn_blocking(move || check(&before, loaded, facts)).await;
+        checked.unwrap_or_else(|_| Err(vec![broken("compiling the configuration")]))
     }
 
     async fn prepare(
@@ -280,20 +294,29 @@ impl Publisher {
         compiled: Compiled,
         sockets: &dyn Sockets,
     ) -> Result<Ready, Vec<Diagnostic>> {
-        let log = self.log_settings(&compiled.loaded).map_err(|error| {
+        let Compiled {
+            loaded,
+            plan,
+            fleet,
+            ended,
+        } = compiled;
+        let log = self.log_settings(&loaded).map_err(|error| {
             vec![Diagnostic::error("logging", error.to_string()).about("logging")]
         })?;
-        let sockets = sockets
-            .prepare(&compiled.plan.listeners)
-            .await
-            .map_err(|errors| {
-                errors
-                    .iter()
-                    .map(|error| report::unbound(error, &compiled.loaded))
-                    .collect::<Vec<_>>()
-            })?;
+        let sockets = sockets.prepare(&plan.listeners).await.map_err(|errors| {
+            errors
+                .iter()
+                .map(|error| report::unbound(error, &loaded))
+                .collect::<Vec<_>>()
+        })?;
+        let sha256 = loaded.sha256.as_str().into();
+        let bound = self.bind(plan, self.generation + 1, sha256).await;
+        let bound = bound.ok_or_else(|| vec![broken("binding the configuration")])?;
         Ok(Ready {
-            compiled,
+            loaded,
+            fleet,
+            ended,
+            bound,
             sockets,
             log,
         })
@@ -308,21 +331,17 @@ impl Publisher {
 
     async fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
         let Ready {
-            compiled:
-                Compiled {
-                    loaded,
-                    plan,
-                    fleet,
-                    ended,
-                },
+            loaded,
+            fleet,
+            ended,
+            bound: Bound { old, next, changes },
             sockets,
             log,
         } = ready;
-        let old = self.live.load();
-        let changes = report::changes(&plan::diff(&old.plan, &plan));
-        let sha256: Arc<str> = loaded.sha256.as_str().into();
-        self.generation += 1;
-        self.swap(&old, plan, &sha256);
+        let changes = report::changes(&changes);
+        let sha256 = Arc::clone(&next.sha256);
+        self.generation = next.generation;
+        self.swap(&old, next);
         sockets.commit();
         self.apply_log(log);
         event::ConfigApplied {
@@ -342,6 +361,7 @@ impl Publisher {
         };
         self.changed = false;
         self.forget_removed(&old, "config_removed");
+        self.tidy(old).await;
         (self.outside.observer)(Step::Serving(self.generation));
         let before = std::mem::replace(&mut self.facts.fleet, fleet);
         if let Some(spec) = &self.loaded.spec {
@@ -438,8 +458,12 @@ impl Publisher {
         let Some(plan) = compile(Arc::clone(&self.loaded), facts.clone()).await else {
             return;
         };
+        let sha256 = Arc::clone(&old.sha256);
+        let Some(Bound { next, .. }) = self.bind(plan, self.generation, sha256).await else {
+            return;
+        };
         self.facts = facts;
-        self.swap(&old, plan, &old.sha256);
+        self.swap(&old, next);
         self.changed = false;
         for (source, _) in sources.into_iter().filter(|(_, changed)| *changed) {
             report::facts_changed(source);
@@ -454,24 +478,54 @@ impl Publisher {
         {
             report::registered(worker, &new.plan.pool(worker.pool).name);
         }
+        self.tidy(old).await;
+    }
+
+    /// Joins `plan` to its cells where blocking is allowed. `None` if that broke off; nothing that
+    /// anybody sees has changed then.
+    async fn bind(&self, plan: Plan, generation: u64, sha256: Arc<str>) -> Option<Bound> {
+        let (old, cells) = (self.live.load(), Arc::clone(&self.cells));
+        let bind = move || {
+            let stamp = Stamp {
+                id: old.id + 1,
+                generation,
+                sha256,
+            };
+            // Facts make no generation, and nobody is told how they differ.
+            let changes = if generation == old.generation {
+                Vec::new()
+            } else {
+                plan::diff(&old.plan, &plan)
+            };
+            let next = Snapshot::bind(plan, &cells, Some(&old), stamp, clock::now());
+            Bound { old, next, changes }
+        };
+        spawn_blocking(bind).await.ok()
     }
 
     /// The one place where the snapshot is replaced.
     #[expect(clippy::disallowed_methods, reason = "the sole writer")]
-    fn swap(&self, old: &Snapshot, plan: Plan, sha256: &Arc<str>) {
-        let stamp = Stamp {
-            id: old.id + 1,
-            generation: self.generation,
-            sha256: Arc::clone(sha256),
-        };
-        let next = Snapshot::bind(plan, &self.cells, Some(old), stamp, clock::now());
+    fn swap(&self, old: &Snapshot, next: Snapshot) {
         admit(old, &next);
-        let board = self.ledger.board();
-        board.publishing(&next, self.ledger.version(), next.born);
+        let (board, now) = (self.ledger.board(), clock::now());
+        board.publishing(&next, self.ledger.version(), now);
         self.live.publish(prepared(next));
-        self.live.load().forget_others();
-        self.live.load().hold_limits(clock::now());
-        self.cells.sweep();
+        self.live.load().hold_limits(now);
+    }
+
+    /// Has the cells forget what only `old` named. A full tree of prompts takes a while to be gone
+    /// through, so that happens where blocking is allowed, as does the end of `old` if nobody else
+    /// holds it. The next snapshot is not bound before.
+    async fn tidy(&self, old: Arc<Snapshot>) {
+        let (live, cells) = (Arc::clone(&self.live), Arc::clone(&self.cells));
+        let tidy = move || {
+            live.load().forget_others();
+            drop(old);
+            cells.sweep();
+        };
+        if spawn_blocking(tidy).await.is_err() {
+            tracing::error!(target: "smg::config", "forgetting workers that have left broke off");
+        }
     }
 
     /// Drops what is known of workers that the configuration no longer names.
@@ -516,12 +570,49 @@ impl Publisher {
     }
 }
 
+/// What was read, and for whom; pending while nobody reads.
+///
+/// Cancel safety: the reading goes on when the future is dropped.
+async fn read(reading: &mut Option<(Request, Reading)>) -> (Request, Result<Loaded, JoinError>) {
+    let Some((_, handle)) = reading else {
+        return pending().await;
+    };
+    let loaded = handle.await;
+    match reading.take() {
+        Some((request, _)) => (request, loaded),
+        None => pending().await,
+    }
+}
+
 /// Whether two readings mean the same. What secrets hold is in the specs only; what is wrong, in
 /// the diagnostics only.
 fn is_same(one: &Loaded, other: &Loaded) -> bool {
     one.sha256 == other.sha256
         && one.spec == other.spec
         && (one.spec.is_some() || one.diagnostics == other.diagnostics)
+}
+
+/// What `loaded` means in place of `before`, beside what is known.
+///
+/// # Errors
+/// Why it cannot take its place.
+fn check(before: &Loaded, loaded: Arc<Loaded>, known: Facts) -> Result<Compiled, Vec<Diagnostic>> {
+    let (Some(old), Some(new)) = (&before.spec, &loaded.spec) else {
+        return Err(loaded.diagnostics.clone());
+    };
+    let fixed = report::restart_keys(old, new, &loaded.origins);
+    if !fixed.is_empty() {
+        return Err(fixed);
+    }
+    let (fleet, ended) = after_reload(old, new, &known.fleet);
+    let facts = Facts { fleet, ..known };
+    let plan = plan::compile(new, &facts);
+    Ok(Compiled {
+        loaded,
+        plan,
+        fleet: facts.fleet,
+        ended,
+    })
 }
 
 /// Compiles where blocking is allowed: with many workers it takes a while.

@@ -155,19 +155,22 @@ impl Troubles {
     /// Counts a failure and returns the pause before the next attempt.
     fn add(&mut self, target: &Target, error: &Unwell) -> Duration {
         let cell = &target.parts.health;
-        if target.worker.registration == Registration::Pending
-            && cell.state() == HealthState::Pending
-            && !error.is_unasked()
-        {
-            cell.record(false, &target.health);
-        }
         let now = Instant::now();
         let late = now.duration_since(self.since) >= target.health.startup_timeout;
-        target.parts.cell.set_trouble(Some(Trouble {
-            message: error.to_string(),
-            at: clock::wall(),
-        }));
-        if late && !self.given_up {
+        // What the gateway lacks is held against no worker.
+        let asked = !error.is_unasked();
+        if asked {
+            if target.worker.registration == Registration::Pending
+                && cell.state() == HealthState::Pending
+            {
+                cell.record(false, &target.health);
+            }
+            target.parts.cell.set_trouble(Some(Trouble {
+                message: error.to_string(),
+                at: clock::wall(),
+            }));
+        }
+        if asked && late && !self.given_up {
             self.given_up = true;
             // Without probes nothing would ever bring an admitted worker back.
             if target.health.enabled || target.worker.registration == Registration::Pending {

@@ -1,6 +1,7 @@
 //! What the service manager is told, where there is one: without `NOTIFY_SOCKET` all of this does
 //! nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -11,6 +12,9 @@ use crate::control::Step;
 /// Added to the time that is asked for to stop.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// Whether the service manager knows that the process ends.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
 /// The gateway serves.
 pub(super) fn ready(generation: u64) {
     tell(Step::Serving(generation));
@@ -18,6 +22,9 @@ pub(super) fn ready(generation: u64) {
 
 /// How a reload goes.
 pub(super) fn tell(step: Step<'_>) {
+    if STOPPING.load(Ordering::Relaxed) {
+        return;
+    }
     match step {
         Step::Reloading => {
             let mut states = vec![NotifyState::Reloading];
@@ -36,8 +43,10 @@ pub(super) fn tell(step: Step<'_>) {
     }
 }
 
-/// The gateway stops and wants `grace` for it, with so many calls in flight.
+/// The gateway stops and wants `grace` for it, with so many calls in flight. How reloads go is told
+/// no more.
 pub(super) fn stopping(grace: Duration, in_flight: usize) {
+    STOPPING.store(true, Ordering::Relaxed);
     let micros = u32::try_from((grace + MARGIN).as_micros()).unwrap_or(u32::MAX);
     send(&[
         NotifyState::Stopping,

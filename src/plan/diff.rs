@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::admission::DEFAULT_CLASS;
 use super::route::Route;
 use super::{Destination, DestinationIx, Plan};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Change {
-    /// `worker`, `route`, `split`, `fallback`, `mirror`, `pool`, `listener` or `server`.
+    /// `worker`, `route`, `split`, `fallback`, `mirror`, `admission`, `pool`, `listener` or
+    /// `server`.
     pub subject: &'static str,
     /// Which one.
     pub name: String,
@@ -34,15 +36,24 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     compare("split", &splits(old), &splits(new), &mut changes);
     compare("fallback", &fallbacks(old), &fallbacks(new), &mut changes);
     compare("mirror", &mirrors(old), &mirrors(new), &mut changes);
-    if old.server != new.server || old.max_in_flight_probes != new.max_in_flight_probes {
-        changes.push(Change {
-            subject: "server",
-            name: "settings".to_owned(),
-            kind: "changed",
-        });
+    compare("admission", &gates(old), &gates(new), &mut changes);
+    let probes = old.max_in_flight_probes != new.max_in_flight_probes;
+    if old.server != new.server || probes || old.load_monitor != new.load_monitor {
+        changes.push(settings("server"));
+    }
+    if old.admission != new.admission {
+        changes.push(settings("admission"));
     }
     changes.sort();
     changes
+}
+
+fn settings(subject: &'static str) -> Change {
+    Change {
+        subject,
+        name: "settings".to_owned(),
+        kind: "changed",
+    }
 }
 
 fn compare(
@@ -181,6 +192,20 @@ fn fallbacks(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
         let models: Vec<_> = destination.fallback.iter().map(|f| &f.model).collect();
         (name.to_owned(), value(models))
     });
+    some.collect()
+}
+
+/// Models that have a gate of their own, or whose requests wait in another class than the default
+/// one.
+fn gates(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    let some = models(plan)
+        .filter(|(_, destination)| {
+            destination.gate.is_some() || *destination.class != *DEFAULT_CLASS
+        })
+        .map(|(name, destination)| {
+            let Destination { class, gate, .. } = destination;
+            (name.to_owned(), value((class, gate)))
+        });
     some.collect()
 }
 

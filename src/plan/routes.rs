@@ -281,10 +281,11 @@ impl<'a> Builder<'a> {
                 legs.entry(worker.pool).or_default().push(ix);
             }
         }
-        // A URL that stands in two pools is taken once, in the first.
-        let key = |ix: &WorkerIx| self.workers.get(ix.0 as usize).map(|worker| &worker.key);
+        // A URL that stands in two pools is taken once, in the first in which it does not drain.
+        let worker = |ix: &WorkerIx| self.workers.get(ix.0 as usize);
+        let key = |ix: &WorkerIx| worker(ix).map(|worker| &worker.key);
         let first = regular.first().copied();
-        regular.sort_by_key(key);
+        regular.sort_by_key(|ix| (key(ix), worker(ix).map(|worker| worker.draining)));
         regular.dedup_by_key(|ix| key(ix));
         let first = first.and_then(|ix| self.workers.get(ix.0 as usize));
         let mut groups: Vec<Group> = first

@@ -49,8 +49,8 @@ struct Entry {
     at: SystemTime,
     /// The fleet from which on it is in force.
     version: u64,
-    /// When that fleet was published.
-    published: Option<Instant>,
+    /// When that fleet was published, and in which snapshot.
+    published: Option<(Instant, u64)>,
     /// When it began to be followed.
     began: Option<Instant>,
     /// Whether its last step has been asked for.
@@ -94,7 +94,7 @@ impl Board {
             .iter_mut()
             .filter(|entry| entry.published.is_none() && entry.version <= version);
         for entry in fresh {
-            entry.published = Some(now);
+            entry.published = Some((now, next.id));
             entry.failures = seen.failures(&entry.work.members);
         }
         drop(inner);
@@ -295,7 +295,9 @@ impl Entry {
         let (Some(began), false) = (self.began, self.asked) else {
             return Verdict::Waits;
         };
-        let Some(published) = self.published else {
+        // Who looks may hold the snapshot before it still, in which a worker that joins is missing.
+        let visible = self.published.filter(|(_, from)| seen.snapshot.id >= *from);
+        let Some((published, _)) = visible else {
             let late = now.duration_since(began) >= MARGIN;
             let nothing = self.work.kind == JobKind::UpdateWorker && late;
             return if nothing {
@@ -411,5 +413,57 @@ impl<'a> Seen<'a> {
         self.all(members)
             .map(|worker| worker.parts.cell.unregistered())
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Spec;
+    use crate::live::Stamp;
+    use crate::plan::{Facts, compile};
+    use crate::state::Cells;
+
+    fn snapshot(id: u64, workers: &str, cells: &Cells) -> Snapshot {
+        let text = format!("version = 1\n[[pools]]\nname = 'p'\nworkers = [{workers}]");
+        let spec: Spec = toml::from_str(&text).unwrap();
+        let stamp = Stamp {
+            id,
+            generation: 1,
+            sha256: "".into(),
+        };
+        let plan = compile(&spec, &Facts::default());
+        Snapshot::bind(plan, cells, None, stamp, clock::now())
+    }
+
+    #[test]
+    fn a_job_is_not_judged_by_a_snapshot_from_before_it() {
+        let (board, cells, now) = (Board::default(), Cells::default(), clock::now());
+        let worker = WorkerKey::new("http://a:1");
+        let member = Member {
+            pool: "p".into(),
+            worker: worker.clone(),
+        };
+        let work = Work {
+            kind: JobKind::AddWorker,
+            worker,
+            pool: None,
+            members: vec![member],
+            attempts: None,
+            hasty: false,
+        };
+        board.open(work, 1);
+        let (before, after, gone) = (
+            snapshot(1, "", &cells),
+            snapshot(2, "'http://a:1'", &cells),
+            snapshot(3, "", &cells),
+        );
+        board.publishing(&after, 1, now);
+        assert!(board.step(&before, 1, now).is_empty());
+        assert_eq!(board.jobs()[0].state, JobState::Processing);
+        assert!(board.step(&after, 1, now).is_empty());
+        assert_eq!(board.jobs()[0].state, JobState::Processing);
+        board.step(&gone, 1, now);
+        assert!(matches!(board.jobs()[0].state, JobState::Failed(_)));
     }
 }

@@ -33,8 +33,11 @@ pub(in crate::control) async fn run(live: Arc<Live>, desk: Arc<Desk>, board: Arc
         for order in board.step(&snapshot, concurrency, clock::now()) {
             desk.tell(order);
         }
-        for member in failed(&snapshot, &board) {
-            desk.tell(Order::Unhealthy(member));
+        // What was said and is not heard yet is not said again, however long that takes.
+        if !desk.has_orders() {
+            for member in failed(&snapshot, &board) {
+                desk.tell(Order::Unhealthy(member));
+            }
         }
         drop(snapshot);
         let pause = if waits || board.unfinished() > 0 {

@@ -12,7 +12,7 @@ use crate::config::spec::{self, CircuitBreakerOverride, HealthOverride, Runtime,
 use crate::plan::{Added, Fleet, Member, Override, Role, Source, WorkerKey};
 
 /// Everything that is kept. A worker on its way out counts as gone: a restart ends its requests.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     added: Vec<KeptWorker>,
@@ -22,7 +22,7 @@ pub(super) struct Kept {
 }
 
 /// A worker in a pool, and the configuration's entry for it at that time.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mark {
     pool: Arc<str>,
@@ -30,7 +30,7 @@ struct Mark {
     entry: Option<String>,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeptWorker {
     pool: Arc<str>,
@@ -50,7 +50,7 @@ struct KeptWorker {
     circuit_breaker: CircuitBreakerOverride,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeptOverride {
     of: Mark,
@@ -63,7 +63,7 @@ struct KeptOverride {
     drain: Option<bool>,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeptDrain {
     pool: Arc<str>,

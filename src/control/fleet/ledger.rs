@@ -65,6 +65,8 @@ pub(in crate::control) struct Taken {
 pub(in crate::control) struct Ledger {
     board: Arc<Board>,
     store: Option<Store>,
+    /// What is on disk; `None` where that is not known since it could not be written.
+    written: Option<Kept>,
     version: u64,
 }
 
@@ -73,7 +75,7 @@ impl Ledger {
     pub(in crate::control) fn open(spec: &Spec, board: &Arc<Board>) -> (Self, Fleet) {
         let store = spec.server.state_dir.as_deref().map(Store::new);
         let kept = store.as_ref().map(Store::load).unwrap_or_default();
-        let (fleet, ended) = kept.under(spec);
+        let (fleet, ended) = kept.clone().under(spec);
         ended.iter().for_each(Ended::log);
         if fleet != Fleet::default() {
             tracing::info!(
@@ -87,6 +89,7 @@ impl Ledger {
         let ledger = Self {
             board: Arc::clone(board),
             store,
+            written: Some(kept),
             version: 0,
         };
         (ledger, fleet)
@@ -99,6 +102,14 @@ impl Ledger {
 
     pub(in crate::control) fn board(&self) -> &Board {
         &self.board
+    }
+
+    /// Keeps what is left of what was kept, for what has ended must not come back with an earlier
+    /// configuration. Not before this process has its sockets: it might not be the one that serves.
+    pub(in crate::control) async fn begin(&mut self, spec: &Spec, fleet: &Fleet) {
+        if let Err(error) = self.keep(spec, fleet).await {
+            unkept(&error);
+        }
     }
 
     /// Takes these changes of `fleet`. Those that somebody asked for are kept before they count;
@@ -125,7 +136,9 @@ impl Ledger {
                 }
             }
         }
-        if let Err(error) = self.keep(spec, fleet, &now).await {
+        if now != *fleet
+            && let Err(error) = self.keep(spec, &now).await
+        {
             unkept(&error);
         }
         let settled = (now.clone(), works.len());
@@ -136,7 +149,9 @@ impl Ledger {
             });
             taken.answers.extend(answer.map(|answer| (answer, outcome)));
         }
-        if let Err(error) = self.keep(spec, &settled.0, &now).await {
+        if now != settled.0
+            && let Err(error) = self.keep(spec, &now).await
+        {
             unkept(&error);
             for (_, outcome) in &mut taken.answers {
                 if outcome.is_ok() {
@@ -146,7 +161,8 @@ impl Ledger {
             (now, _) = settled.clone();
             works.truncate(settled.1);
         }
-        if now != *fleet {
+        // A job goes by what is published, also where it finds everything as it should be.
+        if now != *fleet || !works.is_empty() {
             self.version += 1;
             self.board.set_fleet(&now);
             taken.fleet = Some(now);
@@ -172,12 +188,7 @@ impl Ledger {
         self.board.set_fleet(fleet);
         // The entries of the file that changes were made against may be others now, though what
         // holds is the same.
-        if before == fleet && *fleet == Fleet::default() {
-            return;
-        }
-        if let Some(store) = &self.store
-            && let Err(error) = store.save(&Kept::of(Ground { spec, fleet })).await
-        {
+        if let Err(error) = self.keep(spec, fleet).await {
             unkept(&error);
         }
     }
@@ -234,17 +245,18 @@ impl Ledger {
         }
     }
 
-    /// Keeps `now` where it differs from `before` in what is kept.
-    async fn keep(&self, spec: &Spec, before: &Fleet, now: &Fleet) -> std::io::Result<()> {
+    /// Keeps `fleet`, unless that is what is on disk.
+    async fn keep(&mut self, spec: &Spec, fleet: &Fleet) -> std::io::Result<()> {
         let Some(store) = &self.store else {
             return Ok(());
         };
-        let of = |fleet| Kept::of(Ground { spec, fleet });
-        let kept = of(now);
-        if before == now || kept == of(before) {
+        let kept = Kept::of(Ground { spec, fleet });
+        if self.written.as_ref() == Some(&kept) {
             return Ok(());
         }
-        store.save(&kept).await
+        let saved = store.save(&kept).await;
+        self.written = saved.is_ok().then_some(kept);
+        saved
     }
 }
 

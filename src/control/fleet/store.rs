@@ -1,16 +1,21 @@
 //! The file in which the fleet outlives the process.
 //!
 //! It is replaced as a whole: written beside, made durable, renamed. What was accepted is therefore
-//! either in it or was never answered.
+//! either in it or was never answered. One process writes it at a time; it holds a lock of the folder.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::kept::Kept;
 use super::reconcile::hex;
@@ -28,10 +33,21 @@ const VERSION: u64 = 1;
 /// What stands between the checksum and what it covers.
 const BODY: &str = "\"kept\":";
 
+/// More than any fleet takes.
+const MOST: u64 = 256 << 20;
+
+/// How long a disk may take. Everything else that changes waits for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where the fleet is kept.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Store {
     folder: PathBuf,
+    /// Held by whoever writes; with the lock of the folder, once this process has it.
+    pen: Arc<Mutex<Option<File>>>,
+    /// Number of the text that is to be written. One that is no longer wanted is not put in place.
+    wanted: Arc<AtomicU64>,
+    patience: Duration,
 }
 
 /// Why what was kept cannot be used.
@@ -40,6 +56,9 @@ enum LoadError {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] file::FileError),
+    /// It is something else, or far larger than what is kept.
+    #[error("it is no file of this kind")]
+    Strange,
     /// It is no JSON of the kind that is expected.
     #[error("it is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -58,6 +77,9 @@ impl Store {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
+            pen: Arc::default(),
+            wanted: Arc::default(),
+            patience: PATIENCE,
         }
     }
 
@@ -98,13 +120,53 @@ impl Store {
     /// What the system said. What was kept before is still there then.
     pub(super) async fn save(&self, kept: &Kept) -> io::Result<()> {
         let body = serde_json::to_string(kept)?;
-        let folder = self.folder.clone();
-        let written = spawn_blocking(move || write(&folder, &body)).await;
+        let (folder, pen, patience) = (self.folder.clone(), Arc::clone(&self.pen), self.patience);
+        let number = self.wanted.fetch_add(1, Ordering::SeqCst) + 1;
+        let wanted = Arc::clone(&self.wanted);
+        let write = move || {
+            let mut lock = pen.try_lock_for(patience).ok_or_else(too_slow)?;
+            make(&folder)?;
+            if lock.is_none() {
+                *lock = locked(&folder)?;
+            }
+            write(&folder, &body, || wanted.load(Ordering::SeqCst) == number)
+        };
+        let Ok(written) = timeout(self.patience, spawn_blocking(write)).await else {
+            self.wanted.fetch_add(1, Ordering::SeqCst);
+            return Err(too_slow());
+        };
         written.unwrap_or_else(|broken| Err(io::Error::other(broken)))
     }
 }
 
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "writing takes too long")
+}
+
+/// The lock of `folder`; `None` where the file system has none.
+///
+/// # Errors
+/// Another process has it.
+fn locked(folder: &Path) -> io::Result<Option<File>> {
+    let file = File::open(folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process keeps its workers there",
+        )),
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(target: "smg::worker", %error, "folder cannot be locked");
+            Ok(None)
+        }
+    }
+}
+
 fn read(path: &Path) -> Result<Kept, LoadError> {
+    // A pipe would be waited for.
+    if fs::metadata(path).is_ok_and(|about| !about.is_file() || about.len() > MOST) {
+        return Err(LoadError::Strange);
+    }
     let text = file::read_to_string(path)?;
     let whole: Value = serde_json::from_str(&text)?;
     let version = whole.get("version").and_then(Value::as_u64);
@@ -124,11 +186,12 @@ fn read(path: &Path) -> Result<Kept, LoadError> {
     Ok(serde_json::from_str(body)?)
 }
 
-fn write(folder: &Path, body: &str) -> io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+fn make(folder: &Path) -> io::Result<()> {
+    let mut maker = DirBuilder::new();
+    maker.recursive(true).mode(0o700).create(folder)
+}
+
+fn write(folder: &Path, body: &str, is_wanted: impl Fn() -> bool) -> io::Result<()> {
     let fresh = folder.join(FRESH);
     // One that a crash has left behind may have another mode.
     match fs::remove_file(&fresh) {
@@ -145,6 +208,9 @@ fn write(folder: &Path, body: &str) -> io::Result<()> {
         format!("{{\"version\":{VERSION},\"sha256\":\"{sum}\",{BODY}{body}}}\n").as_bytes(),
     )?;
     file.sync_all()?;
+    if !is_wanted() {
+        return Err(too_slow());
+    }
     fs::rename(&fresh, folder.join(NAME))?;
     File::open(folder)?.sync_all()
 }
@@ -268,6 +334,59 @@ mod tests {
             assert_eq!(names.len(), 1, "{names:?}");
             assert!(names[0].starts_with("workers.json.corrupt-"), "{names:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn two_processes_do_not_write_over_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = keep(folder.path()).await;
+        let other = Store::new(folder.path());
+        let kept = other.load();
+        assert_ne!(kept, Kept::default());
+        let refused = other.save(&Kept::default()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        one.save(&kept).await.unwrap();
+        drop(one);
+        other.save(&Kept::default()).await.unwrap();
+        assert_eq!(other.load(), Kept::default());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_and_what_came_late_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = keep(folder.path()).await;
+        let kept = store.load();
+        store.patience = Duration::from_millis(20);
+        let (pen, (taken, is_taken), (give, given)) = (
+            Arc::clone(&store.pen),
+            std::sync::mpsc::channel(),
+            std::sync::mpsc::channel::<()>(),
+        );
+        let hangs = std::thread::spawn(move || {
+            let _held = pen.lock();
+            taken.send(()).unwrap();
+            given.recv().ok();
+        });
+        is_taken.recv().unwrap();
+        let late = store.save(&Kept::default()).await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        drop(give);
+        hangs.join().unwrap();
+        let late = write(folder.path(), "{}", || false).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(store.load(), kept);
+        store.patience = PATIENCE;
+        store.save(&Kept::default()).await.unwrap();
+        assert_eq!(store.load(), Kept::default());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(Store::new(folder.path()).load(), Kept::default());
+        assert!(!path.exists());
     }
 
     #[tokio::test]

@@ -277,6 +277,27 @@ async fn a_change_counts_at_once_and_the_next_is_laid_over_it() {
 }
 
 #[tokio::test]
+async fn a_change_that_changes_nothing_is_done_like_any_other() {
+    let engine = Engine::serving("m", "sglang").await;
+    let plane = Plane::start(&config(&[], "")).await;
+    plane.add(&engine.url()).await.unwrap();
+    eventually(|| plane.usable() == 1).await;
+    plane.settled().await;
+    let same = addition(&engine.url(), None);
+    plane.change(Change::Replace(same)).await.unwrap();
+    plane.settled().await;
+    for _ in 0..2 {
+        let cheap = Override {
+            cost: Some(3.0),
+            ..Override::default()
+        };
+        plane.change(update(&engine.url(), cheap)).await.unwrap();
+        plane.settled().await;
+    }
+    assert_eq!(plane.usable(), 1);
+}
+
+#[tokio::test]
 async fn a_pool_drains_until_it_is_told_else_or_the_file_is() {
     let engine = Engine::serving("m", "sglang").await;
     let plane = Plane::start(&config(&[&engine.url()], "")).await;
@@ -430,6 +451,54 @@ async fn what_was_changed_is_there_again_after_a_restart() {
         fleet.added.is_empty() && fleet.overrides.is_empty(),
         "{fleet:?}"
     );
+}
+
+/// A configuration that was rolled back finds nothing of what the one in between has ended.
+#[tokio::test]
+async fn what_a_start_has_ended_does_not_come_back() {
+    let engine = Engine::serving("m", "sglang").await;
+    let url = engine.url();
+    let text = config(&[&url], "server.state_dir = 'state'");
+    let plane = Plane::start(&text).await;
+    plane.remove(&url).await.unwrap();
+    eventually(|| plane.workers().is_empty()).await;
+    let entry = format!("[{{ url = {url:?}, priority = 3 }}]");
+    plane.write(&text.replace(&format!("{:?}", [&url]), &entry));
+    let plane = plane.restarted().await;
+    assert_eq!(plane.workers(), std::slice::from_ref(&url));
+    let kept = plane.folder.path().join("state/workers.json");
+    let is_out = || {
+        let text = crate::base::file::read_to_string(&kept).unwrap();
+        text.contains(&url)
+    };
+    eventually(|| !is_out()).await;
+    plane.write(&text);
+    let plane = plane.restarted().await;
+    assert_eq!(plane.workers(), [url]);
+}
+
+/// A pipe that nobody writes to stands for a file system that hangs.
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_to_its_end_holds_up_no_workers() {
+    let engine = Engine::serving("m", "sglang").await;
+    let plane = Plane::start(&config(&[], "")).await;
+    let pipe = plane.folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    // Open for both, so that opening it waits for nobody.
+    let mut open = std::fs::OpenOptions::new();
+    let held = open.read(true).write(true).open(&pipe).unwrap();
+    std::fs::rename(&pipe, plane.path()).unwrap();
+    let reload = plane.admin.reload(Trigger::Admin);
+    plane.add(&engine.url()).await.unwrap();
+    eventually(|| plane.usable() == 1).await;
+    plane.remove(&engine.url()).await.unwrap();
+    eventually(|| plane.workers().is_empty()).await;
+
+    plane.replace(&config(&[&engine.url()], ""));
+    drop(held);
+    timeout(PATIENCE, reload).await.unwrap();
+    eventually(|| plane.usable() == 1).await;
 }
 
 #[tokio::test]

@@ -254,6 +254,18 @@ workers = ["http://w:1/"]
     assert_eq!(plan.workers.len(), 2);
     assert_eq!(plan.workers[0].key, plan.workers[1].key);
     assert_eq!(candidates(&plan, Some("m")).unwrap(), ["http://w:1"]);
+
+    for (drained, left) in [("p", "q"), ("q", "p")] {
+        let mut known = facts(&[("http://w:1", &["m"])]);
+        known.fleet.drains.insert(drained.into(), true);
+        let plan = compile(&spec(text), &known);
+        let route = route(&plan, Some("m")).unwrap();
+        let found: Vec<_> = route.legs.candidates().collect();
+        assert_eq!(found.len(), 1);
+        let worker = &plan.workers[found[0].0 as usize];
+        assert!(!worker.draining, "{drained}");
+        assert_eq!(&*plan.pool(worker.pool).name, left);
+    }
 }
 
 #[test]
@@ -274,6 +286,35 @@ fn the_diff_names_what_changed_and_nothing_else() {
             "worker a/http://a1:8000 removed",
         ]
     );
+}
+
+#[test]
+fn the_diff_names_what_guards_requests() {
+    let of = |text: &str| {
+        let old = compile(&spec(TWO_POOLS), &Facts::default());
+        let new = compile(&spec(text), &Facts::default());
+        let changes = diff(&old, &new);
+        let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        changes.join(", ")
+    };
+    let with = |more: &str| of(&format!("{TWO_POOLS}\n{more}"));
+    let admission = "[reliability.admission]\nmax_concurrent_requests = 7\n";
+    assert_eq!(with(admission), "admission settings changed");
+    let class = "[reliability.admission.classes.batch]\nweight = 2\n";
+    assert_eq!(with(class), "admission settings changed");
+    let gate = TWO_POOLS.replacen(
+        "[[models]]\n",
+        "[[models]]\nadmission = { max_concurrent_requests = 3 }\n",
+        1,
+    );
+    assert!(of(&gate).starts_with("admission "), "{}", of(&gate));
+    assert!(of(&gate).ends_with(" added"), "{}", of(&gate));
+    assert_eq!(
+        with("[routing]\nload_monitor_interval = '77s'\n"),
+        "server settings changed"
+    );
+    let drain = TWO_POOLS.replacen("[[pools]]\n", "[[pools]]\ndrain = true\n", 1);
+    assert!(of(&drain).contains("pool "), "{}", of(&drain));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::{rfc3339, to_json};
 use crate::api::load::Load;
@@ -103,8 +104,10 @@ async fn flush(snapshot: Arc<Snapshot>, ix: WorkerIx) -> (String, Result<(), Str
     .await;
     let outcome = match flushed {
         Ok(answer) if answer.status.is_success() => {
-            snapshot.flushed(&worker.plan.key);
-            Ok(())
+            let (emptied, key) = (Arc::clone(&snapshot), worker.plan.key.clone());
+            // A full tree of prompts takes a while to be gone through.
+            let forgotten = spawn_blocking(move || emptied.flushed(&key)).await;
+            forgotten.map_err(|_| "what was known of its cache is not forgotten".to_owned())
         }
         Ok(answer) => Err(format!("status {}", answer.status.as_u16())),
         Err(error) => Err(error.to_string()),
