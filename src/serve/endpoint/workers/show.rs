@@ -166,6 +166,7 @@ impl View {
             "is_healthy": false,
             "status": if failed { "failed" } else { "pending" },
             "load": 0,
+            "breaker": CLOSED,
             "source": added.source.as_str(),
         });
         if let Some(job) = job_status(&member.worker, job, None) {
@@ -192,6 +193,7 @@ impl View {
             "is_healthy": false,
             "status": if failed { "failed" } else { "pending" },
             "load": 0,
+            "breaker": CLOSED,
             "source": "api",
             "job_status": job_status(&job.worker, Some(job), None),
         }))
@@ -223,6 +225,12 @@ pub(super) fn tombstone(member: &Member) -> Value {
 /// What a worker is called that names no model.
 const UNKNOWN: &str = "unknown";
 
+/// The status of a worker that gets nothing new to do.
+pub(super) const DRAINING: &str = "draining";
+
+/// The breaker of a worker that has had nothing to do yet.
+const CLOSED: &str = "closed";
+
 /// How all workers are spoken to.
 const HTTP: &str = "http";
 
@@ -234,7 +242,7 @@ pub(super) fn status(worker: WorkerRef<'_>, job: Option<&Job>) -> &'static str {
         job.kind == JobKind::AddWorker && matches!(job.state, JobState::Failed(_))
     });
     match state {
-        _ if worker.plan.draining => "draining",
+        _ if worker.plan.draining => DRAINING,
         _ if pending && given_up => HealthState::Failed.as_str(),
         HealthState::Failed => state.as_str(),
         _ if pending => HealthState::Pending.as_str(),
