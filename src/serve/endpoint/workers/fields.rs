@@ -15,6 +15,14 @@ pub(super) enum Fault {
     /// The body is no JSON object.
     #[error("the body must be a JSON object")]
     NoObject,
+    /// The body is no JSON at all.
+    #[error("the body is not JSON from line {line}, column {column} on")]
+    NoJson {
+        /// Line of the mistake.
+        line: usize,
+        /// Column of the mistake.
+        column: usize,
+    },
     /// A field has another type, or lies outside its range.
     #[error("`{field}` must be {expected}")]
     Wrong {
@@ -23,6 +31,12 @@ pub(super) enum Fault {
         /// What would do.
         expected: &'static str,
     },
+    /// No field asks for a change.
+    #[error(
+        "the body changes nothing: it has none of `priority`, `cost`, `labels`, `api_key`, `health`, \
+         `resilience` and `drain`, or nothing in them"
+    )]
+    Nothing,
     /// A field that must be there is not.
     #[error("`{0}` is required")]
     Missing(&'static str),
@@ -59,12 +73,19 @@ impl Fields {
     /// # Errors
     /// Where it is no object.
     pub(super) fn of(body: &[u8]) -> Result<Self, Fault> {
+        if body.is_empty() {
+            return Err(Fault::NoObject);
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(rest)) => Ok(Self {
                 within: String::new(),
                 rest,
             }),
-            _ => Err(Fault::NoObject),
+            Ok(_) => Err(Fault::NoObject),
+            Err(error) => Err(Fault::NoJson {
+                line: error.line(),
+                column: error.column(),
+            }),
         }
     }
 
@@ -226,6 +247,8 @@ mod tests {
         assert_eq!(fields.text("absent"), Ok(None));
         assert_eq!(Fields::of(b"[]").unwrap_err(), Fault::NoObject);
         assert_eq!(Fields::of(b"").unwrap_err(), Fault::NoObject);
+        let mistake = Fields::of(b"{\n\"url\" \"x\"}").unwrap_err();
+        assert_eq!(mistake, Fault::NoJson { line: 2, column: 7 });
     }
 
     #[test]
