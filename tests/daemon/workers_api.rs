@@ -211,6 +211,19 @@ async fn a_worker_that_is_not_up_yet_is_shown_pending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_goes_on_being_tried_has_not_failed() {
+    let door = Door::closed();
+    let smg = Smg::start(&config(&[], "")).await;
+    // With a runtime it is published at once, and its job is over before it has answered.
+    let body = json!({ "url": door.url(), "pool": "p", "runtime": "sglang" });
+    let location = add(&smg, &body).await;
+    let job = async || get(smg.main(), &location).await.json()["job_status"].clone();
+    eventually(PATIENCE, async || job().await["message"].is_string()).await;
+    let shown = job().await;
+    assert_eq!(shown["status"], "processing", "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_given_up_says_why() {
     let engine = plain_engine().await;
     let door = Door::closed();

@@ -11,7 +11,7 @@ use super::limits::{show_breaker, show_health};
 use crate::base::clock;
 use crate::config::spec::Runtime;
 use crate::live::{Admin, Job, JobKind, JobState, Snapshot, WorkerRef};
-use crate::plan::{Added, Fleet, Member, Override, Registration, WorkerKey};
+use crate::plan::{Added, Fleet, Member, Override, Registration, Source, WorkerKey};
 use crate::serve::endpoint::rfc3339;
 use crate::state::{HealthState, Trouble};
 
@@ -110,7 +110,7 @@ impl View {
             dp_rank: plan.key.rank(),
             dp_size: plan.dp_size,
             dp_base_url: plan.key.rank().map(|_| member.worker.to_string()),
-            job_status: job_status(&plan.key, job, trouble),
+            job_status: job_status(&plan.key, job, registering(worker, trouble)),
         };
         serde_json::to_value(&shown).unwrap_or_default()
     }
@@ -250,16 +250,29 @@ pub(super) fn status(worker: WorkerRef<'_>, job: Option<&Job>) -> &'static str {
     }
 }
 
+/// A registration that does not succeed, and the word for how it stands. Of a worker that was added
+/// the word is that of the job that added it, which may be over and forgotten while the attempts go on.
+fn registering(worker: WorkerRef<'_>, trouble: Option<Trouble>) -> Option<(Trouble, &'static str)> {
+    let added = worker.plan.source == Source::Api;
+    let hopes = added && worker.parts.health.state() != HealthState::Failed;
+    let word = if hopes { "processing" } else { "failed" };
+    trouble.map(|trouble| (trouble, word))
+}
+
 /// The job, else the registration that does not succeed, which nobody asked for by a job.
-fn job_status(worker: &WorkerKey, job: Option<&Job>, trouble: Option<Trouble>) -> Option<Value> {
-    let (kind, status, since) = match (job, &trouble) {
+fn job_status(
+    worker: &WorkerKey,
+    job: Option<&Job>,
+    registering: Option<(Trouble, &'static str)>,
+) -> Option<Value> {
+    let (kind, status, since) = match (job, &registering) {
         (Some(job), _) => (job.kind, job.state.as_str(), job.at),
-        (None, Some(trouble)) => (JobKind::AddWorker, "failed", trouble.at),
+        (None, Some((trouble, word))) => (JobKind::AddWorker, *word, trouble.at),
         (None, None) => return None,
     };
     let message = match job.map(|job| &job.state) {
         Some(JobState::Failed(message)) => Some(message.clone()),
-        _ => trouble.map(|trouble| trouble.message),
+        _ => registering.map(|(trouble, _)| trouble.message),
     };
     Some(json!({
         "job_type": kind.as_str(),
