@@ -266,8 +266,10 @@ fn may_control(gate: &Gate, headers: &HeaderMap) -> bool {
     let forwarded = [
         "forwarded",
         "x-forwarded-for",
-        "x-real-ip",
         "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "via",
     ]
     .iter()
     .any(|name| headers.contains_key(*name));

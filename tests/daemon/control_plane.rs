@@ -35,6 +35,8 @@ async fn a_forwarded_request_is_a_strangers() {
         "forwarded",
         "x-real-ip",
         "x-forwarded-host",
+        "x-forwarded-proto",
+        "via",
     ] {
         let mut ask = json_request("/admin/reload", &json!({}));
         ask.headers_mut()
