@@ -150,16 +150,17 @@ impl Fields {
         })
     }
 
-    /// The elements of the list `name`, each told by its place.
+    /// The elements of the list `name`, each told by its place. An empty one is as good as absent.
     ///
     /// # Errors
-    /// Where it is no list, or is empty.
+    /// Where it is no list.
     pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<(String, Value)>>, Fault> {
         let path = self.path(name);
-        let list = self.take(name, "a list that is not empty", |value| match value {
-            Value::Array(list) if !list.is_empty() => Some(list),
+        let list = self.take(name, "a list", |value| match value {
+            Value::Array(list) => Some(list),
             _ => None,
         })?;
+        let list = list.filter(|list| !list.is_empty());
         let placed = |(i, value)| (format!("{path}[{i}]"), value);
         Ok(list.map(|list| list.into_iter().enumerate().map(placed).collect()))
     }
@@ -233,7 +234,8 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named_with_its_place_and_without_its_value() {
         let mut fields =
-            Fields::of(br#"{"a": {"n": "canary", "flag": 1}, "list": [], "none": null}"#).unwrap();
+            Fields::of(br#"{"a": {"n": "canary", "flag": 1, "l": 1}, "list": [], "none": null}"#)
+                .unwrap();
         let mut inner = fields.inner("a").unwrap().unwrap();
         let error = inner.count("n").unwrap_err();
         assert_eq!(
@@ -242,7 +244,8 @@ mod tests {
         );
         let error = inner.flag("flag").unwrap_err();
         assert_eq!(error.to_string(), "`a.flag` must be true or false");
-        assert!(fields.list("list").is_err());
+        assert!(inner.list("l").is_err());
+        assert_eq!(fields.list("list"), Ok(None));
         assert_eq!(fields.text("none"), Ok(None));
         assert_eq!(fields.text("absent"), Ok(None));
         assert_eq!(Fields::of(b"[]").unwrap_err(), Fault::NoObject);

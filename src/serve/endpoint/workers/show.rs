@@ -223,7 +223,7 @@ pub(super) fn tombstone(member: &Member) -> Value {
 }
 
 /// What a worker is called that names no model.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// The status of a worker that gets nothing new to do.
 pub(super) const DRAINING: &str = "draining";
