@@ -129,8 +129,8 @@ impl From<NoConnection> for Failure {
             }
             NoConnection::Refused(error) => Self::Connect(io::Error::new(error.kind(), error)),
             NoConnection::Timeout(limit) => Self::ConnectTimeout(limit),
-            NoConnection::Malformed(error) => {
-                Self::Connect(io::Error::new(io::ErrorKind::InvalidData, error))
+            NoConnection::Malformed(_) => {
+                Self::Connect(io::Error::new(io::ErrorKind::InvalidData, why))
             }
         }
     }
