@@ -59,8 +59,8 @@ fn is_forbidden_v4(address: Ipv4Addr) -> bool {
         || METADATA_V4.contains(&address)
 }
 
-/// The IPv4 address that `address` leads to where the network translates: mapped, compatible, NAT64
-/// (RFC 6052) or 6to4 (RFC 3056).
+/// The IPv4 address that `address` leads to where the network translates: mapped, compatible,
+/// translated (RFC 2765), NAT64 (RFC 6052) or 6to4 (RFC 3056).
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let behind = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -69,9 +69,9 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         // What begins with zeros and ends so small is a loopback address.
         [0, 0, 0, 0, 0, 0, 0, _] => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            Some(behind(high, low))
-        }
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(behind(high, low)),
         [0x2002, high, low, ..] => Some(behind(high, low)),
         _ => None,
     }
@@ -99,6 +99,7 @@ mod tests {
             "fd20:ce::254",
             "::ffff:169.254.169.254",
             "::169.254.169.254",
+            "::ffff:0:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
         ] {

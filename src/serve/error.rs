@@ -154,6 +154,17 @@ impl Refusal {
         refusal
     }
 
+    /// A page in somebody's browser asks for a change. Browsers send a request without a body, or with
+    /// one that is not called JSON, to any machine that they reach, this one included, and ask nobody.
+    pub(crate) fn foreign_page() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Forbidden,
+            "the control plane takes changes from web pages only where the listener's \
+             `cors.allowed_origins` names their origin",
+        )
+    }
+
     /// The response, which ends `call`.
     pub(crate) fn into_response(self, mut call: Box<Call>) -> Response<Body> {
         call.error_code = self.code.as_str();
@@ -180,18 +191,20 @@ impl Refusal {
     }
 }
 
-/// An error of `/workers*`, which has a form of its own.
+/// An error of `/workers*`, which has a form of its own. Its cause is told where it is none of theirs.
 pub(crate) fn workers_error(
     mut call: Box<Call>,
     status: StatusCode,
     code: WorkersCode,
+    cause: Option<ErrorCode>,
     message: &str,
 ) -> Response<Body> {
-    let word = match code {
-        WorkersCode::BadRequest => "bad_request",
-        WorkersCode::WorkerNotFound => "worker_not_found",
-        WorkersCode::WorkerAlreadyExists => "worker_already_exists",
-        WorkersCode::InternalServerError => "internal_error",
+    let word = match (cause, code) {
+        (Some(cause), _) => cause.as_str(),
+        (None, WorkersCode::BadRequest) => "bad_request",
+        (None, WorkersCode::WorkerNotFound) => "worker_not_found",
+        (None, WorkersCode::WorkerAlreadyExists) => "worker_already_exists",
+        (None, WorkersCode::InternalServerError) => "internal_error",
     };
     call.error_code = word;
     let mut response = json(call, status, error::workers_body(code, message));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, ORIGIN, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ use super::endpoint;
 use super::error::Refusal;
 use super::gate::Gate;
 use super::intake;
-use super::layer::{Arrival, CorsLayer, Panic, PanicLayer};
+use super::layer::{Arrival, CorsLayer, Panic, PanicLayer, allows};
 use super::observe;
 use super::request_id;
 use super::routes::{self, Goal};
@@ -79,13 +79,21 @@ impl Stack {
     /// The layers for a request that sees this snapshot. Of all that a listener is, only the
     /// cross-origin rules may change while a connection is kept.
     fn layers(&self, snapshot: &Snapshot) -> Inner {
-        let own = &self.gate.listener;
-        let mut listeners = snapshot.plan.listeners.iter();
-        match listeners.find(|listener| listener.name == own.name) {
-            Some(now) if now.cors != own.cors => layers(&self.gate, now.cors.as_ref()),
-            _ => self.inner.clone(),
+        let now = cors(&self.gate, snapshot);
+        if now == self.gate.listener.cors.as_ref() {
+            self.inner.clone()
+        } else {
+            layers(&self.gate, now)
         }
     }
+}
+
+/// The cross-origin rules for a request that sees this snapshot.
+fn cors<'a>(gate: &'a Gate, snapshot: &'a Snapshot) -> Option<&'a Cors> {
+    let own = &gate.listener;
+    let mut listeners = snapshot.plan.listeners.iter();
+    let now = listeners.find(|listener| listener.name == own.name);
+    now.unwrap_or(own).cors.as_ref()
 }
 
 impl hyper::service::Service<Request<Incoming>> for Stack {
@@ -204,6 +212,13 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     if found.control_plane && !may_control(gate, &headers) {
         return Refusal::control_plane().into_response(call);
     }
+    if found.control_plane
+        && !method.is_safe()
+        && let Some(origin) = headers.get(ORIGIN)
+        && !cors(gate, &call.snapshot).is_some_and(|rules| allows(rules, origin))
+    {
+        return Refusal::foreign_page().into_response(call);
+    }
     let max = call.snapshot.plan.server.max_payload;
     if let Err(refusal) = intake::check_declared(&body, max) {
         return refusal.into_response(call);
@@ -251,8 +266,10 @@ fn may_control(gate: &Gate, headers: &HeaderMap) -> bool {
     let forwarded = [
         "forwarded",
         "x-forwarded-for",
-        "x-real-ip",
         "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "via",
     ]
     .iter()
     .any(|name| headers.contains_key(*name));

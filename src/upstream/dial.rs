@@ -295,6 +295,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_name_that_had_no_address_is_asked_for_again_soon() {
+        let (_listener, port) = listen(FIRST, 0).await;
+        let lookup = Scripted::new(&[FIRST]);
+        let down = |ago: u64| {
+            let names = names();
+            let then = clock::now().checked_sub(Duration::from_millis(ago));
+            let asking = names.ask().unwrap();
+            asking.land(Err(io::ErrorKind::NotFound.into()), then.unwrap());
+            names
+        };
+        assert_eq!(to(&down(1000), port, lookup).await.unwrap(), FIRST);
+        // Many who want it at once do not become a storm of look-ups.
+        assert!(to(&down(0), port, lookup).await.is_err());
+        assert_eq!(lookup.asked(), 1);
+    }
+
+    #[tokio::test]
     async fn when_no_address_connects_the_name_is_looked_up_at_once() {
         let (_listener, port) = listen(SECOND, 0).await;
         let lookup = Scripted::new(&[SECOND]);

@@ -1,6 +1,7 @@
 //! A request over HTTP/2, which shares its connection with others.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -128,8 +129,8 @@ impl From<NoConnection> for Failure {
             }
             NoConnection::Refused(error) => Self::Connect(io::Error::new(error.kind(), error)),
             NoConnection::Timeout(limit) => Self::ConnectTimeout(limit),
-            NoConnection::Malformed(error) => {
-                Self::Connect(io::Error::new(io::ErrorKind::InvalidData, error))
+            NoConnection::Malformed(_) => {
+                Self::Connect(io::Error::new(io::ErrorKind::InvalidData, why))
             }
         }
     }
@@ -279,8 +280,9 @@ async fn live(opening: Opening, limit: Duration) {
     match opened {
         Ok((landed, wire, open)) => {
             let pulse = Arc::clone(&landed.pulse);
+            let to = SocketAddr::new(landed.address, opening.pool().port());
             opening.land(landed, clock::now());
-            drive(wire, &pulse, PING).await;
+            drive(wire, &pulse, to, PING).await;
             drop(open);
         }
         Err(why) => opening.fail(why),
@@ -339,8 +341,14 @@ async fn open(pool: &ConnPool, limit: Duration) -> Result<(Landed, Driver, Open)
 
 /// Moves the bytes of a connection until it ends: nobody holds a stream or may open one, the worker
 /// has closed it, or it has given no sign of life. Its streams, if any are left, break.
-async fn drive(mut wire: Driver, pulse: &Pulse, (every, within): (Duration, Duration)) {
+async fn drive(
+    mut wire: Driver,
+    pulse: &Pulse,
+    to: SocketAddr,
+    (every, within): (Duration, Duration),
+) {
     let mut life = Life {
+        to,
         pings: wire.ping_pong(),
         asked: false,
         timer: Box::pin(sleep(every)),
@@ -348,7 +356,7 @@ async fn drive(mut wire: Driver, pulse: &Pulse, (every, within): (Duration, Dura
     std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::new(&mut wire).poll(cx) {
             if let Err(error) = ended {
-                tracing::debug!(%error, "connection to a worker ended");
+                tracing::debug!(%to, %error, "connection to a worker ended");
             }
             return Poll::Ready(());
         }
@@ -359,6 +367,7 @@ async fn drive(mut wire: Driver, pulse: &Pulse, (every, within): (Duration, Dura
 
 /// Asks for signs of life.
 struct Life {
+    to: SocketAddr,
     pings: Option<PingPong>,
     asked: bool,
     timer: Pin<Box<Sleep>>,
@@ -382,7 +391,7 @@ impl Life {
                     self.wait(every);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "connection to a worker takes no ping");
+                    tracing::debug!(to = %self.to, %error, "connection to a worker takes no ping");
                     self.pings = None;
                 }
             }
@@ -391,7 +400,10 @@ impl Life {
             ready!(self.timer.as_mut().poll(cx));
             let heard = pulse.was_heard();
             if !heard && self.asked {
-                tracing::warn!("connection to a worker gives no sign of life");
+                tracing::warn!(
+                    to = %self.to,
+                    "connection to a worker gives no sign of life, its requests break off"
+                );
                 return Poll::Ready(());
             }
             self.asked = !heard;
@@ -475,12 +487,15 @@ impl AsyncWrite for Wire {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::state::{ConnKey, NameCell};
 
     const SOON: Duration = Duration::from_secs(20);
+    const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
     /// An open connection to a server that answers pings, or stops saying anything.
     async fn connected(silent: bool) -> (Landed, Driver, Open, tokio::task::JoinHandle<()>) {
@@ -511,7 +526,7 @@ mod tests {
         let (response, _) = landed.sender.send_request(request, true).unwrap();
         let pulse = Arc::clone(&landed.pulse);
         let short = Duration::from_millis(30);
-        let driving = timeout(SOON, drive(wire, &pulse, (short, short)));
+        let driving = timeout(SOON, drive(wire, &pulse, NOWHERE, (short, short)));
         let (driven, response) = tokio::join!(driving, timeout(SOON, response));
         driven.unwrap();
         assert!(response.unwrap().is_err());
@@ -523,7 +538,7 @@ mod tests {
         let (landed, wire, _open, server) = connected(false).await;
         let pulse = Arc::clone(&landed.pulse);
         let every = Duration::from_millis(10);
-        let mut driving = std::pin::pin!(drive(wire, &pulse, (every, SOON)));
+        let mut driving = std::pin::pin!(drive(wire, &pulse, NOWHERE, (every, SOON)));
         // Long enough for many pings, each of which puts bytes on the wire.
         let pinged = async {
             while landed.pulse.written() < 600 {

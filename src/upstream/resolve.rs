@@ -15,7 +15,7 @@ use crate::state::{NameCell, News};
 
 /// How long an answer is good for: the system's resolver tells no lifetime.
 const KEPT: Duration = Duration::from_secs(30);
-/// How soon a look-up may follow another one when no address connects.
+/// How soon a look-up may follow another one when no address is known or none connects.
 const APART: Duration = Duration::from_secs(1);
 /// How long a connection that could go to an old address waits for a new answer.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -61,9 +61,12 @@ pub(super) async fn addresses(
     names: &Arc<NameCell>,
     lookup: impl Lookup,
 ) -> io::Result<Vec<SocketAddr>> {
-    if names.is_older_than(KEPT, clock::now()) {
+    let is_known = names.learned().is_some();
+    // That there is no answer is not kept: a host that comes up gets its name any moment.
+    let kept = if is_known { KEPT } else { APART };
+    if names.is_older_than(kept, clock::now()) {
         let landed = landing(names, lookup);
-        if names.learned().is_some() {
+        if is_known {
             // Late is as good as never: the old addresses may well connect.
             timeout(PATIENCE, landed).await.ok();
         } else {

@@ -35,6 +35,8 @@ async fn a_forwarded_request_is_a_strangers() {
         "forwarded",
         "x-real-ip",
         "x-forwarded-host",
+        "x-forwarded-proto",
+        "via",
     ] {
         let mut ask = json_request("/admin/reload", &json!({}));
         ask.headers_mut()
@@ -52,6 +54,38 @@ async fn a_forwarded_request_is_a_strangers() {
     assert_eq!(connection.send(ask).await.status, 200);
     let reloads = smg.metrics().await.sum("smg_config_reloads_total", &[]);
     assert_eq!(reloads, 0.0, "none of them has reloaded anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_changes_nothing_unless_its_origin_is_allowed() {
+    let smg = Smg::start(&format!(
+        "{}[[pools]]\nname = \"p\"\n",
+        LISTENERS.replacen(
+            "\"probes\"]\n",
+            "\"probes\"]\ncors = { allowed_origins = [\"https://ops.example\"] }\n",
+            1
+        )
+    ))
+    .await;
+    let mut connection = Connection::h1(smg.main()).await;
+    let mut from = async |origin: &'static str, method: Method, path: &str| {
+        let mut ask = request(method, path, Bytes::new());
+        let origin = http::HeaderValue::from_static(origin);
+        ask.headers_mut().insert("origin", origin);
+        connection.send(ask).await
+    };
+    for path in ["/admin/pools/p/drain", "/admin/reload", "/flush_cache"] {
+        for origin in ["https://evil.example", "null"] {
+            let refused = from(origin, Method::POST, path).await;
+            assert_eq!(refused.status, 403, "{path}: {}", refused.text());
+            assert_eq!(refused.header("x-smg-error-code"), "forbidden");
+        }
+        let taken = from("https://ops.example", Method::POST, path).await;
+        assert!(taken.status < 300, "{path}: {}", taken.text());
+    }
+    // Reading is left to the browser, which shows the answer to no other origin.
+    let read = from("https://evil.example", Method::GET, "/workers").await;
+    assert_eq!(read.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

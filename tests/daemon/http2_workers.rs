@@ -492,6 +492,13 @@ async fn a_worker_that_speaks_only_http1_is_an_error_at_once() {
         "call_upstream_connection_failed",
     );
     assert!(started.elapsed() < Duration::from_secs(5));
+    // Whoever looks for the reason finds it.
+    eventually(Duration::from_secs(20), async || {
+        let workers = get(smg.main(), "/workers").await.json();
+        let message = workers["workers"][0]["job_status"]["message"].to_string();
+        message.contains("does not speak HTTP/2")
+    })
+    .await;
     garbage.abort();
 }
 

@@ -227,6 +227,11 @@ async fn models_are_listed_with_their_aliases() {
         let one = get(smg.main(), &format!("/v1/models/{id}")).await;
         assert_eq!((one.status, &one.json()), (200, model));
     }
+    let coded = get(smg.main(), "/v1/models/org%2Ffound").await;
+    assert_eq!(
+        (coded.status, &coded.json()["id"]),
+        (200, &json!("org/found"))
+    );
     assert_error(
         &get(smg.main(), "/v1/models/none").await,
         404,

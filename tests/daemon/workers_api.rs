@@ -190,6 +190,7 @@ async fn a_worker_that_is_not_up_yet_is_shown_pending() {
     let shown = answer.json();
     assert_eq!(shown["status"], "pending", "{shown}");
     assert_eq!(shown["is_healthy"], false);
+    assert_eq!(shown["breaker"], "closed");
     let job = &shown["job_status"];
     assert_eq!(job["job_type"], "AddWorker", "{shown}");
     assert_eq!(job["worker_url"], door.url());
@@ -207,6 +208,19 @@ async fn a_worker_that_is_not_up_yet_is_shown_pending() {
     })
     .await;
     assert_eq!(shown["is_healthy"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_goes_on_being_tried_has_not_failed() {
+    let door = Door::closed();
+    let smg = Smg::start(&config(&[], "")).await;
+    // With a runtime it is published at once, and its job is over before it has answered.
+    let body = json!({ "url": door.url(), "pool": "p", "runtime": "sglang" });
+    let location = add(&smg, &body).await;
+    let job = async || get(smg.main(), &location).await.json()["job_status"].clone();
+    eventually(PATIENCE, async || job().await["message"].is_string()).await;
+    let shown = job().await;
+    assert_eq!(shown["status"], "processing", "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,7 +290,9 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let closed = json!({ "url": url, "pool": "closed" });
     assert_refused(&post(main, "/workers", &closed).await, 403, "BAD_REQUEST");
     let large = json!({ "url": url, "pool": "p", "model_id": "x".repeat(1 << 20) });
-    assert_refused(&post(main, "/workers", &large).await, 413, "BAD_REQUEST");
+    let large = post(main, "/workers", &large).await;
+    assert_refused(&large, 413, "BAD_REQUEST");
+    assert_eq!(large.header("x-smg-error-code"), "request_body_too_large");
     let mut connection = Connection::h1(main).await;
     let plain = request(
         Method::POST,

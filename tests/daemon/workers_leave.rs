@@ -418,6 +418,7 @@ async fn a_pool_is_drained_and_taken_back() {
     assert_eq!((&body["pool"], &body["drain"]), (&json!("p"), &json!(true)));
     assert_eq!(body["workers"][0]["url"], engine.url());
     assert_eq!(body["workers"][0]["load"], 1);
+    assert_eq!(body["workers"][0]["status"], "draining");
     let path = path_of(&smg, &engine).await;
     becomes(&smg, &path, "draining").await;
     let refused = post(smg.main(), "/v1/completions", &ask()).await;

@@ -32,7 +32,7 @@ impl Drains {
         let mut waits = false;
         for ((pool, worker), (load, _)) in now {
             waits |= load > 0;
-            let name = worker.as_ref().map_or("", WorkerKey::as_str);
+            let name = worker.as_ref().map(WorkerKey::as_str);
             let begins = !self
                 .known
                 .contains_key(&(Arc::clone(&pool), worker.clone()));

@@ -275,6 +275,6 @@ fn told(work: &Work) {
     };
     tracing::info!(
         target: "smg::worker",
-        worker = work.worker.as_str(), pool = work.pool.as_deref().unwrap_or_default(), "{message}"
+        worker = work.worker.as_str(), pool = work.pool.as_deref(), "{message}"
     );
 }

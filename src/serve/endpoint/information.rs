@@ -8,6 +8,7 @@ use futures_util::stream::{self, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 
+use super::decoded;
 use crate::api::error::ErrorCode;
 use crate::api::models::{self, Listed};
 use crate::dispatch::Call;
@@ -53,6 +54,8 @@ pub(crate) fn models(call: Box<Call>) -> Response<Body> {
 
 /// `GET /v1/models/{id}`
 pub(crate) fn model(call: Box<Call>, id: &str) -> Response<Body> {
+    // Some clients encode the slashes of a name and some do not.
+    let id = decoded(id);
     let found = call
         .snapshot
         .plan
@@ -63,7 +66,7 @@ pub(crate) fn model(call: Box<Call>, id: &str) -> Response<Body> {
         .map(listed);
     match found {
         Some(model) => json(call, StatusCode::OK, models::one(&model)),
-        None => Refusal::unroutable(plan::Unroutable::Unknown, Some(id)).into_response(call),
+        None => Refusal::unroutable(plan::Unroutable::Unknown, Some(&id)).into_response(call),
     }
 }
 

@@ -36,6 +36,11 @@ fn flag(query: &str, name: &str) -> bool {
     value(query, name).is_some_and(|value| matches!(value, "" | "true" | "1"))
 }
 
+/// The value of `name` in the query string, decoded the way forms are written: `+` is a space.
+fn said(query: &str, name: &str) -> Option<String> {
+    value(query, name).map(|value| decoded(&value.replace('+', " ")))
+}
+
 /// The value of `name` in the query string, not decoded.
 fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| {
@@ -94,5 +99,7 @@ mod tests {
         assert!(flag("wait=true", "wait") && flag("a=1&wait", "wait") && flag("wait=1", "wait"));
         assert!(!flag("wait=false", "wait") && !flag("awaits=true", "wait") && !flag("", "wait"));
         assert_eq!(value("pool=a&model=b", "model"), Some("b"));
+        assert_eq!(said("pool=blue+%2B+red", "pool").unwrap(), "blue + red");
+        assert_eq!(said("pool=a", "model"), None);
     }
 }

@@ -131,16 +131,23 @@ where
     }
 }
 
-/// The origin to name in the answer, where the rules let it in.
-fn allowed(rules: &Rules, headers: &HeaderMap) -> Option<HeaderValue> {
-    let origin = headers.get(ORIGIN)?;
+/// Whether the rules let pages of this origin in.
+pub(crate) fn allows(rules: &Rules, origin: &HeaderValue) -> bool {
     match rules {
-        Rules::Any => Some(HeaderValue::from_static("*")),
+        Rules::Any => true,
         Rules::Origins(origins) => origins
             .iter()
-            .any(|allowed| allowed.as_bytes() == origin.as_bytes())
-            .then(|| origin.clone()),
+            .any(|allowed| allowed.as_bytes() == origin.as_bytes()),
     }
+}
+
+/// The origin to name in the answer, where the rules let it in.
+fn allowed(rules: &Rules, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(ORIGIN).filter(|it| allows(rules, it))?;
+    Some(match rules {
+        Rules::Any => HeaderValue::from_static("*"),
+        Rules::Origins(_) => origin.clone(),
+    })
 }
 
 fn mark(headers: &mut HeaderMap, origin: Option<HeaderValue>, any: bool) -> bool {

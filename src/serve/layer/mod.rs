@@ -3,7 +3,7 @@
 mod cors;
 mod panic;
 
-pub(crate) use cors::CorsLayer;
+pub(crate) use cors::{CorsLayer, allows};
 pub(crate) use panic::{Panic, PanicLayer, poll_caught};
 
 use http::{HeaderMap, HeaderValue, Method, Uri};

@@ -281,6 +281,8 @@ impl Acceptor {
                         () = sleep(BREATHER) => {}
                     }
                 }
+                // This one has gone before it was ours; the next one waits already.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(BREATHER).await;

@@ -32,7 +32,7 @@ pub enum NoConnection {
     #[error("no connection within {0:?}")]
     Timeout(Duration),
     /// What answers does not speak HTTP/2.
-    #[error("{0}")]
+    #[error("what answers there does not speak HTTP/2: {0}")]
     Malformed(Arc<h2::Error>),
 }
 

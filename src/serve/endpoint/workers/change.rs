@@ -17,7 +17,7 @@ use crate::dispatch::Call;
 use crate::live::{Addition, Change};
 use crate::plan::{Fleet, Member, Plan, Source, WorkerKey};
 use crate::serve::body::Body;
-use crate::serve::endpoint::{decoded, to_json, value};
+use crate::serve::endpoint::{said, to_json};
 use crate::serve::error::json as respond;
 use crate::serve::gate::Gate;
 
@@ -260,5 +260,5 @@ fn aim(gate: &Gate, id: &str) -> Result<Aim, Refused> {
 }
 
 fn pool(query: &str) -> Option<Arc<str>> {
-    value(query, "pool").map(|name| decoded(name).into())
+    said(query, "pool").map(Arc::from)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::fields::{self, Fault, Fields};
+use super::show::UNKNOWN;
 use super::{limits, patch};
 use crate::config::spec::{CircuitBreakerOverride, HealthOverride, Runtime, Worker, WorkerUrl};
 use crate::plan::{Added, Role, Source};
@@ -155,7 +156,8 @@ fn runtime(body: &mut Fields) -> Result<Option<Runtime>, Fault> {
 
 /// The names of the models: the ids of the cards in `models`, or `model_id`.
 fn models(body: &mut Fields, ignored: &mut Vec<String>) -> Result<Vec<String>, Fault> {
-    let short = body.text("model_id")?;
+    // What an answer said comes back in a request: this is how a worker that names no model is shown.
+    let short = body.text("model_id")?.filter(|name| name != UNKNOWN);
     let Some(cards) = body.list("models")? else {
         return Ok(short.into_iter().collect());
     };
@@ -281,6 +283,16 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_is_taken_back_as_it_is_shown() {
+        let shown = json!({
+            "id": "x", "url": "http://h", "model_id": "unknown", "models": [], "runtime": null,
+            "bootstrap_port": null, "labels": {}, "is_healthy": true, "job_status": { "status": "failed" },
+        });
+        let declared = read(&shown).unwrap();
+        assert!(declared.added(Role::Regular).unwrap().models.is_empty());
+    }
+
+    #[test]
     fn mistakes_name_their_field() {
         for (field, value) in [
             ("url", json!("h:1")),
@@ -288,7 +300,6 @@ mod tests {
             ("url", json!("http://user:canary@h")),
             ("url", json!(1)),
             ("url", json!("")),
-            ("models", json!([])),
             ("models", json!({})),
             ("models[1]", json!(["a", {}])),
             ("models[0]", json!([3])),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::body;
 use super::fields::Fields;
+use super::show::{DRAINING, status};
 use crate::api::error::ErrorCode;
 use crate::dispatch::Call;
 use crate::live::ChangeError;
@@ -28,7 +29,7 @@ pub(crate) async fn drain_pool(
         let drain = wish(&whole)?;
         let drained = gate.admin.drain_pool(&pool, drain).await;
         drained.map_err(|error| refusal(&error))?;
-        Ok(json!({ "pool": pool, "drain": drain, "workers": workers(gate, &pool) }))
+        Ok(json!({ "pool": pool, "drain": drain, "workers": workers(gate, &pool, drain) }))
     };
     match answer.await {
         Ok(body) => respond(call, StatusCode::ACCEPTED, to_json(&body)),
@@ -62,8 +63,9 @@ fn refusal(error: &ChangeError) -> Refusal {
     Refusal::new(status, code, error.to_string())
 }
 
-/// The workers of the pool with what each still has to do.
-fn workers(gate: &Gate, pool: &str) -> Vec<Value> {
+/// The workers of the pool with what each still has to do. All that are to drain do so from now on,
+/// though the snapshot that says so may be a moment away.
+fn workers(gate: &Gate, pool: &str, drain: bool) -> Vec<Value> {
     let snapshot = gate.live.load();
     let members = snapshot
         .workers()
@@ -73,7 +75,7 @@ fn workers(gate: &Gate, pool: &str) -> Vec<Value> {
             json!({
                 "id": worker.plan.id,
                 "url": worker.plan.key.as_str(),
-                "status": super::show::status(worker, None),
+                "status": if drain { DRAINING } else { status(worker, None) },
                 "load": worker.parts.cell.load(),
             })
         })

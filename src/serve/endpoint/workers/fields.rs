@@ -15,6 +15,14 @@ pub(super) enum Fault {
     /// The body is no JSON object.
     #[error("the body must be a JSON object")]
     NoObject,
+    /// The body is no JSON at all.
+    #[error("the body is not JSON from line {line}, column {column} on")]
+    NoJson {
+        /// Line of the mistake.
+        line: usize,
+        /// Column of the mistake.
+        column: usize,
+    },
     /// A field has another type, or lies outside its range.
     #[error("`{field}` must be {expected}")]
     Wrong {
@@ -23,6 +31,12 @@ pub(super) enum Fault {
         /// What would do.
         expected: &'static str,
     },
+    /// No field asks for a change.
+    #[error(
+        "the body changes nothing: it has none of `priority`, `cost`, `labels`, `api_key`, `health`, \
+         `resilience` and `drain`, or nothing in them"
+    )]
+    Nothing,
     /// A field that must be there is not.
     #[error("`{0}` is required")]
     Missing(&'static str),
@@ -59,12 +73,19 @@ impl Fields {
     /// # Errors
     /// Where it is no object.
     pub(super) fn of(body: &[u8]) -> Result<Self, Fault> {
+        if body.is_empty() {
+            return Err(Fault::NoObject);
+        }
         match serde_json::from_slice(body) {
             Ok(Value::Object(rest)) => Ok(Self {
                 within: String::new(),
                 rest,
             }),
-            _ => Err(Fault::NoObject),
+            Ok(_) => Err(Fault::NoObject),
+            Err(error) => Err(Fault::NoJson {
+                line: error.line(),
+                column: error.column(),
+            }),
         }
     }
 
@@ -129,16 +150,17 @@ impl Fields {
         })
     }
 
-    /// The elements of the list `name`, each told by its place.
+    /// The elements of the list `name`, each told by its place. An empty one is as good as absent.
     ///
     /// # Errors
-    /// Where it is no list, or is empty.
+    /// Where it is no list.
     pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<(String, Value)>>, Fault> {
         let path = self.path(name);
-        let list = self.take(name, "a list that is not empty", |value| match value {
-            Value::Array(list) if !list.is_empty() => Some(list),
+        let list = self.take(name, "a list", |value| match value {
+            Value::Array(list) => Some(list),
             _ => None,
         })?;
+        let list = list.filter(|list| !list.is_empty());
         let placed = |(i, value)| (format!("{path}[{i}]"), value);
         Ok(list.map(|list| list.into_iter().enumerate().map(placed).collect()))
     }
@@ -212,7 +234,8 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named_with_its_place_and_without_its_value() {
         let mut fields =
-            Fields::of(br#"{"a": {"n": "canary", "flag": 1}, "list": [], "none": null}"#).unwrap();
+            Fields::of(br#"{"a": {"n": "canary", "flag": 1, "l": 1}, "list": [], "none": null}"#)
+                .unwrap();
         let mut inner = fields.inner("a").unwrap().unwrap();
         let error = inner.count("n").unwrap_err();
         assert_eq!(
@@ -221,11 +244,14 @@ mod tests {
         );
         let error = inner.flag("flag").unwrap_err();
         assert_eq!(error.to_string(), "`a.flag` must be true or false");
-        assert!(fields.list("list").is_err());
+        assert!(inner.list("l").is_err());
+        assert_eq!(fields.list("list"), Ok(None));
         assert_eq!(fields.text("none"), Ok(None));
         assert_eq!(fields.text("absent"), Ok(None));
         assert_eq!(Fields::of(b"[]").unwrap_err(), Fault::NoObject);
         assert_eq!(Fields::of(b"").unwrap_err(), Fault::NoObject);
+        let mistake = Fields::of(b"{\n\"url\" \"x\"}").unwrap_err();
+        assert_eq!(mistake, Fault::NoJson { line: 2, column: 7 });
     }
 
     #[test]

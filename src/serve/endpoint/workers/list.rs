@@ -12,7 +12,7 @@ use crate::dispatch::Call;
 use crate::live::WorkerRef;
 use crate::plan::{Role, WorkerKey};
 use crate::serve::body::Body;
-use crate::serve::endpoint::{decoded, flag, to_json, value};
+use crate::serve::endpoint::{flag, said, to_json};
 use crate::serve::error::json as respond;
 use crate::serve::gate::Gate;
 
@@ -26,8 +26,7 @@ struct Line {
 /// `GET /workers[?model=][&pool=][&all=true]`
 pub(crate) fn workers(gate: &Gate, call: Box<Call>, query: &str) -> Response<Body> {
     let view = View::new(Arc::clone(&call.snapshot), &*gate.admin);
-    let asked = |name| value(query, name).map(decoded);
-    let (model, pool) = (asked("model"), asked("pool"));
+    let (model, pool) = (said(query, "model"), said(query, "pool"));
     let mut lines = lines(&view, flag(query, "all"));
     lines.retain(|line| {
         pool.as_deref().is_none_or(|pool| *line.pool == *pool)
@@ -58,7 +57,7 @@ pub(crate) fn workers(gate: &Gate, call: Box<Call>, query: &str) -> Response<Bod
 /// `GET /workers/{id}[?pool=]`
 pub(crate) fn worker(gate: &Gate, call: Box<Call>, id: &str, query: &str) -> Response<Body> {
     let view = View::new(gate.live.load(), &*gate.admin);
-    let pool = value(query, "pool").map(decoded);
+    let pool = said(query, "pool");
     match one(&view, id, pool.as_deref()) {
         Ok(shown) => respond(call, StatusCode::OK, to_json(&shown)),
         Err(refused) => refused.into_response(call),

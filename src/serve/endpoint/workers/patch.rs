@@ -28,12 +28,7 @@ pub(super) fn read(mut body: Fields) -> Result<(Override, Vec<String>), Fault> {
     };
     body.leave(&mut ignored);
     if with == Override::default() {
-        let expected = "one of `priority`, `cost`, `labels`, `api_key`, `health`, `resilience` and \
-                        `drain`, with something in it";
-        return Err(Fault::Wrong {
-            field: "body".to_owned(),
-            expected,
-        });
+        return Err(Fault::Nothing);
     }
     Ok((with, ignored))
 }

@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 
 use super::fields::Fault;
-use crate::api::error::WorkersCode;
+use crate::api::error::{ErrorCode, WorkersCode};
 use crate::dispatch::Call;
 use crate::live::ChangeError;
 use crate::serve::body::Body;
@@ -14,6 +14,8 @@ use crate::serve::error::{Refusal, workers_error};
 pub(super) struct Refused {
     status: StatusCode,
     code: WorkersCode,
+    /// What any other route would call it.
+    cause: Option<ErrorCode>,
     message: String,
 }
 
@@ -23,6 +25,7 @@ impl Refused {
         Self {
             status: StatusCode::BAD_REQUEST,
             code: WorkersCode::BadRequest,
+            cause: None,
             message: message.into(),
         }
     }
@@ -37,6 +40,7 @@ impl Refused {
         Self {
             status: StatusCode::CONFLICT,
             code: WorkersCode::WorkerAlreadyExists,
+            cause: None,
             message: "the file declares this worker: what is to differ goes into a PATCH"
                 .to_owned(),
         }
@@ -44,7 +48,7 @@ impl Refused {
 
     /// The response, which ends `call`.
     pub(super) fn into_response(self, call: Box<Call>) -> Response<Body> {
-        workers_error(call, self.status, self.code, &self.message)
+        workers_error(call, self.status, self.code, self.cause, &self.message)
     }
 }
 
@@ -64,6 +68,7 @@ impl From<Refusal> for Refused {
             } else {
                 WorkersCode::BadRequest
             },
+            cause: Some(refusal.code()),
             message: refusal.message().to_owned(),
         }
     }
@@ -86,6 +91,7 @@ impl From<ChangeError> for Refused {
         Self {
             status,
             code,
+            cause: None,
             message: error.to_string(),
         }
     }

@@ -11,7 +11,7 @@ use super::limits::{show_breaker, show_health};
 use crate::base::clock;
 use crate::config::spec::Runtime;
 use crate::live::{Admin, Job, JobKind, JobState, Snapshot, WorkerRef};
-use crate::plan::{Added, Fleet, Member, Override, Registration, WorkerKey};
+use crate::plan::{Added, Fleet, Member, Override, Registration, Source, WorkerKey};
 use crate::serve::endpoint::rfc3339;
 use crate::state::{HealthState, Trouble};
 
@@ -110,7 +110,7 @@ impl View {
             dp_rank: plan.key.rank(),
             dp_size: plan.dp_size,
             dp_base_url: plan.key.rank().map(|_| member.worker.to_string()),
-            job_status: job_status(&plan.key, job, trouble),
+            job_status: job_status(&plan.key, job, registering(worker, trouble)),
         };
         serde_json::to_value(&shown).unwrap_or_default()
     }
@@ -166,6 +166,7 @@ impl View {
             "is_healthy": false,
             "status": if failed { "failed" } else { "pending" },
             "load": 0,
+            "breaker": CLOSED,
             "source": added.source.as_str(),
         });
         if let Some(job) = job_status(&member.worker, job, None) {
@@ -192,6 +193,7 @@ impl View {
             "is_healthy": false,
             "status": if failed { "failed" } else { "pending" },
             "load": 0,
+            "breaker": CLOSED,
             "source": "api",
             "job_status": job_status(&job.worker, Some(job), None),
         }))
@@ -221,7 +223,13 @@ pub(super) fn tombstone(member: &Member) -> Value {
 }
 
 /// What a worker is called that names no model.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
+
+/// The status of a worker that gets nothing new to do.
+pub(super) const DRAINING: &str = "draining";
+
+/// The breaker of a worker that has had nothing to do yet.
+const CLOSED: &str = "closed";
 
 /// How all workers are spoken to.
 const HTTP: &str = "http";
@@ -234,7 +242,7 @@ pub(super) fn status(worker: WorkerRef<'_>, job: Option<&Job>) -> &'static str {
         job.kind == JobKind::AddWorker && matches!(job.state, JobState::Failed(_))
     });
     match state {
-        _ if worker.plan.draining => "draining",
+        _ if worker.plan.draining => DRAINING,
         _ if pending && given_up => HealthState::Failed.as_str(),
         HealthState::Failed => state.as_str(),
         _ if pending => HealthState::Pending.as_str(),
@@ -242,16 +250,29 @@ pub(super) fn status(worker: WorkerRef<'_>, job: Option<&Job>) -> &'static str {
     }
 }
 
+/// A registration that does not succeed, and the word for how it stands. Of a worker that was added
+/// the word is that of the job that added it, which may be over and forgotten while the attempts go on.
+fn registering(worker: WorkerRef<'_>, trouble: Option<Trouble>) -> Option<(Trouble, &'static str)> {
+    let added = worker.plan.source == Source::Api;
+    let hopes = added && worker.parts.health.state() != HealthState::Failed;
+    let word = if hopes { "processing" } else { "failed" };
+    trouble.map(|trouble| (trouble, word))
+}
+
 /// The job, else the registration that does not succeed, which nobody asked for by a job.
-fn job_status(worker: &WorkerKey, job: Option<&Job>, trouble: Option<Trouble>) -> Option<Value> {
-    let (kind, status, since) = match (job, &trouble) {
+fn job_status(
+    worker: &WorkerKey,
+    job: Option<&Job>,
+    registering: Option<(Trouble, &'static str)>,
+) -> Option<Value> {
+    let (kind, status, since) = match (job, &registering) {
         (Some(job), _) => (job.kind, job.state.as_str(), job.at),
-        (None, Some(trouble)) => (JobKind::AddWorker, "failed", trouble.at),
+        (None, Some((trouble, word))) => (JobKind::AddWorker, *word, trouble.at),
         (None, None) => return None,
     };
     let message = match job.map(|job| &job.state) {
         Some(JobState::Failed(message)) => Some(message.clone()),
-        _ => trouble.map(|trouble| trouble.message),
+        _ => registering.map(|(trouble, _)| trouble.message),
     };
     Some(json!({
         "job_type": kind.as_str(),
