@@ -161,6 +161,10 @@ pub async fn run(
         }
         Progress::Verbatim(parts, body) => {
             call.status = parts.status.as_u16();
+            if parts.status.is_success() {
+                // No other answer of this kind is kept than a stream that began with an error.
+                call.error_code = "stream_error";
+            }
             if let Some(routed) = call.routed.as_mut() {
                 routed.complete = true;
             }

@@ -347,7 +347,10 @@ impl Relay {
         }
         loop {
             let now = clock::now();
-            let events = matches!(self.kind, Kind::Events(_));
+            let (events, ended) = match &self.kind {
+                Kind::Events(reader) => (true, reader.ended()),
+                Kind::Bytes(_) => (false, false),
+            };
             let total_by = started + self.timeouts.total;
             let mut by = total_by;
             if events {
@@ -357,7 +360,8 @@ impl Relay {
                     return Poll::Ready(Silence::Over(CallError::Timeout(Deadline::Idle)));
                 }
                 by = by.min(idle_by);
-                if !self.keepalive.is_zero() && self.boundary {
+                // Behind the terminator nothing is to be said.
+                if !self.keepalive.is_zero() && self.boundary && !ended {
                     let due = self.last_sent + self.keepalive;
                     if now >= due {
                         self.last_sent = now;

@@ -316,3 +316,19 @@ async fn a_model_is_stricter_than_its_pool_and_the_pool_than_all() {
         assert_eq!(answer.status, status, "{model}: {}", answer.text());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn total_ends_the_reading_of_a_refusal_too() {
+    let engine = playing(vec![
+        Step::write("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 10\r\n\r\nhalf"),
+        Step::Hold(Gate::closed()),
+    ])
+    .await;
+    let smg = gateway(&[&engine], "[server]\nrequest_timeout = \"300ms\"\n").await;
+    let started = Instant::now();
+    let answer = post(smg.main(), "/v1/completions", &ask()).await;
+    assert!(answer.status >= 500, "{answer:?}");
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(1900), "{took:?}");
+    settled(&smg).await;
+}
