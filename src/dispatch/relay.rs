@@ -171,8 +171,7 @@ impl Relay {
     }
 
     /// Takes a chunk of the answer into account; what it says about the stream's health decides.
-    fn observe(&mut self, data: &Bytes) {
-        let now = clock::now();
+    fn observe(&mut self, data: &Bytes, now: Instant) {
         self.last_sent = now;
         self.stop_waiting(now);
         let Some(call) = self.call.as_mut() else {
@@ -335,6 +334,18 @@ impl Relay {
         }
     }
 
+    /// The same, and whether only a broken connection can show it.
+    fn breaks_off(&mut self, error: CallError) -> bool {
+        self.fail(error);
+        matches!(self.kind, Kind::Bytes(_))
+    }
+
+    /// Whether the time of the whole call is over at `now`.
+    fn is_over(&self, now: Instant) -> bool {
+        let call = self.call.as_ref();
+        call.is_some_and(|call| now >= call.started + self.timeouts.total)
+    }
+
     /// Waits for whatever ends a silence: a deadline, a comment that is due, the end of the grace
     /// period.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Silence> {
@@ -411,27 +422,33 @@ impl Body for Relay {
             };
             match Pin::new(answer).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
+                    let now = clock::now();
+                    // A client that reads slowly never waits for the worker, and has no more time
+                    // than others.
+                    if this.is_over(now) {
+                        if this.breaks_off(CallError::Timeout(Deadline::Total)) {
+                            return Poll::Ready(Some(Err(RelayError)));
+                        }
+                        continue;
+                    }
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
-                        this.observe(&data);
+                        this.observe(&data, now);
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(None) => this.end(),
-                Poll::Ready(Some(Err(error))) => match this.kind {
-                    Kind::Events(_) => this.fail(error.error()),
-                    Kind::Bytes(_) => {
-                        this.fail(error.error());
+                Poll::Ready(Some(Err(error))) => {
+                    if this.breaks_off(error.error()) {
                         return Poll::Ready(Some(Err(RelayError)));
                     }
-                },
+                }
                 Poll::Pending => match ready!(this.poll_silence(cx)) {
                     Silence::Comment => {
                         this.queued.push_back(Bytes::from_static(KEEPALIVE));
                     }
                     Silence::Over(error) => {
-                        this.fail(error);
-                        if matches!(this.kind, Kind::Bytes(_)) {
+                        if this.breaks_off(error) {
                             return Poll::Ready(Some(Err(RelayError)));
                         }
                     }

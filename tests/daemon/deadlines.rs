@@ -332,3 +332,31 @@ async fn total_ends_the_reading_of_a_refusal_too() {
     assert!(took < Duration::from_millis(1900), "{took:?}");
     settled(&smg).await;
 }
+
+/// A client that takes less than comes never waits for the worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn total_ends_a_stream_that_is_read_slowly() {
+    const EVENTS: usize = 64;
+    let large = delta(&"x".repeat(1024 * 1024));
+    let mut script = vec![Step::sse_head()];
+    script.extend(std::iter::repeat_n(Step::event(&large), EVENTS));
+    script.extend([Step::event("[DONE]"), Step::Close]);
+    let engine = playing(script).await;
+    let smg = gateway(&[&engine], "[server]\nrequest_timeout = \"1s\"\n").await;
+    let mut connection = crate::support::Connection::h1(smg.main()).await;
+    let request = crate::support::client::json_request(CHAT, &ask_stream());
+    let mut body = connection.open(request).await.into_body();
+    let (mut read, mut last) = (0, Vec::new());
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        read += data.len();
+        last.extend_from_slice(&data);
+        last.drain(..last.len().saturating_sub(300));
+        // So slowly does it read.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let end = String::from_utf8_lossy(&last);
+    assert!(end.contains("call_upstream_timeout"), "{end}");
+    assert!(read < EVENTS * large.len(), "{read}");
+    settled(&smg).await;
+}
