@@ -273,6 +273,14 @@ impl Answered {
         }
     }
 
+    /// Why the answer broke off, once it has.
+    pub fn broke(&self) -> Option<CallError> {
+        match self {
+            Self::Relay(relay) => relay.broke(),
+            Self::Kept(..) | Self::Late(_) => None,
+        }
+    }
+
     /// Ends the answer and gives the call back, for an endpoint that answers in its own words.
     /// `None` for a late stream, whose head has gone out.
     pub fn into_call(self) -> Option<Box<Call>> {

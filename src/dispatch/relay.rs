@@ -67,6 +67,8 @@ pub struct Relay {
     boundary: bool,
     /// The worker has sent an error frame; no frame of ours follows it.
     failed: bool,
+    /// Why it broke off.
+    broke: Option<CallError>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -145,6 +147,7 @@ impl Relay {
             last_sent: now,
             boundary: false,
             failed: false,
+            broke: None,
             timer: None,
             call: Some(call),
         }
@@ -158,6 +161,11 @@ impl Relay {
     /// The same, to be noted something on.
     pub(super) fn call_mut(&mut self) -> Option<&mut Call> {
         self.call.as_deref_mut()
+    }
+
+    /// Why the answer broke off.
+    pub(super) fn broke(&self) -> Option<CallError> {
+        self.broke
     }
 
     fn routed(&mut self) -> Option<&mut Routed> {
@@ -337,6 +345,7 @@ impl Relay {
     /// The same, and whether only a broken connection can show it.
     fn breaks_off(&mut self, error: CallError) -> bool {
         self.fail(error);
+        self.broke = Some(error);
         matches!(self.kind, Kind::Bytes(_))
     }
 

@@ -360,3 +360,20 @@ async fn total_ends_a_stream_that_is_read_slowly() {
     assert!(read < EVENTS * large.len(), "{read}");
     settled(&smg).await;
 }
+
+/// Nothing of a ranking has gone out before all of it has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn total_of_a_ranking_is_an_answer_like_any_other() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\nhalf";
+    let begun = vec![Step::write(head), Step::Hold(Gate::closed())];
+    let silent = vec![Step::sse_head(), Step::Hold(Gate::closed())];
+    for (script, stream) in [(begun, false), (silent, true)] {
+        let engine = playing(script).await;
+        let more = "[server]\nrequest_timeout = \"400ms\"\nsse_keepalive = \"100ms\"\n";
+        let smg = gateway(&[&engine], more).await;
+        let ask = json!({ "model": "m", "query": "q", "documents": ["d"], "stream": stream });
+        let answer = post(smg.main(), "/v1/rerank", &ask).await;
+        assert_error(&answer, 504, "call_upstream_timeout");
+        settled(&smg).await;
+    }
+}

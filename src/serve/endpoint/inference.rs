@@ -197,7 +197,7 @@ fn prepare(
         route: aim.route,
         model: Arc::clone(&parts.model),
         label: Arc::clone(&route.label),
-        streaming: fields.streaming(),
+        streaming: asked.streaming(),
         worker: None,
         placed: None,
         prefill: None,
@@ -222,6 +222,11 @@ fn prepare(
 }
 
 impl Asked {
+    /// Whether a stream is to be the answer. A ranking is read whole, whatever the client says.
+    fn streaming(&self) -> bool {
+        self.endpoint != Endpoint::Rerank && self.fields.streaming()
+    }
+
     /// Where it goes as things stand now. `model` is what it calls the model.
     fn aim(&self, snapshot: &Snapshot, model: Option<&str>) -> Result<Aim, Refusal> {
         let (endpoint, headers) = (self.endpoint, &self.headers);
@@ -272,6 +277,7 @@ impl Asked {
 
 /// What a worker is to be asked, in `memory`.
 fn job(asked: Asked, aim: Aim, mut memory: Reservation) -> Result<Job, Refusal> {
+    let streaming = asked.streaming();
     let Asked {
         endpoint,
         headers,
@@ -288,7 +294,7 @@ fn job(asked: Asked, aim: Aim, mut memory: Reservation) -> Result<Job, Refusal> 
         body,
         original: payload,
         fields,
-        streaming: fields.streaming(),
+        streaming,
         memory: Arc::new(memory),
     })
 }
