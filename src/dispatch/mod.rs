@@ -161,6 +161,10 @@ pub async fn run(
         }
         Progress::Verbatim(parts, body) => {
             call.status = parts.status.as_u16();
+            if parts.status.is_success() {
+                // No other answer of this kind is kept than a stream that began with an error.
+                call.error_code = "stream_error";
+            }
             if let Some(routed) = call.routed.as_mut() {
                 routed.complete = true;
             }
@@ -266,6 +270,14 @@ impl Answered {
             Self::Relay(relay) => relay.call_mut(),
             Self::Kept(_, call) => Some(call),
             Self::Late(late) => late.call_mut(),
+        }
+    }
+
+    /// Why the answer broke off, once it has.
+    pub fn broke(&self) -> Option<CallError> {
+        match self {
+            Self::Relay(relay) => relay.broke(),
+            Self::Kept(..) | Self::Late(_) => None,
         }
     }
 

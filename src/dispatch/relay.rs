@@ -67,6 +67,8 @@ pub struct Relay {
     boundary: bool,
     /// The worker has sent an error frame; no frame of ours follows it.
     failed: bool,
+    /// Why it broke off.
+    broke: Option<CallError>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -145,6 +147,7 @@ impl Relay {
             last_sent: now,
             boundary: false,
             failed: false,
+            broke: None,
             timer: None,
             call: Some(call),
         }
@@ -160,6 +163,11 @@ impl Relay {
         self.call.as_deref_mut()
     }
 
+    /// Why the answer broke off.
+    pub(super) fn broke(&self) -> Option<CallError> {
+        self.broke
+    }
+
     fn routed(&mut self) -> Option<&mut Routed> {
         self.call.as_mut()?.routed.as_mut()
     }
@@ -171,8 +179,7 @@ impl Relay {
     }
 
     /// Takes a chunk of the answer into account; what it says about the stream's health decides.
-    fn observe(&mut self, data: &Bytes) {
-        let now = clock::now();
+    fn observe(&mut self, data: &Bytes, now: Instant) {
         self.last_sent = now;
         self.stop_waiting(now);
         let Some(call) = self.call.as_mut() else {
@@ -335,6 +342,19 @@ impl Relay {
         }
     }
 
+    /// The same, and whether only a broken connection can show it.
+    fn breaks_off(&mut self, error: CallError) -> bool {
+        self.fail(error);
+        self.broke = Some(error);
+        matches!(self.kind, Kind::Bytes(_))
+    }
+
+    /// Whether the time of the whole call is over at `now`.
+    fn is_over(&self, now: Instant) -> bool {
+        let call = self.call.as_ref();
+        call.is_some_and(|call| now >= call.started + self.timeouts.total)
+    }
+
     /// Waits for whatever ends a silence: a deadline, a comment that is due, the end of the grace
     /// period.
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Silence> {
@@ -347,7 +367,10 @@ impl Relay {
         }
         loop {
             let now = clock::now();
-            let events = matches!(self.kind, Kind::Events(_));
+            let (events, ended) = match &self.kind {
+                Kind::Events(reader) => (true, reader.ended()),
+                Kind::Bytes(_) => (false, false),
+            };
             let total_by = started + self.timeouts.total;
             let mut by = total_by;
             if events {
@@ -357,7 +380,8 @@ impl Relay {
                     return Poll::Ready(Silence::Over(CallError::Timeout(Deadline::Idle)));
                 }
                 by = by.min(idle_by);
-                if !self.keepalive.is_zero() && self.boundary {
+                // Behind the terminator nothing is to be said.
+                if !self.keepalive.is_zero() && self.boundary && !ended {
                     let due = self.last_sent + self.keepalive;
                     if now >= due {
                         self.last_sent = now;
@@ -407,27 +431,33 @@ impl Body for Relay {
             };
             match Pin::new(answer).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
+                    let now = clock::now();
+                    // A client that reads slowly never waits for the worker, and has no more time
+                    // than others.
+                    if this.is_over(now) {
+                        if this.breaks_off(CallError::Timeout(Deadline::Total)) {
+                            return Poll::Ready(Some(Err(RelayError)));
+                        }
+                        continue;
+                    }
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
-                        this.observe(&data);
+                        this.observe(&data, now);
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(None) => this.end(),
-                Poll::Ready(Some(Err(error))) => match this.kind {
-                    Kind::Events(_) => this.fail(error.error()),
-                    Kind::Bytes(_) => {
-                        this.fail(error.error());
+                Poll::Ready(Some(Err(error))) => {
+                    if this.breaks_off(error.error()) {
                         return Poll::Ready(Some(Err(RelayError)));
                     }
-                },
+                }
                 Poll::Pending => match ready!(this.poll_silence(cx)) {
                     Silence::Comment => {
                         this.queued.push_back(Bytes::from_static(KEEPALIVE));
                     }
                     Silence::Over(error) => {
-                        this.fail(error);
-                        if matches!(this.kind, Kind::Bytes(_)) {
+                        if this.breaks_off(error) {
                             return Poll::Ready(Some(Err(RelayError)));
                         }
                     }

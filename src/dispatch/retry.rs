@@ -44,15 +44,16 @@ pub(super) enum Next {
 /// Whether no attempt may follow, so that a refusal is the answer and goes to the client as it comes.
 pub(super) fn is_last(call: &Call, job: &Job) -> bool {
     let attempts = call.routed.as_ref().map_or(0, |routed| routed.attempts);
-    call.snapshot
-        .route(job.route)
-        .is_none_or(|(route, _)| attempts >= route.retry.attempts)
+    let used_up = |(route, _): (&Route, _)| attempts >= route.retry.attempts;
+    !job.endpoint.retries_answers() || call.snapshot.route(job.route).is_none_or(used_up)
 }
 
 /// Accounts for a refusal that is the answer.
 pub(super) fn count_last(job: &Job) {
     count_error(Role::Regular, CallError::Stream);
-    count_exhausted(Role::Regular, job, "attempts");
+    if job.endpoint.retries_answers() {
+        count_exhausted(Role::Regular, job, "attempts");
+    }
 }
 
 /// Judges a failed attempt, waits where waiting is due, and accounts for both.
@@ -64,6 +65,8 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
     let routed = call.routed.as_ref();
     let attempts = routed.map_or(0, |routed| routed.attempts);
     let headed = routed.is_some_and(|routed| routed.head.is_some());
+    let total_by = call.started + route.timeouts.total;
+    let left = total_by.saturating_duration_since(clock::now());
     let (worker, error, asked) = match failed {
         Failed::Refused(held) => {
             let worker = held.worker;
@@ -78,7 +81,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             };
             // An error frame stands for the status that it would have been.
             let status = if held.said_error { 500 } else { status };
-            state.kept = keep(*held, patience, &snapshot.memory).await;
+            state.kept = keep(*held, patience.min(left), &snapshot.memory).await;
             (worker, CallError::Status(status), asked)
         }
         Failed::Error(worker, error) => {
@@ -91,7 +94,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
             if let Some(routed) = call.routed.as_ref() {
                 pair::count_failure(routed, lost.role);
             }
-            let said = lost.listen().await;
+            let said = lost.listen(left).await;
             let asked = said.as_ref().and_then(|said| said.retry_after);
             if let Some(routed) = call.routed.as_mut() {
                 routed.said = said.map(Box::new);
@@ -148,7 +151,7 @@ pub(super) async fn next(call: &mut Call, job: &Job, state: &mut State, failed: 
         return end(state, "attempts");
     }
     let now = clock::now();
-    let left = (call.started + route.timeouts.total).saturating_duration_since(now);
+    let left = total_by.saturating_duration_since(now);
     let too_long = asked.is_some_and(|wait| wait > route.retry.max_backoff || wait >= left);
     if too_long {
         state.set_aside.push(worker);

@@ -91,7 +91,8 @@ pub(crate) async fn read(
         }
         if limits.min_body_rate > 0 {
             let elapsed = now.saturating_duration_since(started);
-            if elapsed > GRACE && (length as u64) < limits.min_body_rate * elapsed.as_secs() {
+            let least = limits.min_body_rate.saturating_mul(elapsed.as_secs());
+            if elapsed > GRACE && (length as u64) < least {
                 return Err(stalled());
             }
         }

@@ -420,3 +420,47 @@ async fn copies_are_made_of_what_is_let_in_and_ask_nobody() {
     copied.sort();
     assert_eq!(copied, ["hold", "second"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_waited_goes_where_somebody_answers_by_then() {
+    let gate = Gate::closed();
+    let served = gate.clone();
+    let own = silent_engine(move |asked| {
+        if asked.json()["prompt"] != "hold" {
+            return vec![Step::json(500, &json!({ "error": "broken" }))];
+        }
+        vec![
+            Step::sse_head(),
+            Step::event(&delta("one")),
+            Step::Hold(served.clone()),
+            Step::event("[DONE]"),
+            Step::Close,
+        ]
+    })
+    .await;
+    let other = silent_engine(|_| vec![ok()]).await;
+    let more = format!(
+        "pool = 'p'\nfallback = ['n']\n{}\
+         [reliability.retry]\nenabled = false\n\
+         [reliability.circuit_breaker]\nfailure_threshold = 1\n\
+         [[models]]\nname = 'n'\npool = 'q'\n\
+         [[pools]]\nname = 'q'\nruntime = 'vllm'\nworkers = ['{}']\nhealth.enabled = false\n",
+        one_at_once(""),
+        other.url()
+    );
+    let smg = gateway(&[&own], &more).await;
+    let mut held = holding(&smg, "m").await;
+    let mut clients = line(&smg, &["m", "m"]).await;
+    gate.open();
+    assert_eq!(held.events().await, ["data: [DONE]"]);
+    // The first finds out that nobody answers any more; the second came when somebody did.
+    let second = clients.pop().unwrap().await.unwrap();
+    let first = clients.pop().unwrap().await.unwrap();
+    assert_eq!((first.status, second.status), (500, 200), "{second:?}");
+    assert_eq!((own.calls().len(), other.calls().len()), (2, 1));
+    assert_eq!(other.calls()[0].json()["model"], "n");
+    let metrics = smg.metrics().await;
+    let answered = |model| metrics.sum("smg_router_requests_total", &[("model", model)]);
+    assert_eq!((answered("m"), answered("n")), (2.0, 1.0));
+    nobody_is_left(&smg).await;
+}

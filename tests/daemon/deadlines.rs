@@ -316,3 +316,64 @@ async fn a_model_is_stricter_than_its_pool_and_the_pool_than_all() {
         assert_eq!(answer.status, status, "{model}: {}", answer.text());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn total_ends_the_reading_of_a_refusal_too() {
+    let engine = playing(vec![
+        Step::write("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 10\r\n\r\nhalf"),
+        Step::Hold(Gate::closed()),
+    ])
+    .await;
+    let smg = gateway(&[&engine], "[server]\nrequest_timeout = \"300ms\"\n").await;
+    let started = Instant::now();
+    let answer = post(smg.main(), "/v1/completions", &ask()).await;
+    assert!(answer.status >= 500, "{answer:?}");
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(1900), "{took:?}");
+    settled(&smg).await;
+}
+
+/// A client that takes less than comes never waits for the worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn total_ends_a_stream_that_is_read_slowly() {
+    const EVENTS: usize = 64;
+    let large = delta(&"x".repeat(1024 * 1024));
+    let mut script = vec![Step::sse_head()];
+    script.extend(std::iter::repeat_n(Step::event(&large), EVENTS));
+    script.extend([Step::event("[DONE]"), Step::Close]);
+    let engine = playing(script).await;
+    let smg = gateway(&[&engine], "[server]\nrequest_timeout = \"1s\"\n").await;
+    let mut connection = crate::support::Connection::h1(smg.main()).await;
+    let request = crate::support::client::json_request(CHAT, &ask_stream());
+    let mut body = connection.open(request).await.into_body();
+    let (mut read, mut last) = (0, Vec::new());
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        read += data.len();
+        last.extend_from_slice(&data);
+        last.drain(..last.len().saturating_sub(300));
+        // So slowly does it read.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let end = String::from_utf8_lossy(&last);
+    assert!(end.contains("call_upstream_timeout"), "{end}");
+    assert!(read < EVENTS * large.len(), "{read}");
+    settled(&smg).await;
+}
+
+/// Nothing of a ranking has gone out before all of it has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn total_of_a_ranking_is_an_answer_like_any_other() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\nhalf";
+    let begun = vec![Step::write(head), Step::Hold(Gate::closed())];
+    let silent = vec![Step::sse_head(), Step::Hold(Gate::closed())];
+    for (script, stream) in [(begun, false), (silent, true)] {
+        let engine = playing(script).await;
+        let more = "[server]\nrequest_timeout = \"400ms\"\nsse_keepalive = \"100ms\"\n";
+        let smg = gateway(&[&engine], more).await;
+        let ask = json!({ "model": "m", "query": "q", "documents": ["d"], "stream": stream });
+        let answer = post(smg.main(), "/v1/rerank", &ask).await;
+        assert_error(&answer, 504, "call_upstream_timeout");
+        settled(&smg).await;
+    }
+}

@@ -245,7 +245,9 @@ async fn the_answers_of_a_pair_that_have_no_room_are_refused() {
             let answer = post(smg.main(), "/generate", &ask).await;
             if status == 503 {
                 assert_error(&answer, 503, EXHAUSTED);
-                assert_eq!(prefill.calls().len(), 1, "{runtime}: nobody is asked again");
+                // Where both are asked at once, the answer of one may end the other before it is heard.
+                let asked = prefill.calls().len().max(decode.calls().len());
+                assert_eq!(asked, 1, "{runtime}: nobody is asked again");
             } else {
                 assert_eq!(answer.status, 200, "{runtime}: {}", answer.text());
                 assert_eq!(answer.json()["text"].as_str().unwrap().len(), 200_000);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::scene::{
-    PATIENCE, Wire, ask, ask_stream, config, delta, gateway, ready, role, settle, settled,
+    PATIENCE, Wire, ask, ask_stream, config, delta, gateway, ok, ready, role, settle, settled,
     short_stream, terminal_error,
 };
 use crate::support::client::json_request;
@@ -434,6 +434,73 @@ async fn an_error_frame_before_anything_else_is_tried_elsewhere() {
     let all = stream(smg.main(), CHAT, &ask_stream()).await.events().await;
     assert_eq!(all, [event(&delta("fine")), event("[DONE]")]);
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_comment_comes_behind_the_terminator() {
+    let gate = Gate::closed();
+    let engine = playing(vec![
+        Step::sse_head(),
+        Step::event(&delta("one")),
+        Step::event("[DONE]"),
+        Step::Hold(gate.clone()),
+        Step::Close,
+    ])
+    .await;
+    let smg = gateway(&[&engine], EAGER).await;
+    let mut events = stream(smg.main(), CHAT, &ask_stream()).await;
+    for expected in [delta("one"), "[DONE]".to_owned()] {
+        assert_eq!(events.event().await.unwrap().unwrap(), event(&expected));
+    }
+    let more = tokio::time::timeout(Duration::from_millis(500), events.event()).await;
+    assert!(more.is_err(), "{more:?}");
+    gate.open();
+    assert!(events.events().await.is_empty());
+    settled(&smg).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_began_with_an_error_is_no_success_where_nothing_follows() {
+    let own = json!({ "error": { "message": "out of memory", "code": 500 } }).to_string();
+    let engine = playing(vec![
+        Step::sse_head(),
+        Step::event(&own),
+        Step::event("[DONE]"),
+        Step::Close,
+    ])
+    .await;
+    let more =
+        "[reliability.retry]\ninitial_backoff = \"20s\"\n[server]\nrequest_timeout = \"5s\"\n";
+    let smg = gateway(&[&engine], more).await;
+    let all = stream(smg.main(), CHAT, &ask_stream()).await.events().await;
+    assert_eq!(all, [event(&own), event("[DONE]")]);
+    settled(&smg).await;
+    let metrics = smg.metrics().await;
+    let failed = [("error_type", "backend_error")];
+    assert_eq!(metrics.sum("smg_router_request_errors_total", &failed), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_responses_stream_that_begins_with_an_error_passes_as_it_comes() {
+    let failed = json!({
+        "type": "response.failed", "sequence_number": 0,
+        "response": { "id": "resp_7", "status": "failed", "error": { "code": "server_error" } },
+    });
+    let first = vec![
+        Step::sse_head(),
+        Step::write(&format!("event: response.failed\ndata: {failed}\n\n")),
+        Step::Pause(Duration::from_millis(400)),
+        Step::Close,
+    ];
+    let (engines, asked) = in_turn(first, vec![ok()]).await;
+    let smg = gateway(&[&engines[0], &engines[1]], "").await;
+    let ask = json!({ "model": "m", "input": "hi", "stream": true });
+    let mut answer = stream(smg.main(), "/v1/responses", &ask).await;
+    assert_eq!(answer.status(), 200);
+    let all = answer.events().await;
+    assert_eq!(all, [format!("event: response.failed\ndata: {failed}")]);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    settled(&smg).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

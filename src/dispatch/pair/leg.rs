@@ -200,8 +200,9 @@ impl Lost {
         self.fault.plain().of(self.role)
     }
 
-    /// What the worker said with its refusal. The other leg is gone by now, so it may take a moment.
-    pub(in super::super) async fn listen(self: Box<Self>) -> Option<Said> {
+    /// What the worker said with its refusal. The other leg is gone by now, so it may take a moment
+    /// of the time that is `left`.
+    pub(in super::super) async fn listen(self: Box<Self>, left: Duration) -> Option<Said> {
         let mut words = self.words;
         let mut wait = None;
         if let Some(refusal) = self.refusal {
@@ -215,7 +216,7 @@ impl Lost {
                     words.extend_from_slice(&frame.into_data().unwrap_or_default());
                 }
             };
-            if timeout(LISTEN, read).await.is_err() {
+            if timeout(LISTEN.min(left), read).await.is_err() {
                 // What has come by then is what it said.
                 tracing::debug!("a refusal did not come to its end");
             }

@@ -15,6 +15,7 @@ use super::{SGLANG, record_prefill};
 use crate::api::logprobs::Logprobs;
 use crate::api::sse;
 use crate::api::usage::{Finder, Usage};
+use crate::base::clock;
 use crate::state::{InFlight, Reservation};
 
 /// Logprobs of an answer longer than this are not kept.
@@ -58,7 +59,10 @@ impl Prefill {
                 lost = self.letter.worker_lost() => Err(lost),
             };
             match &done {
-                Ok(_) => self.letter.succeeded(&mut self.guard),
+                Ok(_) => {
+                    self.guard.prefilled(clock::now());
+                    self.letter.succeeded(&mut self.guard);
+                }
                 Err(lost) => self.letter.failed(lost, &mut self.guard),
             }
             drop(self.guard);

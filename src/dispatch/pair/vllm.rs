@@ -63,9 +63,10 @@ pub(super) async fn attempt(
             return Tried::Leg(lost);
         }
     };
+    let handed_over = clock::now();
+    pair.prefill_guard.prefilled(handed_over);
     letter.succeeded(&mut pair.prefill_guard);
     drop(pair.prefill_guard);
-    let handed_over = clock::now();
     record_prefill(&pair.route.label, VLLM, pair.sent);
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);

@@ -13,6 +13,15 @@ use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
 use crate::state::{Entering, Permit, Waiting};
 
+/// How a request was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// As soon as it had come.
+    AtOnce,
+    /// After a wait: what was decided before it may hold no more.
+    Waited,
+}
+
 /// Gives `call` its permit, which it holds to the end of its answer.
 ///
 /// Cancel safety: dropping the future gives up the place in the queue.
@@ -23,18 +32,21 @@ pub(super) async fn enter(
     gate: &Gate,
     call: &mut Call,
     destination: DestinationIx,
-) -> Result<(), Refusal> {
+) -> Result<Entered, Refusal> {
     let Some((entry, class)) = call.snapshot.entry(destination) else {
-        return Ok(());
+        return Ok(Entered::AtOnce);
     };
-    let permit = match entry.enter(class) {
-        Entering::In(permit) => permit,
+    let (permit, entered) = match entry.enter(class) {
+        Entering::In(permit) => (permit, Entered::AtOnce),
         Entering::Shut(why) => return Err(Refusal::shut(why)),
         // Boxed, so that the future of a request that does not wait stays small.
-        Entering::Waits(waiting) => Box::pin(queued(gate, call, waiting)).await?,
+        Entering::Waits(waiting) => {
+            let permit = Box::pin(queued(gate, call, waiting)).await?;
+            (permit, Entered::Waited)
+        }
     };
     call.permit = Some(permit);
-    Ok(())
+    Ok(entered)
 }
 
 async fn queued(gate: &Gate, call: &mut Call, waiting: Waiting) -> Result<Permit, Refusal> {

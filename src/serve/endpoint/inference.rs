@@ -8,14 +8,16 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{admission, decision, rerank};
+use super::admission::{self, Entered};
+use super::{decision, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
 use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
-use crate::plan::{DestinationIx, Route};
+use crate::live::Snapshot;
+use crate::plan::{DestinationIx, Route, RouteIx, Unroutable};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -44,18 +46,34 @@ pub(crate) async fn inference(
             Ok(taken) => taken,
             Err(refusal) => return refusal.into_response(call),
         };
-    let prepared = match prepare(&mut call, endpoint, headers, taken) {
+    let Prepared {
+        asked,
+        mut aim,
+        ranking,
+        memory,
+    } = match prepare(&mut call, endpoint, headers, taken) {
         Ok(prepared) => prepared,
         Err(refusal) => {
             count_refused(endpoint, &refusal);
             return refusal.into_response(call);
         }
     };
-    if let Err(refusal) = admission::enter(gate, &mut call, prepared.destination).await {
-        return refusal.into_response(call);
+    match admission::enter(gate, &mut call, aim.destination).await {
+        Ok(Entered::AtOnce) => {}
+        Ok(Entered::Waited) => match asked.aim_anew(&mut call) {
+            Ok(anew) => aim = anew,
+            Err(refusal) => return refusal.into_response(call),
+        },
+        Err(refusal) => return refusal.into_response(call),
     }
-    copy(&call, &prepared);
-    let Prepared { job, ranking, .. } = prepared;
+    let copied = aim.copied.take();
+    let job = match job(asked, aim, memory) {
+        Ok(job) => job,
+        Err(refusal) => return refusal.into_response(call),
+    };
+    if let Some(copied) = copied {
+        copy(&call, &job, &copied);
+    }
     let id = call.id.clone();
     match dispatch::run(call, job).await {
         Err((call, error)) => Refusal::failed(&call, error).into_response(call),
@@ -74,16 +92,40 @@ pub(crate) async fn inference(
     }
 }
 
-/// A request that is ready to be sent.
+/// A request that has been read and that waits for nothing but to be let in.
 struct Prepared {
-    job: Job,
+    asked: Asked,
+    aim: Aim,
     ranking: Option<rerank::Ranking>,
+    /// What the body takes up.
+    memory: Reservation,
+}
+
+/// What a client asked for.
+struct Asked {
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    payload: Payload,
+    fields: Fields,
+    /// Decides among the shares of a model.
+    chance: u64,
+}
+
+/// Where a request goes, as things stood when that was decided.
+struct Aim {
+    /// Of the model that the client meant, whichever share or fallback serves.
     destination: DestinationIx,
+    route: RouteIx,
+    /// The model that the worker is asked for.
+    model: Arc<str>,
+    /// The name to send instead of the client's.
+    rename: Option<Arc<str>>,
     copied: Option<Copied>,
 }
 
-/// What a copy is to ask for: the model that the client meant, whichever share or fallback serves.
+/// What a copy is to ask for: the model that the client meant.
 struct Copied {
+    destination: DestinationIx,
     /// As the workers of the copy know it.
     model: Arc<str>,
     /// The name to send instead of the client's.
@@ -129,13 +171,17 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
-    let chance = fastrand::u64(..);
-    let (meant, target) = dispatch::target::target(&snapshot, endpoint, model, &headers, chance)
-        .map_err(|why| Refusal::unroutable(why, model))?;
+    let asked = Asked {
+        endpoint,
+        headers,
+        payload: payload.clone(),
+        fields,
+        chance: fastrand::u64(..),
+    };
+    let aim = asked.aim(&snapshot, model)?;
     let (route, parts) = snapshot
-        .route(target.route)
-        .ok_or_else(|| Refusal::unroutable(crate::plan::Unroutable::Unknown, model))?;
-    check_pair(endpoint, route)?;
+        .route(aim.route)
+        .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, model))?;
     let ranking = match endpoint {
         Endpoint::Rerank => {
             if !memory.grow(payload.len()) {
@@ -146,14 +192,12 @@ fn prepare(
         }
         _ => None,
     };
-    let streaming = fields.streaming();
-    let body = renamed(&payload, &fields, target.rename, &mut memory)?;
     call.routed = Some(Routed {
         endpoint,
-        route: target.route,
+        route: aim.route,
         model: Arc::clone(&parts.model),
         label: Arc::clone(&route.label),
-        streaming,
+        streaming: asked.streaming(),
         worker: None,
         placed: None,
         prefill: None,
@@ -169,46 +213,97 @@ fn prepare(
         usage: None,
         complete: false,
     });
-    let job = Job {
+    Ok(Prepared {
+        asked,
+        aim,
+        ranking,
+        memory,
+    })
+}
+
+impl Asked {
+    /// Whether a stream is to be the answer. A ranking is read whole, whatever the client says.
+    fn streaming(&self) -> bool {
+        self.endpoint != Endpoint::Rerank && self.fields.streaming()
+    }
+
+    /// Where it goes as things stand now. `model` is what it calls the model.
+    fn aim(&self, snapshot: &Snapshot, model: Option<&str>) -> Result<Aim, Refusal> {
+        let (endpoint, headers) = (self.endpoint, &self.headers);
+        let (meant, target) =
+            dispatch::target::target(snapshot, endpoint, model, headers, self.chance)
+                .map_err(|why| Refusal::unroutable(why, model))?;
+        let (route, _) = snapshot
+            .route(target.route)
+            .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, model))?;
+        check_pair(endpoint, route)?;
+        let copied = match snapshot.mirror(meant.destination) {
+            Some((mirror, _)) if snapshot.can_serve(route) => {
+                let name = meant.rename();
+                let route = snapshot.route(mirror.route);
+                route.map(|(copies, _)| Copied {
+                    destination: meant.destination,
+                    model: meant.model(name, copies),
+                    name: name.cloned(),
+                    as_sent: name == target.rename,
+                })
+            }
+            _ => None,
+        };
+        Ok(Aim {
+            destination: meant.destination,
+            route: target.route,
+            model: meant.model(target.rename, route),
+            rename: target.rename.cloned(),
+            copied,
+        })
+    }
+
+    /// The same after a wait, in which workers may have gone or come; `call` is told.
+    fn aim_anew(&self, call: &mut Call) -> Result<Aim, Refusal> {
+        let snapshot = Arc::clone(&call.snapshot);
+        let named = self.fields.model.and_then(|span| self.payload.text(span));
+        let aim = self.aim(&snapshot, named.as_deref())?;
+        if let (Some(routed), Some((route, parts))) =
+            (call.routed.as_mut(), snapshot.route(aim.route))
+        {
+            routed.route = aim.route;
+            routed.model = Arc::clone(&parts.model);
+            routed.label = Arc::clone(&route.label);
+        }
+        Ok(aim)
+    }
+}
+
+/// What a worker is to be asked, in `memory`.
+fn job(asked: Asked, aim: Aim, mut memory: Reservation) -> Result<Job, Refusal> {
+    let streaming = asked.streaming();
+    let Asked {
         endpoint,
-        route: target.route,
-        model: meant.model(target.rename, route),
+        headers,
+        payload,
+        fields,
+        ..
+    } = asked;
+    let body = renamed(&payload, &fields, aim.rename.as_ref(), &mut memory)?;
+    Ok(Job {
+        endpoint,
+        route: aim.route,
+        model: aim.model,
         headers,
         body,
-        original: payload.clone(),
+        original: payload,
         fields,
         streaming,
         memory: Arc::new(memory),
-    };
-    let copied = match snapshot.mirror(meant.destination) {
-        Some((mirror, _)) if snapshot.can_serve(route) => {
-            let name = meant.rename();
-            let route = snapshot.route(mirror.route);
-            route.map(|(copies, _)| Copied {
-                model: meant.model(name, copies),
-                name: name.cloned(),
-                as_sent: name == target.rename,
-            })
-        }
-        _ => None,
-    };
-    Ok(Prepared {
-        job,
-        ranking,
-        destination: meant.destination,
-        copied,
     })
 }
 
 /// Sends a copy of a request that was let in, where one is due.
-fn copy(call: &Call, prepared: &Prepared) {
-    let Some(copied) = &prepared.copied else {
+fn copy(call: &Call, job: &Job, copied: &Copied) {
+    let Some(mirror) = call.snapshot.mirror(copied.destination) else {
         return;
     };
-    let Some(mirror) = call.snapshot.mirror(prepared.destination) else {
-        return;
-    };
-    let job = &prepared.job;
     let snapshot = &call.snapshot;
     dispatch::mirror::send(snapshot, mirror, &call.id, fastrand::f64(), |_| {
         let (body, memory) = if copied.as_sent {

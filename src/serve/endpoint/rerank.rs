@@ -52,7 +52,7 @@ pub(super) async fn answer(ranking: Ranking, answer: Response<Answered>) -> Resp
     let mut broke = None;
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut answered).poll_frame(cx)).await {
         let Ok(frame) = frame else {
-            broke = Some(broken_off());
+            broke = Some(answered.broke().map_or_else(broken_off, Refusal::from));
             break;
         };
         let data = frame.into_data().unwrap_or_default();
