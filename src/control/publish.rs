@@ -32,7 +32,7 @@ use crate::telemetry::{event, log};
 /// After a change of the facts has been published, further ones are gathered for this long.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// After so long a file that could not be read is tried again.
+/// After so long a file that could not be read or written is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// How a reload goes, for the service manager.
@@ -191,11 +191,10 @@ impl Publisher {
 
     /// Works off the desk for ever.
     pub(super) async fn run(mut self, sockets: Arc<dyn Sockets>) {
-        if let Some(spec) = &self.loaded.spec {
-            self.ledger.begin(spec, &self.facts.fleet).await;
-        }
+        self.keep_fleet().await;
         let mut facts_from = Instant::now();
         let mut again = Instant::now();
+        let mut keep_from = Instant::now() + AGAIN;
         let mut reading: Option<(Request, Reading)> = None;
         loop {
             if reading.is_none()
@@ -225,9 +224,20 @@ impl Publisher {
                     again = Instant::now() + AGAIN;
                 }
                 () = self.desk.wait() => {}
+                () = sleep_until(keep_from), if self.ledger.is_behind() => {
+                    self.keep_fleet().await;
+                    keep_from = Instant::now() + AGAIN;
+                }
                 () = sleep_until(facts_from), if held && news => {}
                 () = sleep_until(again), if self.is_unread() && reading.is_none() => self.desk.post(Trigger::File),
             }
+        }
+    }
+
+    /// Writes what operators have changed, unless that is on disk already.
+    async fn keep_fleet(&mut self) {
+        if let Some(spec) = &self.loaded.spec {
+            self.ledger.begin(spec, &self.facts.fleet).await;
         }
     }
 

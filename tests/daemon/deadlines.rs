@@ -288,7 +288,8 @@ async fn total_ends_an_answer_before_and_after_its_head() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn total_aborts_an_answer_that_is_no_stream() {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\nhalf";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
     let engine = playing(vec![Step::write(head), Step::Hold(Gate::closed())]).await;
     let smg = gateway(&[&engine], "[server]\nrequest_timeout = \"400ms\"\n").await;
     let mut connection = crate::support::Connection::h1(smg.main()).await;

@@ -67,6 +67,8 @@ pub(in crate::control) struct Ledger {
     store: Option<Store>,
     /// What is on disk; `None` where that is not known since it could not be written.
     written: Option<Kept>,
+    /// Whether it has been said that it cannot be.
+    troubled: bool,
     version: u64,
 }
 
@@ -90,6 +92,7 @@ impl Ledger {
             board: Arc::clone(board),
             store,
             written: Some(kept),
+            troubled: false,
             version: 0,
         };
         (ledger, fleet)
@@ -107,9 +110,21 @@ impl Ledger {
     /// Keeps what is left of what was kept, for what has ended must not come back with an earlier
     /// configuration. Not before this process has its sockets: it might not be the one that serves.
     pub(in crate::control) async fn begin(&mut self, spec: &Spec, fleet: &Fleet) {
-        if let Err(error) = self.keep(spec, fleet).await {
-            unkept(&error);
+        let kept = self.keep(spec, fleet).await;
+        let before = std::mem::replace(&mut self.troubled, kept.is_err());
+        match kept {
+            Err(error) if !before => unkept(&error),
+            Ok(()) if before => {
+                tracing::info!(target: "smg::worker", "changes of workers are kept again");
+            }
+            _ => {}
         }
+    }
+
+    /// Whether what is on disk is older than what holds: the disk was full, or another process has not
+    /// let go of the folder yet.
+    pub(in crate::control) fn is_behind(&self) -> bool {
+        self.store.is_some() && self.written.is_none()
     }
 
     /// Takes these changes of `fleet`. Those that somebody asked for are kept before they count;
