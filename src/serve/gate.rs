@@ -39,6 +39,8 @@ pub(crate) struct Standing {
     pub(crate) multiplexed: AtomicBool,
     /// Its listener is gone: the next answer is the last.
     pub(crate) ending: AtomicBool,
+    /// It closes behind an answer to a request of which not everything was read.
+    pub(crate) unread: AtomicBool,
 }
 
 /// What the requests of one connection share.

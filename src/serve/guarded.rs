@@ -30,6 +30,10 @@ pub(crate) struct Deadlines {
 /// too late at most.
 const LOOKS: u32 = 4;
 
+/// How long a client that is still sending is listened to after the last answer, and how much of it is
+/// taken: closed at once, the connection would be reset, and the answer lost with it.
+const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 * 1024 * 1024);
+
 /// What the connection is doing while no request is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
@@ -51,8 +55,15 @@ pub(crate) struct Guarded<S> {
     /// Requests begun when `waiting` was set: once there are more, it is about the past.
     served: usize,
     stalled: Option<Instant>,
+    lingering: Option<Lingering>,
     read_timer: Timer,
     write_timer: Timer,
+}
+
+/// The last words have been said; what still comes is thrown away.
+struct Lingering {
+    until: Instant,
+    left: usize,
 }
 
 /// A timer that is moved only when it fires: a request costs no trip to the timer wheel.
@@ -96,6 +107,7 @@ impl<S> Guarded<S> {
             fresh: true,
             served: 0,
             stalled: None,
+            lingering: None,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
         }
@@ -180,6 +192,29 @@ impl<S> Guarded<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Ready once the client has closed its side, too, or has had its time.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (time, most) = LINGER;
+        let lingering = self.lingering.get_or_insert_with(|| Lingering {
+            until: clock::now() + time,
+            left: most,
+        });
+        let mut scrap = [0; 4096];
+        while lingering.left > 0 {
+            let mut scrap = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut scrap) {
+                Poll::Pending => return self.read_timer.poll(lingering.until, cx),
+                Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {
+                    lingering.left = lingering.left.saturating_sub(scrap.filled().len());
+                }
+                Poll::Ready(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -199,7 +234,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -229,7 +264,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.standing.unread.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.linger(cx).map(Ok)
     }
 }
 
@@ -287,6 +329,33 @@ mod tests {
         let (read, ended) = tokio::join!(guarded.read_u8(), serving);
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(ended.elapsed() < DEADLINES.idle * 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_still_sent_to_a_connection_that_closes_is_taken() {
+        let (mut client, server) = tokio::io::duplex(16);
+        let standing = Arc::<Standing>::default();
+        standing.unread.store(true, Ordering::Relaxed);
+        let mut guarded = Guarded::new(server, DEADLINES, standing);
+        guarded.write_all(b"too large").await.unwrap();
+        let sending = async {
+            client.write_all(&[0; 4096]).await.unwrap();
+            let mut answer = [0; 9];
+            client.read_exact(&mut answer).await.unwrap();
+            client.shutdown().await.unwrap();
+            answer
+        };
+        let (closed, answer) = tokio::join!(guarded.shutdown(), sending);
+        closed.unwrap();
+        assert_eq!(&answer, b"too large");
+        // Who neither sends nor closes is not waited for long.
+        let (_client, server) = tokio::io::duplex(16);
+        let standing = Arc::<Standing>::default();
+        standing.unread.store(true, Ordering::Relaxed);
+        let mut guarded = Guarded::new(server, DEADLINES, standing);
+        let started = clock::now();
+        guarded.shutdown().await.unwrap();
+        assert!(started.elapsed() >= LINGER.0 && started.elapsed() < LINGER.0 * 5);
     }
 
     #[tokio::test]

@@ -118,6 +118,9 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
                 // HTTP/1 leaves the body out by itself, HTTP/2 does not.
                 response = without_body(response);
             }
+            if version < Version::HTTP_2 && response.headers().contains_key(CONNECTION) {
+                gate.standing.unread.store(true, Ordering::Relaxed);
+            }
             let last = gate.live.phase() >= Phase::Draining
                 || gate.standing.ending.load(Ordering::Relaxed);
             if version < Version::HTTP_2 && last {

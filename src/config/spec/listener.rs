@@ -127,7 +127,8 @@ pub struct Cors {
     ///
     /// Unit: list of origins (`scheme://host[:port]`), or the single "*". Default: [].
     /// Range: "*" stands alone. Reload: live.
-    /// An empty list turns CORS off: no headers, and OPTIONS is answered with 405.
+    /// An empty list turns CORS off: no headers, and OPTIONS is answered with 405. Pages of other
+    /// origins change nothing over the control plane.
     pub allowed_origins: Vec<String>,
 }
 

@@ -312,7 +312,7 @@ pub struct Budget {
     /// Retries per second that are allowed in any case.
     ///
     /// Unit: number per second. Default: 10. Range: >= 0. Reload: live.
-    /// With 0 here and for `ratio` nothing is tried again.
+    /// Counted over 10 seconds, so that the requests of a dying worker can move at once. With 0 here and for `ratio` nothing is tried again.
     pub min_per_second: f64,
 }
 

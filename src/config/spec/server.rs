@@ -72,7 +72,8 @@ pub struct Server {
     ///
     /// Unit: directory. Default: `$STATE_DIRECTORY` where that is set, else none.
     /// Range: made with mode 0700 where it is absent. Reload: restart.
-    /// Without it such changes survive reloads only. The keys of those workers stand in it in clear.
+    /// Without it such changes survive reloads only. One process at a time keeps changes there. The
+    /// keys of those workers stand in it in clear.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<FilePath>,
 
