@@ -37,6 +37,16 @@ pub(super) struct Request {
     pub(super) askers: Vec<oneshot::Sender<Outcome>>,
 }
 
+impl Request {
+    /// Tells everybody who waits how it ended.
+    pub(super) fn answer(self, outcome: &Outcome) {
+        for asker in self.askers {
+            // Who has gone away does not need to know.
+            asker.send(outcome.clone()).ok();
+        }
+    }
+}
+
 impl Desk {
     /// Asks for a reload and its outcome. Nothing comes if the publisher has stopped.
     pub(super) fn ask(&self, trigger: Trigger) -> oneshot::Receiver<Outcome> {

@@ -5,6 +5,7 @@
 //! for its turn, so that two changes never race.
 
 mod admin;
+mod compiled;
 mod desk;
 mod effective;
 mod fleet;

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,12 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
+use super::compiled::{Compiled, broken, check, compile, is_same};
 use super::desk::{Desk, Request};
-use super::fleet::{Asked, Board, Ended, Ledger, after_reload};
+use super::fleet::{Asked, Board, Ended, Ledger};
 use super::report;
 use super::status::{Candidate, Status};
+use super::watch::Watched;
 use crate::base::{clock, memory};
 use crate::config::{self, Diagnostic, Loaded};
 use crate::live::{
@@ -49,15 +50,6 @@ pub enum Step<'a> {
 /// Is told how reloads go.
 pub type Observer = Box<dyn Fn(Step<'_>) + Send + Sync>;
 
-/// What to watch for changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Watched {
-    /// Files that are read.
-    pub(super) files: BTreeSet<PathBuf>,
-    /// Folders in which a new file can change what is read.
-    pub(super) directories: BTreeSet<PathBuf>,
-}
-
 /// Owns the configuration in effect, what is known of workers, and the cells.
 pub(super) struct Publisher {
     outside: Outside,
@@ -84,15 +76,6 @@ type Answers = Vec<(
 
 /// Reads the files. They may lie on a disk that hangs, and nothing else waits for that.
 type Reading = JoinHandle<Loaded>;
-
-/// A configuration that may take effect.
-struct Compiled {
-    loaded: Arc<Loaded>,
-    plan: Plan,
-    /// What is left of what operators have changed beside it, and what is not.
-    fleet: Fleet,
-    ended: Vec<Ended>,
-}
 
 /// A configuration for which everything that may fail has been done.
 struct Ready {
@@ -220,7 +203,7 @@ impl Publisher {
             tokio::select! {
                 (request, loaded) = read(&mut reading) => {
                     let outcome = self.reload(request.trigger, loaded, &*sockets).await;
-                    answer(request, &outcome);
+                    request.answer(&outcome);
                     again = Instant::now() + AGAIN;
                 }
                 () = self.desk.wait() => {}
@@ -355,7 +338,7 @@ impl Publisher {
         sockets.commit();
         self.apply_log(log);
         event::ConfigApplied {
-            trigger: trigger_of(trigger),
+            trigger: report::trigger_of(trigger),
             generation: self.generation,
             sha256: &sha256,
             changes: &changes,
@@ -365,7 +348,7 @@ impl Publisher {
         self.loaded = loaded;
         self.refused = None;
         *self.status.lock() = Status {
-            live: candidate(self.generation, trigger, &sha256, &self.loaded.diagnostics),
+            live: Candidate::new(self.generation, trigger, &sha256, &self.loaded.diagnostics),
             rejected: None,
             loaded: Arc::clone(&self.loaded),
         };
@@ -400,7 +383,7 @@ impl Publisher {
             }
         }
         event::ConfigUnchanged {
-            trigger: trigger_of(trigger),
+            trigger: report::trigger_of(trigger),
         }
         .emit();
         self.refused = None;
@@ -410,7 +393,7 @@ impl Publisher {
     }
 
     fn refuse(&self, trigger: Trigger, sha256: &str, diagnostics: Vec<Diagnostic>) -> Outcome {
-        let refused = candidate(self.generation + 1, trigger, sha256, &diagnostics);
+        let refused = Candidate::new(self.generation + 1, trigger, sha256, &diagnostics);
         let before = self.status.lock().rejected.replace(refused);
         let told =
             before.is_some_and(|old| *old.sha256 == *sha256 && old.diagnostics == diagnostics);
@@ -420,7 +403,7 @@ impl Publisher {
             .map(|error| report::line(error))
             .unwrap_or_default();
         event::ConfigRejected {
-            trigger: trigger_of(trigger),
+            trigger: report::trigger_of(trigger),
             errors: errors.len(),
             first: &first,
         }
@@ -594,67 +577,6 @@ async fn read(reading: &mut Option<(Request, Reading)>) -> (Request, Result<Load
     }
 }
 
-/// Whether two readings mean the same. What secrets hold is in the specs only; what is wrong, in
-/// the diagnostics only.
-fn is_same(one: &Loaded, other: &Loaded) -> bool {
-    one.sha256 == other.sha256
-        && one.spec == other.spec
-        && (one.spec.is_some() || one.diagnostics == other.diagnostics)
-}
-
-/// What `loaded` means in place of `before`, beside what is known.
-///
-/// # Errors
-/// Why it cannot take its place.
-fn check(before: &Loaded, loaded: Arc<Loaded>, known: Facts) -> Result<Compiled, Vec<Diagnostic>> {
-    let (Some(old), Some(new)) = (&before.spec, &loaded.spec) else {
-        return Err(loaded.diagnostics.clone());
-    };
-    let fixed = report::restart_keys(old, new, &loaded.origins);
-    if !fixed.is_empty() {
-        return Err(fixed);
-    }
-    let (fleet, ended) = after_reload(old, new, &known.fleet);
-    let facts = Facts { fleet, ..known };
-    let plan = plan::compile(new, &facts);
-    Ok(Compiled {
-        loaded,
-        plan,
-        fleet: facts.fleet,
-        ended,
-    })
-}
-
-/// Compiles where blocking is allowed: with many workers it takes a while.
-async fn compile(loaded: Arc<Loaded>, facts: Facts) -> Option<Plan> {
-    let compile = move || loaded.spec.as_ref().map(|spec| plan::compile(spec, &facts));
-    spawn_blocking(compile).await.ok().flatten()
-}
-
-fn candidate(
-    generation: u64,
-    trigger: Trigger,
-    sha256: &str,
-    diagnostics: &[Diagnostic],
-) -> Candidate {
-    Candidate {
-        generation,
-        sha256: sha256.into(),
-        time: clock::wall(),
-        trigger: trigger.as_str(),
-        diagnostics: diagnostics.to_vec(),
-    }
-}
-
-impl Watched {
-    fn of(loaded: &Loaded) -> Self {
-        Self {
-            files: loaded.files.iter().cloned().collect(),
-            directories: loaded.directories.iter().cloned().collect(),
-        }
-    }
-}
-
 #[expect(clippy::disallowed_methods, reason = "the sole writer")]
 fn prepared(snapshot: Snapshot) -> Prepared {
     Prepared::new(snapshot)
@@ -672,24 +594,5 @@ fn admit(old: &Snapshot, new: &Snapshot) {
         if worker.plan.is_admitted() && !before.contains(&worker.plan.key.base()) {
             worker.parts.health.make_ready();
         }
-    }
-}
-
-fn answer(request: Request, outcome: &Outcome) {
-    for asker in request.askers {
-        // Who has gone away does not need to know.
-        asker.send(outcome.clone()).ok();
-    }
-}
-
-fn broken(what: &str) -> Diagnostic {
-    Diagnostic::error("internal", format!("{what} broke off"))
-}
-
-fn trigger_of(trigger: Trigger) -> event::Trigger {
-    match trigger {
-        Trigger::File => event::Trigger::File,
-        Trigger::Signal => event::Trigger::Signal,
-        Trigger::Admin => event::Trigger::Admin,
     }
 }

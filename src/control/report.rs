@@ -2,7 +2,7 @@
 
 use crate::config::diag::Place;
 use crate::config::{Diagnostic, Loaded, Origins, Severity, Spec, reload};
-use crate::live::BindError;
+use crate::live::{BindError, Trigger};
 use crate::plan::{Change, Source, Worker};
 use crate::telemetry::event;
 use crate::telemetry::metrics::{self, Metric};
@@ -148,5 +148,14 @@ fn place(place: &Place) -> String {
         Place::File(spot) => format!("{}:{}:{}", spot.file, spot.line, spot.column),
         Place::Flag(flag) => format!("flag {flag}"),
         Place::Environment(name) => format!("environment {name}"),
+    }
+}
+
+/// What asked for a reload, as events name it.
+pub(super) fn trigger_of(trigger: Trigger) -> event::Trigger {
+    match trigger {
+        Trigger::File => event::Trigger::File,
+        Trigger::Signal => event::Trigger::Signal,
+        Trigger::Admin => event::Trigger::Admin,
     }
 }

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::base::clock;
 use crate::config::{Diagnostic, Loaded};
-use crate::live::Live;
+use crate::live::{Live, Trigger};
 use crate::plan::{Fleet, Member, Override};
 
 /// A configuration that took effect, or should have.
@@ -27,6 +28,24 @@ pub(super) struct Candidate {
     pub(super) trigger: &'static str,
     /// What was found.
     pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Candidate {
+    /// What was read at this moment because of `trigger`.
+    pub(super) fn new(
+        generation: u64,
+        trigger: Trigger,
+        sha256: &str,
+        diagnostics: &[Diagnostic],
+    ) -> Self {
+        Self {
+            generation,
+            sha256: sha256.into(),
+            time: clock::wall(),
+            trigger: trigger.as_str(),
+            diagnostics: diagnostics.to_vec(),
+        }
+    }
 }
 
 /// Where configurations stand.

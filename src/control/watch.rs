@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::desk::Desk;
-use super::publish::Watched;
+use crate::config::Loaded;
 use crate::live::Trigger;
 
 /// Events that come within this long are one.
@@ -29,6 +29,25 @@ const LOOK: Duration = Duration::from_secs(3);
 
 /// Symlinks followed in one path, as the system has it.
 const MAX_LINKS: usize = 40;
+
+/// What to watch for changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// Files that are read.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Folders in which a new file can change what is read.
+    pub(super) directories: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    /// What `loaded` was read from.
+    pub(super) fn of(loaded: &Loaded) -> Self {
+        Self {
+            files: loaded.files.iter().cloned().collect(),
+            directories: loaded.directories.iter().cloned().collect(),
+        }
+    }
+}
 
 /// Watches until the publisher is gone.
 pub(super) async fn run(mut watched: watch::Receiver<Watched>, desk: Arc<Desk>) {

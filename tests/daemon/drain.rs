@@ -8,31 +8,17 @@ use http::Method;
 use serde_json::json;
 use tokio::net::TcpStream;
 
+use crate::scene::two_tokens;
 use crate::support::client::{Stream, request};
 use crate::support::smg::LISTENERS;
-use crate::support::{
-    Connection, FakeEngine, Gate, Smg, Step, Worker, eventually, get, post, stream,
-};
+use crate::support::{Connection, FakeEngine, Gate, Smg, Worker, eventually, get, post, stream};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An engine whose streams wait for the gate after their first token.
 async fn engine(gate: &Gate) -> FakeEngine {
     let gate = gate.clone();
-    FakeEngine::serving("slow", move |_| {
-        let token = |text: &str| {
-            Step::event(&json!({ "choices": [{ "index": 0, "text": text }] }).to_string())
-        };
-        vec![
-            Step::sse_head(),
-            token("one"),
-            Step::Hold(gate.clone()),
-            token("two"),
-            Step::event("[DONE]"),
-            Step::Close,
-        ]
-    })
-    .await
+    FakeEngine::serving("slow", move |_| two_tokens(&gate)).await
 }
 
 fn config(engine: &FakeEngine, grace: &str) -> String {

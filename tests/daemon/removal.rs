@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::scene::two_tokens;
 use crate::support::smg::LISTENERS;
 use crate::support::{FakeEngine, Gate, Smg, Step, eventually, get, post, stream};
 
@@ -31,17 +32,7 @@ async fn engine(model: &str, gate: &Gate) -> FakeEngine {
         if asked.json()["prompt"] != "stream" {
             return vec![Step::json(200, &json!({ "choices": [] }))];
         }
-        let token = |text: &str| {
-            Step::event(&json!({ "choices": [{ "index": 0, "text": text }] }).to_string())
-        };
-        vec![
-            Step::sse_head(),
-            token("one"),
-            Step::Hold(gate.clone()),
-            token("two"),
-            Step::event("[DONE]"),
-            Step::Close,
-        ]
+        two_tokens(&gate)
     })
     .await
 }

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::client::{Answer, request};
 use crate::support::engine::Asked;
-use crate::support::{FakeEngine, Smg, Step, eventually, get};
+use crate::support::{FakeEngine, Gate, Smg, Step, eventually, get};
 
 /// Long enough for a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,6 +97,20 @@ pub(crate) async fn silent_engine(
 /// A small whole answer.
 pub(crate) fn ok() -> Step {
     Step::json(200, &json!({ "object": "text_completion", "choices": [] }))
+}
+
+/// A stream of two tokens, of which the second waits for the gate.
+pub(crate) fn two_tokens(gate: &Gate) -> Vec<Step> {
+    let token =
+        |text: &str| Step::event(&json!({ "choices": [{ "index": 0, "text": text }] }).to_string());
+    vec![
+        Step::sse_head(),
+        token("one"),
+        Step::Hold(gate.clone()),
+        token("two"),
+        Step::event("[DONE]"),
+        Step::Close,
+    ]
 }
 
 /// Before a reset, which takes away what the gateway has not read yet; or between two events that

@@ -3,9 +3,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::scene::{PATIENCE, ask, assert_error, ok, plain_engine, ready, settled};
+use crate::scene::{PATIENCE, ask, assert_error, ok, plain_engine, ready, settled, two_tokens};
 use crate::support::client::Stream;
-use crate::support::{FakeEngine, Gate, Smg, Step, eventually, get, post, stream};
+use crate::support::{FakeEngine, Gate, Smg, eventually, get, post, stream};
 use crate::workers_api::{add, assert_refused, becomes, config, list, send};
 
 /// An engine that serves `m`; its streams wait for the gate after their first token.
@@ -15,17 +15,7 @@ async fn engine(gate: &Gate) -> FakeEngine {
         if asked.json()["stream"] != true {
             return vec![ok()];
         }
-        let token = |text: &str| {
-            Step::event(&json!({ "choices": [{ "index": 0, "text": text }] }).to_string())
-        };
-        vec![
-            Step::sse_head(),
-            token("one"),
-            Step::Hold(gate.clone()),
-            token("two"),
-            Step::event("[DONE]"),
-            Step::Close,
-        ]
+        two_tokens(&gate)
     })
     .await
 }
