@@ -4,6 +4,7 @@ pub mod base;
 
 pub mod api;
 pub mod telemetry;
+pub mod tls;
 
 pub mod config;
 

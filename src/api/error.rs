@@ -133,8 +133,18 @@ codes! {
     InvalidFraming = "invalid_framing",
     /// The credential is missing or wrong.
     InvalidApiKey = "invalid_api_key",
+    /// The token is missing or wrong.
+    InvalidToken = "invalid_token",
     /// The caller may not do this.
     Forbidden = "forbidden",
+    /// The caller may not use this model.
+    ModelNotAllowed = "model_not_allowed",
+    /// Too many wrong credentials have come from there.
+    AuthThrottled = "auth_throttled",
+    /// Nobody can say now whether a token is good.
+    AuthUnavailable = "auth_unavailable",
+    /// The caller has used up what it may use.
+    TenantRateLimitExceeded = "tenant_rate_limit_exceeded",
     /// Nothing here can serve this kind of request.
     NotImplemented = "not_implemented",
     /// The fault is the gateway's own.

@@ -417,7 +417,7 @@ fn node(value: &toml::Value, mark: &Mark) -> Node {
         toml::Value::Integer(number) => Value::Int(*number),
         toml::Value::Float(number) => Value::Float(*number),
         toml::Value::Boolean(value) => Value::Bool(*value),
-        toml::Value::Datetime(_) => Value::Date,
+        toml::Value::Datetime(date) => Value::Date(date.to_string()),
         toml::Value::Array(items) => {
             Value::Array(items.iter().map(|item| node(item, mark)).collect())
         }

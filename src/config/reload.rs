@@ -37,12 +37,20 @@ const CLASSES: &[(&str, Class)] = &[
     ("server.state_dir", Class::Restart),
     ("listeners", Class::Drain),
     ("listeners[].cors", Class::Live),
+    ("listeners[].engine_metrics", Class::Live),
     ("pools", Class::Live),
     ("pools[].connections", Class::Drain),
+    ("pools[].tls", Class::Drain),
+    ("pools[].workers[].tls", Class::Drain),
+    ("pools[].prefill.workers[].tls", Class::Drain),
+    ("pools[].decode.workers[].tls", Class::Drain),
     ("models", Class::Live),
     ("routing", Class::Live),
     ("reliability", Class::Live),
+    ("auth", Class::Live),
+    ("audit", Class::Live),
     ("metrics", Class::Restart),
+    ("tracing", Class::Live),
     ("logging", Class::Live),
     ("tests", Class::Live),
 ];
@@ -175,7 +183,8 @@ mod tests {
             ("routing.policy.cache_aware.memory", Some(Class::Live)),
             ("tests[1].expect.pool", Some(Class::Live)),
             ("serverx", None),
-            ("auth.api_key", None),
+            ("auth.api_key", Some(Class::Live)),
+            ("pools[0].workers[1].tls.ca_paths", Some(Class::Drain)),
         ] {
             assert_eq!(class_of(key), class, "{key}");
         }

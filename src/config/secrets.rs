@@ -1,13 +1,14 @@
-//! Secrets: their values are read from where they come from.
+//! Secrets and certificates: they are read from where they come from.
 
 use std::path::{Path, PathBuf};
 
 use super::diag::{Diagnostic, Severity};
 use super::origin::{Origin, Origins};
-use super::spec::Spec;
+use super::spec::{Auth, Material, Spec, TenantKey};
 use super::tree::path::KeyPath;
 use super::{Input, Secrets};
 use crate::base::file;
+use crate::base::pem::PemFile;
 use crate::base::secret::{Secret, Source};
 
 /// Reads the values of secrets.
@@ -29,12 +30,18 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Gives every secret of the configuration its value.
+    /// Gives every secret of the configuration its value, and every certificate file its content.
     pub(crate) fn resolve(&mut self, spec: &mut Spec) {
+        for (i, listener) in spec.listeners.iter_mut().enumerate() {
+            if let Some(tls) = &mut listener.tls {
+                self.pem_files(tls.files(), &format!("listeners[{i}].tls"));
+            }
+        }
         for (p, pool) in spec.pools.iter_mut().enumerate() {
             if let Some(secret) = &mut pool.api_key {
                 self.one(secret, &format!("pools[{p}].api_key"));
             }
+            self.pem_files(pool.tls.files(), &format!("pools[{p}].tls"));
             let lists = [
                 ("workers", Some(&mut pool.workers)),
                 (
@@ -48,10 +55,47 @@ impl<'a> Resolver<'a> {
             ];
             for (list, workers) in lists {
                 for (w, worker) in workers.into_iter().flatten().enumerate() {
+                    let at = format!("pools[{p}].{list}[{w}]");
                     if let Some(secret) = &mut worker.api_key {
-                        self.one(secret, &format!("pools[{p}].{list}[{w}].api_key"));
+                        self.one(secret, &format!("{at}.api_key"));
                     }
+                    self.pem_files(worker.tls.files(), &format!("{at}.tls"));
                 }
+            }
+        }
+        self.auth(&mut spec.auth);
+    }
+
+    fn auth(&mut self, auth: &mut Auth) {
+        if let Some(secret) = &mut auth.api_key {
+            self.one(secret, "auth.api_key");
+        }
+        for (t, tenant) in auth.tenants.iter_mut().enumerate() {
+            for (k, key) in tenant.keys.iter_mut().enumerate() {
+                self.key(key, &format!("auth.tenants[{t}].keys[{k}]"));
+            }
+        }
+        for (k, key) in auth.control_plane.api_keys.iter_mut().enumerate() {
+            self.key(
+                &mut key.key,
+                &format!("auth.control_plane.api_keys[{k}].key"),
+            );
+        }
+    }
+
+    fn key(&mut self, key: &mut TenantKey, at: &str) {
+        if let Material::Secret(secret) = &mut key.material {
+            self.one(secret, at);
+        }
+    }
+
+    fn pem_files<'f>(&mut self, files: impl Iterator<Item = (String, &'f mut PemFile)>, at: &str) {
+        for (key, pem) in files {
+            let key = format!("{at}.{key}");
+            self.files.push(pem.path().to_owned());
+            match file::read(pem.path()) {
+                Ok(content) => pem.fill(&content),
+                Err(error) => self.absent("file-absent", &key, &error.to_string()),
             }
         }
     }
@@ -78,17 +122,18 @@ impl<'a> Resolver<'a> {
         };
         match value {
             Ok(value) => secret.resolve(&value),
-            Err(message) => {
-                let severity = match self.input.secrets {
-                    Secrets::Require => Severity::Error,
-                    Secrets::Note => Severity::Note,
-                };
-                let diagnostic =
-                    Diagnostic::new(severity, "secret-absent", format!("`{key}`: {message}"));
-                self.diagnostics
-                    .push(diagnostic.about(key).at(self.origins.place(key)));
-            }
+            Err(message) => self.absent("secret-absent", key, &message),
         }
+    }
+
+    fn absent(&mut self, slug: &'static str, key: &str, message: &str) {
+        let severity = match self.input.secrets {
+            Secrets::Require => Severity::Error,
+            Secrets::Note => Severity::Note,
+        };
+        let diagnostic = Diagnostic::new(severity, slug, format!("`{key}`: {message}"));
+        self.diagnostics
+            .push(diagnostic.about(key).at(self.origins.place(key)));
     }
 
     fn file(&mut self, path: &Path) -> Result<String, String> {

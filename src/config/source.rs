@@ -198,7 +198,7 @@ fn collect(node: &Node, around: Around, out: &mut Vec<Range<usize>>) {
         | Value::Int(_)
         | Value::Float(_)
         | Value::Str(_)
-        | Value::Date => {}
+        | Value::Date(_) => {}
     }
 }
 

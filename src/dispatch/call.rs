@@ -8,7 +8,7 @@ use http::HeaderValue;
 
 use crate::api::{Endpoint, Usage};
 use crate::base::clock;
-use crate::live::{CallGuard, Live, Phase, Snapshot};
+use crate::live::{CallGuard, Caller, Live, Phase, Snapshot};
 use crate::plan::{Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
 use crate::state::{ModelCell, Permit, Series};
@@ -34,6 +34,8 @@ pub struct Call {
     pub status: u16,
     /// Stable code of a gateway error, or empty.
     pub error_code: &'static str,
+    /// Who asks.
+    pub caller: Caller,
     /// Set for inference requests once they have a route.
     pub routed: Option<Routed>,
     /// Its place among the requests that are let in, held to the end of the answer.
@@ -160,6 +162,7 @@ impl Call {
             path,
             status: 0,
             error_code: "",
+            caller: Caller::default(),
             routed: None,
             permit: None,
             observe: None,

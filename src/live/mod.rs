@@ -3,6 +3,7 @@
 
 mod admin;
 mod breakers;
+mod caller;
 mod change;
 mod degraded;
 mod handle;
@@ -11,6 +12,7 @@ mod snapshot;
 mod trees;
 
 pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
+pub use caller::{AuthMethod, Caller};
 pub use change::{Addition, Change, ChangeError, Job, JobKind, JobState};
 pub use degraded::{Signal, signals};
 pub use handle::{CallGuard, Live, Phase, Prepared};

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::tls::{self, ServerTls};
+use crate::base::network::Network;
 use crate::base::units::ByteSize;
-use crate::config::spec::{self, ListenAddress, Serve};
+use crate::config::spec::{self, EngineMetrics, ListenAddress, Serve};
 
 /// A socket, what it answers and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,6 +19,13 @@ pub struct Listener {
     pub address: Address,
     /// Route groups it serves.
     pub serve: Groups,
+    /// Proxies in front, whose word counts.
+    pub trusted_proxies: Vec<Network>,
+    /// HTTPS; `None`: plain HTTP.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Whether only who may enter the control plane may read `/engine_metrics`; `None`: as soon as
+    /// any credential is configured.
+    pub guards_engine_metrics: Option<bool>,
     /// Whether answers name the worker that gave them, by its opaque id.
     pub expose_worker_id: bool,
     /// Whether answers say how their worker was found.
@@ -92,6 +101,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Of a client that does not read.
     pub write_timeout: Duration,
+    /// Of a TLS handshake.
+    pub tls_handshake_timeout: Duration,
     /// Concurrent streams of an HTTP/2 connection.
     pub h2_max_streams: u32,
 }
@@ -139,6 +150,9 @@ pub(super) fn compile(spec: &spec::Listener) -> Listener {
         name: spec.name.as_str().into(),
         address,
         serve,
+        trusted_proxies: spec.trusted_proxies.clone(),
+        tls: spec.tls.as_ref().and_then(tls::server),
+        guards_engine_metrics: spec.engine_metrics.map(|who| who == EngineMetrics::Admin),
         expose_worker_id: spec.expose_worker_id,
         expose_decision: spec.expose_decision,
         cors,
@@ -153,6 +167,7 @@ pub(super) fn compile(spec: &spec::Listener) -> Listener {
             min_body_rate: limits.min_body_rate.get(),
             idle_timeout: limits.idle_timeout.get(),
             write_timeout: limits.write_timeout.get(),
+            tls_handshake_timeout: limits.tls_handshake_timeout.get(),
             h2_max_streams: limits.h2_max_streams,
         },
     }

@@ -4,6 +4,7 @@
 //! same plan in every gateway.
 
 mod admission;
+mod auth;
 mod destination;
 mod diff;
 mod facts;
@@ -14,6 +15,7 @@ mod ring;
 mod route;
 mod routes;
 mod table;
+mod tls;
 mod worker;
 
 #[cfg(test)]
@@ -25,6 +27,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use admission::{Admission, Class, DEFAULT_CLASS, Gate, Queue};
+pub use auth::{
+    Auth, Digest, Identity, Jwt, Key, ModelLimits, Operator, OperatorRole, Tenant, TenantIx,
+    TenantLimits,
+};
 pub use destination::{Destination, DestinationIx, Fallback, Mirror, Share};
 pub use diff::{Change, diff};
 pub use facts::{Facts, Learned, NoRanks};
@@ -36,6 +42,7 @@ pub use route::{
     Found, Glob, Leg, Legs, Listed, Named, Route, RouteIx, Routes, Sole, Target, Unroutable,
     is_glob, matches,
 };
+pub use tls::{ClientTls, ServerTls};
 pub use worker::{Registration, Role, Worker, WorkerIx, WorkerKey};
 
 use crate::config::spec::{Jobs, MemoryBudget, Spec};
@@ -51,6 +58,12 @@ pub struct Plan {
     pub pools: Vec<Pool>,
     /// Worker memberships, by pool and then by key.
     pub workers: Vec<Worker>,
+    /// Who may come in.
+    pub auth: Auth,
+    /// The record of control-plane requests.
+    pub audit: Audit,
+    /// Spans of requests.
+    pub tracing: Tracing,
     /// How many requests are let in.
     pub admission: Admission,
     /// From model names to workers.
@@ -59,6 +72,28 @@ pub struct Plan {
     pub max_in_flight_probes: usize,
     /// How engines are asked for their load.
     pub load_monitor: LoadMonitor,
+}
+
+/// The record of control-plane requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// Whether it is kept.
+    pub enabled: bool,
+    /// A file of its own, beside the log.
+    pub path: Option<std::path::PathBuf>,
+}
+
+/// Spans of requests.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tracing {
+    /// Whether they are made and sent.
+    pub enabled: bool,
+    /// The collector as a URL.
+    pub endpoint: Arc<str>,
+    /// The resource attribute `service.name`.
+    pub service_name: Arc<str>,
+    /// The share of requests that are traced where the client does not decide.
+    pub sample_ratio: f64,
 }
 
 /// How engines are asked for their load.
@@ -120,12 +155,32 @@ pub fn compile(spec: &Spec, facts: &Facts) -> Plan {
             .collect(),
         pools,
         workers,
+        auth: auth::compile(spec),
+        audit: Audit {
+            enabled: spec.audit.enabled,
+            path: spec.audit.path.as_deref().map(std::path::Path::to_owned),
+        },
+        tracing: Tracing {
+            enabled: spec.tracing.enabled,
+            endpoint: endpoint(&spec.tracing.otlp_endpoint),
+            service_name: spec.tracing.service_name.as_str().into(),
+            sample_ratio: spec.tracing.sample_ratio,
+        },
         admission: admission::compile(spec),
         routes,
         max_in_flight_probes: spec.reliability.health.max_in_flight_probes as usize,
         load_monitor: LoadMonitor {
             interval: spec.routing.load_monitor_interval.get(),
         },
+    }
+}
+
+/// A collector without a scheme is spoken to in the clear.
+fn endpoint(declared: &str) -> Arc<str> {
+    if declared.contains("://") {
+        declared.into()
+    } else {
+        format!("http://{declared}").into()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::facts::Facts;
 use super::fleet::{Member, Override, Source};
 use super::pool::{Breaker, Budget, Connections, Health, Pool, PoolIx, Retry, Timeouts};
+use super::tls;
 use super::worker::{Registration, Role, Worker, WorkerIx, WorkerKey};
 use crate::config::spec::{self, RetryOverride, Spec, TimeoutsOverride};
 
@@ -276,6 +277,10 @@ impl Around<'_> {
             priority: changed.priority.unwrap_or(worker.priority),
             cost: changed.cost.unwrap_or(worker.cost),
             bootstrap_port: worker.bootstrap_port,
+            tls: worker
+                .url
+                .is_tls()
+                .then(|| Arc::new(tls::client(&worker.tls.over(&declared.tls), host))),
             host: host.into(),
             port,
             authority: format!("{written}:{port}").into(),

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::fleet::Source;
 use super::pool::{Breaker, Health, PoolIx};
+use super::tls::ClientTls;
 use crate::base::secret::Secret;
 use crate::config::spec::{PolicyName, Runtime};
 
@@ -140,6 +141,8 @@ pub struct Worker {
     pub host: Arc<str>,
     /// TCP port.
     pub port: u16,
+    /// How it is spoken to over TLS; `None`: in the clear.
+    pub tls: Option<Arc<ClientTls>>,
     /// The `host` header sent to this worker: `host:port`.
     pub authority: Arc<str>,
     /// Path put in front of every request path; empty for most workers.

@@ -10,6 +10,7 @@ pub mod explain;
 mod exposition;
 mod gate;
 mod guarded;
+mod identity;
 mod intake;
 mod layer;
 mod listen;

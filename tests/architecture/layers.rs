@@ -7,7 +7,7 @@ use crate::scan::{self, Path};
 /// gets its place here, deliberately.
 const LAYERS: &[&[&str]] = &[
     &["base"],
-    &["api", "telemetry"],
+    &["api", "telemetry", "tls"],
     &["config"],
     &["plan"],
     &["policy"],

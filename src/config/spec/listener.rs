@@ -10,7 +10,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::is_default;
+use super::tls::ServerTls;
 use super::word::{NOT_AVAILABLE, words};
+use crate::base::network::Network;
 use crate::base::units::{ByteSize, Millis};
 
 /// `[[listeners]]`: a socket and what it answers.
@@ -44,6 +46,29 @@ pub struct Listener {
     /// Reload: drain.
     /// A route of another group is an unknown path here.
     pub serve: Vec<Serve>,
+
+    /// Proxies in front, whose word counts.
+    ///
+    /// Unit: list of networks. Default: []. Range: any. Reload: drain.
+    /// The address of a client is the rightmost one in `x-forwarded-for` that is none of them, and
+    /// only they may name a tenant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<Network>,
+
+    /// HTTPS.
+    ///
+    /// Unit: table. Default: none, plain HTTP. Range: any. Reload: drain.
+    /// TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1, whichever the client asks for (ALPN).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServerTls>,
+
+    /// Who may read `/engine_metrics`.
+    ///
+    /// Unit: word. Default: public, and admin as soon as any credential is configured.
+    /// Range: public, admin. Reload: live.
+    /// The metrics of engines name models and load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_metrics: Option<EngineMetrics>,
 
     /// Whether answers say which worker made them.
     ///
@@ -96,6 +121,9 @@ impl Listener {
             address: ListenAddress::Ip(SocketAddr::new(everywhere, port)),
             mode: None,
             serve,
+            trusted_proxies: Vec::new(),
+            tls: None,
+            engine_metrics: None,
             expose_worker_id: false,
             expose_decision: false,
             cors: Cors::default(),
@@ -117,6 +145,17 @@ words! {
         Metrics = "metrics",
     }
     later ["console"]
+}
+
+words! {
+    /// Who may read `/engine_metrics`.
+    pub enum EngineMetrics ("word", compare str::to_owned) {
+        /// Everybody.
+        Public = "public",
+        /// Who may enter the control plane.
+        Admin = "admin",
+    }
+    later []
 }
 
 /// `[listeners.cors]`: what browsers of other origins may do.
@@ -196,6 +235,12 @@ pub struct Limits {
     /// When it runs out the connection is aborted and the worker's request cancelled.
     pub write_timeout: Millis,
 
+    /// Time in which a TLS handshake must be complete.
+    ///
+    /// Unit: duration ("250ms", "60s"). Default: 10s. Range: > 0. Reload: drain.
+    /// When it runs out the connection is closed.
+    pub tls_handshake_timeout: Millis,
+
     /// Concurrent streams of one HTTP/2 connection.
     ///
     /// Unit: number. Default: 100. Range: >= 1. Reload: drain.
@@ -216,6 +261,7 @@ impl Default for Limits {
             min_body_rate: ByteSize::kib(1),
             idle_timeout: Millis::secs(75),
             write_timeout: Millis::secs(60),
+            tls_handshake_timeout: Millis::secs(10),
             h2_max_streams: 100,
         }
     }

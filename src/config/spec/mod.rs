@@ -5,6 +5,7 @@
 //! page (what, then unit, default, range and reload class, then the effects).
 
 pub mod admission;
+pub mod auth;
 pub mod listener;
 pub mod model;
 pub mod policy;
@@ -15,6 +16,7 @@ pub mod routing;
 pub mod server;
 pub mod telemetry;
 pub mod test;
+pub mod tls;
 pub(crate) mod word;
 pub mod worker;
 pub mod worker_url;
@@ -23,7 +25,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admission::{Admission, Class, ModelAdmission};
-pub use listener::{Cors, Limits, ListenAddress, Listener, Serve, UnixMode};
+pub use auth::{
+    Auth, ControlKey, ControlPlane, DefaultRole, Jwt, Material, ModelLimits, Role, Tenant,
+    TenantHeader, TenantKey, TenantLimits,
+};
+pub use listener::{Cors, EngineMetrics, Limits, ListenAddress, Listener, Serve, UnixMode};
 pub use model::{Mirror, Model, ModelReliability, Share};
 pub use policy::{
     Algorithm, AssignmentMode, Bucket, CacheAware, LeastLoad, Manual, Policy, PolicyName,
@@ -36,8 +42,9 @@ pub use reliability::{
 };
 pub use routing::{Routing, Undeclared};
 pub use server::{Jobs, MemoryBudget, Server, WorkerThreads};
-pub use telemetry::{LogFormat, LogLevel, Logging, Metrics, Rotate};
+pub use telemetry::{Audit, LogFormat, LogLevel, Logging, Metrics, Rotate, Tracing};
 pub use test::{Expect, Request, Test};
+pub use tls::{ClientTls, ServerTls};
 pub use word::WordError;
 pub use worker::{MAX_PRIORITY, Worker};
 pub use worker_url::{WorkerUrl, WorkerUrlError};
@@ -107,12 +114,33 @@ pub struct Spec {
     #[serde(default)]
     pub reliability: Reliability,
 
+    /// Who may come in, and how much each may use.
+    ///
+    /// Unit: table. Default: nobody is asked. Range: any. Reload: live.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub auth: Auth,
+
+    /// The record of who asked and changed the gateway itself.
+    ///
+    /// Unit: table. Default: its keys' defaults. Range: any. Reload: live.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub audit: Audit,
+
     /// What `/metrics` shows.
     ///
     /// Unit: table. Default: its keys' defaults. Range: any. Reload: restart.
     /// See the keys of the table.
     #[serde(default)]
     pub metrics: Metrics,
+
+    /// Spans of requests, sent to a collector.
+    ///
+    /// Unit: table. Default: off. Range: any. Reload: live.
+    /// See the keys of the table.
+    #[serde(default)]
+    pub tracing: Tracing,
 
     /// What is logged, and where to.
     ///
@@ -141,7 +169,10 @@ impl Default for Spec {
             models: Vec::new(),
             routing: Routing::default(),
             reliability: Reliability::default(),
+            auth: Auth::default(),
+            audit: Audit::default(),
             metrics: Metrics::default(),
+            tracing: Tracing::default(),
             logging: Logging::default(),
             tests: Vec::new(),
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::is_default;
 use super::policy::Policy;
 use super::reliability::{CircuitBreakerOverride, HealthOverride, RetryOverride, TimeoutsOverride};
+use super::tls::ClientTls;
 use super::word::words;
 use super::worker::Worker;
 use crate::base::secret::Secret;
@@ -75,6 +76,15 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<Secret>,
 
+    /// HTTPS towards the workers.
+    ///
+    /// Unit: table. Default: the roots of the system, no certificate of our own. Range: any.
+    /// Reload: drain.
+    /// For workers whose URL begins with `https://`. A worker's own `tls` comes before it, key by
+    /// key.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tls: ClientTls,
+
     /// Whether a client's `Authorization` header goes on to the workers.
     ///
     /// Unit: boolean. Default: false. Range: any. Reload: live.
@@ -130,6 +140,7 @@ impl Pool {
             dp_aware: false,
             dp_minimum_tokens: false,
             api_key: None,
+            tls: ClientTls::default(),
             forward_authorization: false,
             dynamic: true,
             drain: false,

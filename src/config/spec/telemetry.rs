@@ -1,4 +1,4 @@
-//! `[metrics]` and `[logging]`: what can be seen.
+//! `[metrics]`, `[tracing]`, `[logging]` and `[audit]`: what can be seen.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,74 @@ impl Default for Metrics {
                 45.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 480.0, 900.0, 1200.0, 1800.0, 2700.0,
                 3600.0, 5400.0, 7200.0,
             ],
+        }
+    }
+}
+
+/// `[tracing]`: spans of requests, sent to a collector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tracing {
+    /// Whether spans are made and sent.
+    ///
+    /// Unit: boolean. Default: false. Range: any. Reload: live.
+    /// Without it a client's `traceparent` and `tracestate` go on to the workers as they are.
+    pub enabled: bool,
+
+    /// The collector.
+    ///
+    /// Unit: `host:port` or URL. Default: localhost:4317. Range: scheme http or https.
+    /// Reload: live.
+    /// It is spoken to in OTLP over gRPC. One that is down costs requests nothing.
+    pub otlp_endpoint: String,
+
+    /// The name under which the spans stand.
+    ///
+    /// Unit: string. Default: smg. Range: not empty. Reload: live.
+    /// The resource attribute `service.name`.
+    pub service_name: String,
+
+    /// The share of requests that are traced where the client does not decide.
+    ///
+    /// Unit: ratio. Default: 1. Range: 0 to 1. Reload: live.
+    /// A request that comes with a `traceparent` is traced if that says so.
+    pub sample_ratio: f64,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            otlp_endpoint: "localhost:4317".to_owned(),
+            service_name: "smg".to_owned(),
+            sample_ratio: 1.0,
+        }
+    }
+}
+
+/// `[audit]`: the record of who asked and changed the gateway itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// Whether the record is kept.
+    ///
+    /// Unit: boolean. Default: true. Range: any. Reload: live.
+    /// It stands in the log under the target `smg::audit`, whatever the level.
+    pub enabled: bool,
+
+    /// A file of its own.
+    ///
+    /// Unit: path. Default: none, only the log. Range: a file that can be written. Reload: live.
+    /// One JSON object per line. It is opened anew on a reload, so that it can be rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<FilePath>,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            path: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::json;
 
+use super::tls::ClientTls;
 use super::worker_url::WorkerUrl;
 use crate::base::secret::Secret;
 
@@ -18,7 +19,7 @@ use crate::base::secret::Secret;
 pub struct Worker {
     /// Where the worker is.
     ///
-    /// Unit: URL. Default: none, required. Range: scheme http, with a host, without user, query
+    /// Unit: URL. Default: none, required. Range: scheme http or https, with a host, without user, query
     /// and fragment. Reload: live.
     /// Request paths are appended to it.
     pub url: WorkerUrl,
@@ -36,6 +37,14 @@ pub struct Worker {
     /// It goes out as `Authorization: Bearer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<Secret>,
+
+    /// HTTPS towards this worker.
+    ///
+    /// Unit: table. Default: the pool's `tls`, key by key. Range: only with an `https://` URL.
+    /// Reload: drain.
+    /// See `[pools.tls]`.
+    #[serde(default, skip_serializing_if = "ClientTls::is_empty")]
+    pub tls: ClientTls,
 
     /// Labels of the worker.
     ///
@@ -91,6 +100,7 @@ const FIELDS: &[&str] = &[
     "url",
     "model",
     "api_key",
+    "tls",
     "labels",
     "priority",
     "cost",
@@ -104,6 +114,7 @@ impl From<WorkerUrl> for Worker {
             url,
             model: None,
             api_key: None,
+            tls: ClientTls::default(),
             labels: BTreeMap::new(),
             priority: DEFAULT_PRIORITY,
             cost: DEFAULT_COST,

@@ -19,10 +19,10 @@ pub struct WorkerUrl(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerUrlError {
     /// There is no scheme in front.
-    #[error("a worker URL begins with `http://`")]
+    #[error("a worker URL begins with `http://` or `https://`")]
     NoScheme,
     /// The scheme is not one for workers.
-    #[error("unknown scheme `{0}` of a worker URL: expected `http`")]
+    #[error("unknown scheme `{0}` of a worker URL: expected `http` or `https`")]
     Scheme(String),
     /// The scheme is in upper case.
     #[error("the scheme of a worker URL is in lower case: expected `{0}`")]
@@ -52,6 +52,11 @@ impl WorkerUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("https://")
+    }
 }
 
 impl FromStr for WorkerUrl {
@@ -71,7 +76,7 @@ impl FromStr for WorkerUrl {
         if lower != scheme {
             return Err(WorkerUrlError::SchemeCase(lower));
         }
-        if scheme != "http" {
+        if !matches!(scheme, "http" | "https") {
             return Err(WorkerUrlError::SchemeLater(lower));
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -17,6 +17,7 @@ use serde::forward_to_deserialize_any;
 use super::path::{KeyPath, Step};
 use super::{Entry, Mark, Node, Value};
 use crate::base::file::FilePath;
+use crate::base::moment::Moment;
 use crate::config::spec::ListenAddress;
 
 /// A mistake, and the node it is about.
@@ -221,7 +222,7 @@ impl<'a> Reader<'a> {
                 at,
                 common: self.common,
             }),
-            Value::Absent | Value::Unknown | Value::Date => {
+            Value::Absent | Value::Unknown | Value::Date(_) => {
                 Err(de::Error::invalid_type(Unexpected::Other("date"), &visitor))
             }
         };
@@ -265,6 +266,12 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
+        if let (Moment::NAME, Value::Date(text)) = (name, &self.node.value) {
+            let inner: de::value::StrDeserializer<'_, Error> = text.as_str().into_deserializer();
+            return visitor
+                .visit_newtype_struct(inner)
+                .map_err(|error| error.at(self.at));
+        }
         let text = match (name, self.node.as_str()) {
             (FilePath::NAME, Some(path)) => self.resolved(path)?,
             (ListenAddress::NAME, Some(address)) => {

@@ -51,7 +51,8 @@ pub(crate) enum Value {
     Int(i64),
     Float(f64),
     Str(String),
-    Date,
+    /// A date, a time or both, as written.
+    Date(String),
     Array(Vec<Node>),
     Table(Vec<Entry>),
 }
@@ -89,7 +90,7 @@ impl Node {
             Value::Int(_) => "an integer",
             Value::Float(_) => "a float",
             Value::Str(_) => "a string",
-            Value::Date => "a date",
+            Value::Date(_) => "a date",
             Value::Array(_) => "an array",
             Value::Table(ref entries) if entries.is_empty() => "an empty table",
             Value::Table(_) => "a table",
@@ -237,7 +238,7 @@ impl Node {
             | Value::Int(_)
             | Value::Float(_)
             | Value::Str(_)
-            | Value::Date => true,
+            | Value::Date(_) => true,
         }
     }
 
@@ -256,7 +257,7 @@ impl Node {
             | Value::Bool(_)
             | Value::Int(_)
             | Value::Float(_)
-            | Value::Date => {}
+            | Value::Date(_) => {}
         }
     }
 }

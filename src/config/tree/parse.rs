@@ -69,7 +69,7 @@ impl Build {
                 Err(_) => self.refuse(span, format!("`{number}` is not a number")),
             },
             DeValue::Boolean(value) => Value::Bool(value),
-            DeValue::Datetime(_) => Value::Date,
+            DeValue::Datetime(date) => Value::Date(date.to_string()),
             DeValue::Array(items) => {
                 Value::Array(items.into_iter().map(|item| self.node(item)).collect())
             }

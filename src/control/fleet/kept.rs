@@ -157,6 +157,8 @@ impl KeptWorker {
             url,
             model,
             api_key,
+            // One that was added has the pool's.
+            tls: _,
             labels,
             priority,
             cost,
@@ -194,6 +196,7 @@ impl KeptWorker {
                 url: self.url,
                 model: self.model,
                 api_key: self.api_key.as_deref().map(Secret::literal),
+                tls: spec::ClientTls::default(),
                 labels: self.labels,
                 priority: self.priority,
                 cost: self.cost,

@@ -72,6 +72,9 @@ fn listener(path: &Path) -> Listener {
             admin: true,
             ..Groups::default()
         },
+        trusted_proxies: Vec::new(),
+        tls: None,
+        guards_engine_metrics: None,
         expose_worker_id: false,
         expose_decision: false,
         cors: None,
@@ -86,6 +89,7 @@ fn listener(path: &Path) -> Listener {
             min_body_rate: 0,
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
+            tls_handshake_timeout: Duration::from_secs(10),
             h2_max_streams: 16,
         },
     }
