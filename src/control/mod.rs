@@ -5,6 +5,7 @@
 //! for its turn, so that two changes never race.
 
 mod admin;
+mod certificates;
 mod compiled;
 mod desk;
 mod effective;

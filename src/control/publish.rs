@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
+use super::certificates::{self, Ending};
 use super::compiled::{Compiled, broken, check, compile, is_same};
 use super::desk::{Desk, Request};
 use super::fleet::{Asked, Board, Ended, Ledger};
@@ -249,6 +250,7 @@ impl Publisher {
         match ready {
             Ok(ready) => self.publish(trigger, ready).await,
             Err(diagnostics) => {
+                certificates::count(&self.loaded, &loaded, Ending::Rejected);
                 let sha256 = loaded.sha256.clone();
                 self.refused = Some(loaded);
                 self.refuse(trigger, &sha256, diagnostics)
@@ -345,6 +347,7 @@ impl Publisher {
         }
         .emit();
         report::log_all(&loaded.diagnostics);
+        certificates::count(&self.loaded, &loaded, Ending::Applied);
         self.loaded = loaded;
         self.refused = None;
         *self.status.lock() = Status {

@@ -4,6 +4,7 @@
 mod admin;
 mod breakers;
 mod caller;
+mod certificates;
 mod change;
 mod degraded;
 mod handle;

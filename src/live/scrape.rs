@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, breakers, signals, trees};
+use super::{Live, Snapshot, WorkerRef, breakers, certificates, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
@@ -34,6 +34,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
     memory(&snapshot, &mut families);
+    certificates::write(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }

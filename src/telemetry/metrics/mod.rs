@@ -154,6 +154,9 @@ pub fn preseed() {
     for result in ["allowed", "rejected"] {
         drop(counter(Metric::HttpRateLimit, &[("result", result)]));
     }
+    for result in ["applied", "rejected"] {
+        drop(counter(Metric::TlsReloads, &[("result", result)]));
+    }
     for mode in label::KV_MODES {
         drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
     }
