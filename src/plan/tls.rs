@@ -29,6 +29,14 @@ pub struct ClientTls {
     pub identity: Option<(PemFile, PemFile)>,
 }
 
+impl ClientTls {
+    /// What its files held.
+    pub(super) fn contents(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let pair = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
+        self.ca.iter().chain(pair).map(PemFile::content)
+    }
+}
+
 /// `None` where the checks found half of a pair.
 pub(super) fn server(declared: &spec::ServerTls) -> Option<Arc<ServerTls>> {
     Some(Arc::new(ServerTls {
