@@ -19,6 +19,7 @@ mod register;
 mod report;
 mod status;
 mod target;
+mod tls;
 mod watch;
 mod workers;
 
@@ -62,6 +63,14 @@ pub struct Control {
 pub struct Running {
     live: Arc<Live>,
     _tasks: Vec<AbortOnDrop>,
+}
+
+/// Whether `first` can be started with, as a reload would judge it too. What is wrong with it is
+/// logged.
+pub fn is_usable(first: &Loaded) -> bool {
+    let faults = tls::faults(first);
+    report::log_all(&faults);
+    faults.is_empty()
 }
 
 impl Control {

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
-use crate::control::{Control, Logging, Outside, Over};
+use crate::control::{self, Control, Logging, Outside, Over};
 use crate::live::{Admin, BindError, Trigger};
 use crate::serve::Listeners;
 use crate::telemetry::log;
@@ -87,6 +87,10 @@ pub fn run(input: Input, loaded: Loaded, filter: Option<String>) -> u8 {
             return FAILED;
         }
     };
+    if !control::is_usable(&loaded) {
+        log::flush(FLUSH);
+        return INVALID;
+    }
     let ended = start(input, loaded, &spec, logging);
     let code = ended.unwrap_or_else(|error| {
         if let StartError::Bind(errors) = &error {

@@ -169,8 +169,8 @@ fn workers(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
             if let Some(fields) = bare.as_object_mut() {
                 fields.remove("pool");
             }
-            // A rotated key is a change, although what is serialised of it is masked. The value
-            // is compared here and goes nowhere else.
+            // A rotated key or certificate is a change, although what is serialised of it does
+            // not show. The values are compared here and go nowhere else.
             let key = worker.api_key.as_ref().and_then(|key| key.expose());
             let tls = worker.tls.iter();
             let files = tls.flat_map(|tls| {

@@ -21,7 +21,7 @@ pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
 pub use budget::BudgetCell;
 pub use conn::{
     Awaiting, Conn, ConnKey, ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse,
-    Step,
+    Secured, Step, Stream, TlsCell, TlsKey, Unfit,
 };
 pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
@@ -60,6 +60,8 @@ pub struct Cells {
     pub health: Keyed<HealthKey, HealthCell>,
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
+    /// Settings for TLS with workers.
+    pub tls: Keyed<TlsKey, TlsCell>,
     /// Retries and the requests that they are held against, by pool.
     pub budgets: Keyed<Arc<str>, BudgetCell>,
     /// Addresses, by host.
@@ -84,6 +86,7 @@ impl Cells {
         self.workers.sweep();
         self.health.sweep();
         self.conns.sweep();
+        self.tls.sweep();
         self.budgets.sweep();
         self.names.sweep();
         self.routes.sweep();
