@@ -160,6 +160,7 @@ async fn live_through(
     let sockets = Arc::clone(&listeners);
     let _control = control.start(sockets).await.map_err(StartError::Bind)?;
     let _upkeep = AbortOnDrop::spawn("upkeep", upkeep());
+    let _delays = AbortOnDrop::spawn("delays", process::watch_delays());
     let _watchdog =
         systemd::watchdog().map(|every| AbortOnDrop::spawn("watchdog", systemd::pet(every)));
     tracing::info!(target: "smg::daemon", generation = live.load().generation, "ready");
@@ -172,7 +173,7 @@ async fn live_through(
 }
 
 async fn upkeep() {
-    let sampler = Sampler::new(&tokio::runtime::Handle::current());
+    let mut sampler = Sampler::new(&tokio::runtime::Handle::current());
     let mut tick = interval(UPKEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -2,6 +2,7 @@
 //! meet.
 
 mod admin;
+mod ages;
 mod breakers;
 mod caller;
 mod certificates;

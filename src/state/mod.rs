@@ -27,7 +27,7 @@ pub use health::{HealthCell, HealthState, Transition};
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
-pub use model::{ModelCell, ModelKey, Series};
+pub use model::{ModelCell, ModelKey, Series, Stages};
 pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
 pub use report::{Report, ReportCell};
