@@ -1,6 +1,7 @@
 //! What changes between two plans, in the operator's words.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
@@ -90,8 +91,15 @@ fn value(thing: impl Serialize) -> serde_json::Value {
 fn listeners(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
     plan.listeners
         .iter()
-        .map(|l| (l.name.to_string(), value(l)))
+        .map(|l| (l.name.to_string(), value((l, mark(l.tls.as_deref())))))
         .collect()
+}
+
+/// What tells apart what certificates and keys hold, which no value shows.
+fn mark(tls: Option<&impl Hash>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tls.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Pools without their worker indexes, which move whenever another pool changes.
@@ -120,7 +128,8 @@ fn workers(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
             // A rotated key is a change, although what is serialised of it is masked. The value
             // is compared here and goes nowhere else.
             let key = worker.api_key.as_ref().and_then(|key| key.expose());
-            (format!("{pool}/{}", worker.key), value((bare, key)))
+            let mark = mark(worker.tls.as_deref());
+            (format!("{pool}/{}", worker.key), value((bare, key, mark)))
         })
         .collect()
 }
