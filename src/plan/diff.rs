@@ -1,14 +1,13 @@
 //! What changes between two plans, in the operator's words.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
 use super::admission::DEFAULT_CLASS;
 use super::route::Route;
 use super::{Auth, Destination, DestinationIx, Plan, TenantIx};
-use crate::base::pem::PemFile;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -109,20 +108,8 @@ fn value(thing: impl Serialize) -> serde_json::Value {
 fn listeners(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
     plan.listeners
         .iter()
-        .map(|l| {
-            let tls = l.tls.iter();
-            let files =
-                tls.flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
-            (l.name.to_string(), value((l, contents(files.flatten()))))
-        })
+        .map(|l| (l.name.to_string(), value((l, mark(l.tls.as_deref())))))
         .collect()
-}
-
-/// What certificate files hold, as a number: it is compared here and goes nowhere else.
-fn contents<'f>(files: impl Iterator<Item = &'f PemFile>) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    files.for_each(|file| file.hash(&mut hasher));
-    hasher.finish()
 }
 
 /// Tenants and their keys.
@@ -144,6 +131,13 @@ fn operators(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
     operators
         .map(|key| (key.of.id.to_string(), value((key.digest.bytes(), key))))
         .collect()
+}
+
+/// What tells apart what certificates and keys hold, which no value shows.
+fn mark(tls: Option<&impl Hash>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tls.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Pools without their worker indexes, which move whenever another pool changes.
@@ -172,13 +166,8 @@ fn workers(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
             // A rotated key or certificate is a change, although what is serialised of it does
             // not show. The values are compared here and go nowhere else.
             let key = worker.api_key.as_ref().and_then(|key| key.expose());
-            let tls = worker.tls.iter();
-            let files = tls.flat_map(|tls| {
-                let pair = tls.identity.iter().flat_map(|(cert, key)| [cert, key]);
-                tls.ca.iter().chain(pair)
-            });
-            let name = format!("{pool}/{}", worker.key);
-            (name, value((bare, key, contents(files))))
+            let mark = mark(worker.tls.as_deref());
+            (format!("{pool}/{}", worker.key), value((bare, key, mark)))
         })
         .collect()
 }
