@@ -6,6 +6,7 @@ pub mod headers;
 pub mod http;
 mod http1;
 mod http2;
+pub mod https;
 pub mod loads;
 mod resolve;
 
