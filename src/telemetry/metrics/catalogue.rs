@@ -286,6 +286,9 @@ catalogue! {
         "1 while the configuration in effect is the one of the file, else 0.";
     ConfigReloads "smg_config_reloads_total" Counter Recorder ["trigger" "result"]
         "Reloads, by what asked for them and how they ended.";
+    AuthJwksUp "smg_auth_jwks_up" Gauge Scrape ["issuer"]
+        "Whether the last fetch of the issuer's keys brought them.";
+
     MemoryBudget "smg_memory_budget_bytes" Gauge Scrape ["state"]
         "Memory for what is buffered: bytes in use, and bytes that may be.";
 
