@@ -5,6 +5,7 @@
 //! for its turn, so that two changes never race.
 
 mod admin;
+mod certificates;
 mod compiled;
 mod desk;
 mod effective;
@@ -19,6 +20,7 @@ mod register;
 mod report;
 mod status;
 mod target;
+mod tls;
 mod watch;
 mod workers;
 
@@ -62,6 +64,14 @@ pub struct Control {
 pub struct Running {
     live: Arc<Live>,
     _tasks: Vec<AbortOnDrop>,
+}
+
+/// Whether `first` can be started with, as a reload would judge it too. What is wrong with it is
+/// logged.
+pub fn is_usable(first: &Loaded) -> bool {
+    let faults = tls::faults(first);
+    report::log_all(&faults);
+    faults.is_empty()
 }
 
 impl Control {

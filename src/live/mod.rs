@@ -2,8 +2,10 @@
 //! meet.
 
 mod admin;
+mod ages;
 mod breakers;
 mod caller;
+mod certificates;
 mod change;
 mod degraded;
 mod handle;

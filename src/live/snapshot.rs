@@ -411,11 +411,12 @@ impl WorkerParts {
             port: worker.port,
             http2: pool.connections.http2,
             guarded: worker.source != Source::File,
+            tls: worker.tls.clone(),
         };
         let conns = || {
             let names = || NameCell::new(&worker.host);
             let names = cells.names.get_or_insert(&worker.host, names);
-            ConnPool::new(&conn_key, names)
+            ConnPool::new(&conn_key, names, &cells.tls)
         };
         let initial = || {
             let known = previous

@@ -22,14 +22,14 @@ pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
 pub use budget::BudgetCell;
 pub use conn::{
     Awaiting, Conn, ConnKey, ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse,
-    Step,
+    Secured, Step, Stream, TlsCell, TlsKey, Unfit,
 };
 pub use health::{HealthCell, HealthState, Transition};
 pub use issuer::{Claims, Found, Held, IssuerCell, IssuerKey, Keys, KeysError, VouchedCell, Wish};
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
-pub use model::{ModelCell, ModelKey, Series};
+pub use model::{ModelCell, ModelKey, Series, Stages};
 pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
 pub use report::{Report, ReportCell};
@@ -62,6 +62,8 @@ pub struct Cells {
     pub health: Keyed<HealthKey, HealthCell>,
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
+    /// Settings for TLS with workers.
+    pub tls: Keyed<TlsKey, TlsCell>,
     /// Retries and the requests that they are held against, by pool.
     pub budgets: Keyed<Arc<str>, BudgetCell>,
     /// Addresses, by host.
@@ -90,6 +92,7 @@ impl Cells {
         self.workers.sweep();
         self.health.sweep();
         self.conns.sweep();
+        self.tls.sweep();
         self.budgets.sweep();
         self.names.sweep();
         self.issuers.sweep();

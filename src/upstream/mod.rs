@@ -9,6 +9,7 @@ mod http2;
 pub mod https;
 pub mod loads;
 mod resolve;
+mod tls;
 
 pub use self::fetch::{FetchError, Fetched, fetch};
 pub use self::http::{Answer, Break, Failure};
