@@ -11,6 +11,7 @@ mod desk;
 mod effective;
 mod fleet;
 mod health;
+mod issuer;
 mod loads;
 mod logging;
 mod places;
@@ -118,6 +119,8 @@ impl Control {
         let (live, desk) = (Arc::clone(&self.live), Arc::clone(&self.desk));
         let jobs = fleet::run(live, desk, self.board);
         tasks.push(AbortOnDrop::spawn("jobs", jobs));
+        let issuer = issuer::run(Arc::clone(&self.live));
+        tasks.push(AbortOnDrop::spawn("issuer keys", issuer));
         tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
         tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
         Ok(Running {

@@ -35,6 +35,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
     memory(&snapshot, &mut families);
+    issuer(&snapshot, &mut families);
     certificates::write(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
@@ -358,6 +359,15 @@ fn memory(snapshot: &Snapshot, families: &mut Families<'_>) {
         ("limit", snapshot.memory.limit()),
     ] {
         family.sample(&[("state", state)], count(bytes));
+    }
+}
+
+/// The issuer of tokens.
+fn issuer(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::AuthJwksUp);
+    if let Some(issuer) = snapshot.issuer() {
+        let value = if issuer.cell.is_up() { 1.0 } else { 0.0 };
+        family.sample(&[("issuer", &*issuer.cell.key().issuer)], value);
     }
 }
 

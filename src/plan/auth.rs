@@ -115,7 +115,7 @@ pub struct ModelLimits {
 }
 
 /// Tokens of an identity provider.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Jwt {
     /// The `iss` of a token, exactly.
     pub issuer: Arc<str>,

@@ -6,6 +6,7 @@ mod breaker;
 mod budget;
 mod conn;
 mod health;
+mod issuer;
 mod keyed;
 mod memory;
 mod mirror;
@@ -24,6 +25,7 @@ pub use conn::{
     Secured, Step, Stream, TlsCell, TlsKey, Unfit,
 };
 pub use health::{HealthCell, HealthState, Transition};
+pub use issuer::{Claims, Found, Held, IssuerCell, IssuerKey, Keys, KeysError, VouchedCell, Wish};
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
@@ -36,7 +38,7 @@ pub use worker::{InFlight, Trouble, WorkerCell};
 
 use std::sync::Arc;
 
-use crate::plan::WorkerKey;
+use crate::plan::{Jwt, WorkerKey};
 use crate::policy::Memory;
 
 /// Identity of a health cell: the worker and the fingerprint of the probe. Two pools that probe
@@ -66,6 +68,10 @@ pub struct Cells {
     pub budgets: Keyed<Arc<str>, BudgetCell>,
     /// Addresses, by host.
     pub names: Keyed<Arc<str>, NameCell>,
+    /// Issuers of tokens.
+    pub issuers: Keyed<IssuerKey, IssuerCell>,
+    /// Tokens that have been verified, by how they were read.
+    pub vouched: Keyed<Arc<Jwt>, VouchedCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
@@ -89,6 +95,8 @@ impl Cells {
         self.tls.sweep();
         self.budgets.sweep();
         self.names.sweep();
+        self.issuers.sweep();
+        self.vouched.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
         self.entries.sweep();

@@ -295,10 +295,13 @@ catalogue! {
         "1 while the configuration in effect is the one of the file, else 0.";
     ConfigReloads "smg_config_reloads_total" Counter Recorder ["trigger" "result"]
         "Reloads, by what asked for them and how they ended.";
+    AuthJwksUp "smg_auth_jwks_up" Gauge Scrape ["issuer"]
+        "Whether the last fetch of the issuer's keys brought them.";
     TlsCertificateNotAfter "smg_tls_certificate_not_after_seconds" Gauge Scrape ["path"]
         "When a certificate that the gateway shows ends to be valid, in seconds since the epoch.";
     TlsReloads "smg_tls_reloads_total" Counter Recorder ["result"]
         "Reloads in which certificates, keys or authorities were others, by how they ended.";
+
     MemoryBudget "smg_memory_budget_bytes" Gauge Scrape ["state"]
         "Memory for what is buffered: bytes in use, and bytes that may be.";
 
