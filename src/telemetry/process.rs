@@ -1,8 +1,11 @@
 //! Gauges of the process itself: the build, the start, the runtime, lost log lines.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tokio::runtime::RuntimeMetrics;
 
-use super::log;
+use super::audit;
+use super::log::{self, Repeat};
 use super::metrics::{self, Metric, label};
 use crate::base::clock;
 
@@ -25,6 +28,9 @@ pub struct Sampler {
     workers: ::metrics::Gauge,
     queued: ::metrics::Gauge,
     dropped: Vec<(&'static str, ::metrics::Counter)>,
+    /// Audit records that were lost by the last look.
+    lost: AtomicU64,
+    notices: Repeat<()>,
 }
 
 impl Sampler {
@@ -44,10 +50,12 @@ impl Sampler {
                     )
                 })
                 .collect(),
+            lost: AtomicU64::new(0),
+            notices: Repeat::every_minute(),
         }
     }
 
-    /// Brings the gauges up to date.
+    /// Brings the gauges up to date, and what else is looked at every second or so.
     pub fn sample(&self) {
         self.alive.set(self.runtime.num_alive_tasks() as f64);
         self.workers.set(self.runtime.num_workers() as f64);
@@ -55,6 +63,11 @@ impl Sampler {
         for (sink, counter) in &self.dropped {
             counter.absolute(log::dropped(sink));
         }
+        let (lost, now) = (log::dropped("audit"), clock::now());
+        if self.lost.swap(lost, Ordering::Relaxed) < lost && self.notices.allow((), now).is_some() {
+            tracing::error!(target: "smg::audit", lost, "audit records could not be written to their file");
+        }
+        audit::sweep(Some(now));
     }
 }
 

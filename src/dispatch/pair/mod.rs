@@ -92,6 +92,12 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     note(routed, sent, runtime, &prefill, &decode);
+    if let Some(trace) = call.trace.as_mut() {
+        for (role, chosen) in [(Role::Prefill, &prefill), (Role::Decode, &decode)] {
+            let at = (role, chosen.worker.ix);
+            trace.attempt(at, chosen.policy, routed.attempts, sent);
+        }
+    }
     let pair = Pair {
         route,
         prefill: prefill.worker,
@@ -210,6 +216,7 @@ fn note(
         complete: false,
         usage: None,
         handed_over: None,
+        done: None,
     }));
     routed.said = None;
     routed.head = None;
