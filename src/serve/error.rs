@@ -241,8 +241,9 @@ pub(crate) fn respond(
     body: impl Into<Bytes>,
 ) -> Response<Body> {
     call.status = status.as_u16();
-    let id = call.id.clone();
-    let mut response = Response::new(Body::full(body.into(), call));
+    let (id, body) = (call.id.clone(), body.into());
+    call.bytes_out = body.len() as u64;
+    let mut response = Response::new(Body::full(body, call));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);

@@ -3,6 +3,7 @@
 //! Invariant: a request loads the snapshot once, when its head has been read. Only [`error`] knows
 //! statuses and error bodies.
 
+mod audit;
 mod body;
 mod endpoint;
 mod error;

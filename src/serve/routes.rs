@@ -54,6 +54,20 @@ pub(crate) enum Goal<'a> {
     Metrics,
 }
 
+impl<'a> Goal<'a> {
+    /// The worker or pool that the path names, for the control plane.
+    pub(crate) fn resource(&self) -> Option<&'a str> {
+        match *self {
+            Self::Worker(id)
+            | Self::ReplaceWorker(id)
+            | Self::PatchWorker(id)
+            | Self::RemoveWorker(id)
+            | Self::DrainPool(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
 /// What a worker is asked on a client's behalf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Question {

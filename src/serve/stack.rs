@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tower::util::BoxCloneService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
+use super::audit;
 use super::body::{Body, Busy};
 use super::endpoint;
 use super::error::Refusal;
@@ -24,10 +25,11 @@ use super::observe;
 use super::request_id;
 use super::routes::{self, Goal};
 use crate::api::error::ErrorCode;
-use crate::dispatch::Call;
+use crate::dispatch::{Call, Trace};
 use crate::live::{Phase, Snapshot};
 use crate::plan::{Cors, Limits};
 use crate::telemetry::access;
+use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 
 type Layered = BoxCloneService<Arrival, Response<Body>, Infallible>;
 
@@ -107,6 +109,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         let bodiless = request.method() == Method::HEAD;
         let (head, body) = request.into_parts();
         let arrival = enter(&self.gate, head, body);
+        let traceparent = arrival.call.trace.as_ref().map(|trace| trace.header());
         let gate = Arc::clone(&self.gate);
         let mut inner = self.layers(&arrival.call.snapshot);
         Box::pin(async move {
@@ -114,6 +117,11 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
                 Inner::Plain(service) => service.call(arrival).await?,
                 Inner::Cors(service) => service.call(arrival).await?,
             };
+            if let Some(traceparent) = traceparent {
+                // What a worker says of a trace is not about the client's.
+                response.headers_mut().remove(TRACESTATE);
+                response.headers_mut().insert(TRACEPARENT, traceparent);
+            }
             if bodiless {
                 // HTTP/1 leaves the body out by itself, HTTP/2 does not.
                 response = without_body(response);
@@ -162,6 +170,11 @@ fn enter(gate: &Gate, head: http::request::Parts, body: Incoming) -> Arrival {
         path,
         id,
     );
+    let tracing = &call.snapshot.plan.tracing;
+    if tracing.enabled {
+        let trace = Trace::begin(&head.headers, tracing.sample_ratio);
+        call.trace = Some(Box::new(trace));
+    }
     call.observe = Some(observe::finished);
     observe::arrived(&head.method, template);
     access::started(call.id_str(), head.method.as_str(), path);
@@ -197,7 +210,7 @@ impl Service<Arrival> for Core {
 
 async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Arrival {
-        call,
+        mut call,
         method,
         uri,
         headers,
@@ -212,6 +225,9 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Some(goal) = found.goal(&method) else {
         return Refusal::method(found.allow).into_response(call);
     };
+    if found.control_plane {
+        call.audit = Some(audit::begin(gate, &goal));
+    }
     if found.control_plane && !may_control(gate, &headers) {
         return Refusal::control_plane().into_response(call);
     }

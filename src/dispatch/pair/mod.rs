@@ -98,6 +98,12 @@ pub(super) async fn attempt(
     }
     stages.pick(picking, sent);
     note(routed, sent, runtime, &prefill, &decode);
+    if let Some(trace) = call.trace.as_mut() {
+        for (role, chosen) in [(Role::Prefill, &prefill), (Role::Decode, &decode)] {
+            let at = (role, chosen.worker.ix);
+            trace.attempt(at, chosen.policy, routed.attempts, sent);
+        }
+    }
     let pair = Pair {
         route,
         prefill: prefill.worker,
@@ -216,6 +222,7 @@ fn note(
         complete: false,
         usage: None,
         handed_over: None,
+        done: None,
     }));
     routed.said = None;
     routed.head = None;

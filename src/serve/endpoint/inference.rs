@@ -46,6 +46,7 @@ pub(crate) async fn inference(
             Ok(taken) => taken,
             Err(refusal) => return refusal.into_response(call),
         };
+    call.bytes_in = taken.payload.len() as u64;
     let Prepared {
         asked,
         mut aim,
@@ -171,6 +172,9 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
+    if let (Some(trace), Some(model)) = (call.trace.as_mut(), model) {
+        trace.name(model);
+    }
     let asked = Asked {
         endpoint,
         headers,
@@ -305,7 +309,8 @@ fn copy(call: &Call, job: &Job, copied: &Copied) {
         return;
     };
     let snapshot = &call.snapshot;
-    dispatch::mirror::send(snapshot, mirror, &call.id, fastrand::f64(), |_| {
+    let marks = (&call.id, call.trace.as_ref().map(|trace| trace.link()));
+    dispatch::mirror::send(snapshot, mirror, marks, fastrand::f64(), |_| {
         let (body, memory) = if copied.as_sent {
             (job.body.clone(), Arc::clone(&job.memory))
         } else {

@@ -318,6 +318,8 @@ catalogue! {
 
     LogDropped "smg_log_dropped_total" Counter Recorder ["sink"]
         "Log lines dropped because a sink was full or failed.";
+    TraceSpans "smg_trace_spans_total" Counter Recorder ["result"]
+        "Spans of traced requests by what became of them: exported, failed, or dropped for want of room.";
     BuildInfo "smg_build_info" Gauge Recorder ["version" "revision"]
         "Always 1; the labels name the build.";
     ProcessStartTime "smg_process_start_time_seconds" Gauge Recorder []
@@ -437,7 +439,10 @@ pub mod label {
     /// parameters of prefill's answer are passed on, or there were none.
     pub const KV_MODES: &[&str] = &["bootstrap", "kv_transfer_params", "none"];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
-    pub const LOG_SINKS: &[&str] = &["stdout", "file"];
+    pub const LOG_SINKS: &[&str] = &["stdout", "file", "audit"];
+    /// `result` of [`TraceSpans`](super::Metric::TraceSpans): taken by the collector, refused or not
+    /// reached, or not even tried because too many waited.
+    pub const SPAN_RESULTS: &[&str] = &["exported", "failed", "dropped"];
 
     /// Bounds of the ages in [`HttpInflightRequestAge`](super::Metric::HttpInflightRequestAge), in
     /// seconds: `le` of one series and `gt` of the next.
@@ -622,6 +627,7 @@ mod tests {
             ),
             ("mode", label::KV_MODES),
             ("sink", label::LOG_SINKS),
+            ("result of `smg_trace_spans_total`", label::SPAN_RESULTS),
         ] {
             writeln!(out, "- {name}: {}", values.join(" ")).unwrap();
         }

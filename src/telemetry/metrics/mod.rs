@@ -177,6 +177,9 @@ pub fn preseed() {
     }
     drop(counter(Metric::PdBootstrapFailures, &[]));
     drop(counter(Metric::PdKvTransferFailures, &[]));
+    for result in label::SPAN_RESULTS {
+        drop(counter(Metric::TraceSpans, &[("result", result)]));
+    }
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }
