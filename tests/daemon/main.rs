@@ -33,6 +33,8 @@ mod fleet;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod jwt;
+#[cfg(test)]
 mod listeners;
 #[cfg(test)]
 mod load;
