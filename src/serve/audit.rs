@@ -13,12 +13,15 @@ pub(crate) fn begin(gate: &Gate, goal: &Goal<'_>) -> Box<Audited> {
     let client: Arc<str> = match gate.peer {
         Peer::Tcp(address) => address.to_canonical().to_string().into(),
         Peer::Unix => "unix".into(),
-        Peer::Control => "control".into(),
+        Peer::Control(_) => "control".into(),
     };
     Box::new(Audited {
         client,
         resource: goal.resource().map(Into::into),
-        details: None,
+        details: gate
+            .certificate
+            .as_ref()
+            .map(|subject| format!("client certificate {subject}").into()),
     })
 }
 

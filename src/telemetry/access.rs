@@ -36,6 +36,8 @@ pub struct Access<'a> {
     pub bytes_in: u64,
     /// Bytes of the response's body.
     pub bytes_out: u64,
+    /// Who asked: the name of a tenant, or against whom limits are counted.
+    pub tenant: &'a str,
     /// Canonical name of the model.
     pub model: &'a str,
     /// Pool that served it.
@@ -121,6 +123,7 @@ fn finish(output: &Output, access: &Access<'_>) {
         }
         line.u64("bytes_in", access.bytes_in);
         line.u64("bytes_out", access.bytes_out);
+        text(&mut line, "tenant", access.tenant);
         text(&mut line, "model", access.model);
         text(&mut line, "pool", access.pool);
         text(&mut line, "policy", access.policy);
@@ -216,6 +219,7 @@ mod tests {
             ttft: Some(Duration::from_micros(800)),
             bytes_in: 70,
             bytes_out: 90,
+            tenant: "team-a",
             model: "llama-3.1-8b",
             pool: "llama",
             policy: "cache_aware",
@@ -245,7 +249,7 @@ mod tests {
             log.take(),
             "<6>INFO smg::response: finished processing request \
              request_id=chatcmpl-0123456789abcdef01234567 method=POST path=/v1/chat/completions \
-             status=200 latency_us=1234 queue_us=55 ttft_us=800 bytes_in=70 bytes_out=90 model=llama-3.1-8b pool=llama \
+             status=200 latency_us=1234 queue_us=55 ttft_us=800 bytes_in=70 bytes_out=90 tenant=team-a model=llama-3.1-8b pool=llama \
              policy=cache_aware reason=cache_hit worker_id=6f1c attempts=2 tokens_in=10 \
              tokens_expected=8 tokens_cached=6 tokens_out=0 generation=3\n"
         );
