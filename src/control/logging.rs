@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::spec::{self, Spec};
+use crate::config::{Origin, Origins};
 use crate::plan::Plan;
 use crate::telemetry::log::{self, Audit, Format, Handle, LogError, Prepared, Rotate, Settings};
 use crate::telemetry::trace;
@@ -13,6 +14,25 @@ use crate::telemetry::trace;
 pub struct Logging {
     handle: Handle,
     over: Over,
+}
+
+impl Logging {
+    /// Says so where the level that the files name has no effect.
+    pub(super) fn warn_of_mask(&self, origins: &Origins) {
+        let by_filter =
+            self.over.filter.is_some() && origins.of("logging.level") != Origin::Default;
+        if by_filter || origins.level_is_masked() {
+            let by = if by_filter {
+                "RUST_LOG".to_owned()
+            } else {
+                origins.of("logging.level").to_string()
+            };
+            tracing::warn!(
+                target: "smg::config",
+                by, "`logging.level` of the configuration has no effect"
+            );
+        }
+    }
 }
 
 /// What the file cannot change.

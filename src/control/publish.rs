@@ -301,7 +301,11 @@ impl Publisher {
             ended,
         } = compiled;
         let log = self.log_settings(&loaded).map_err(|error| {
-            vec![Diagnostic::error("logging", error.to_string()).about("logging")]
+            let key = match error {
+                log::LogError::Audit { .. } => "audit.path",
+                _ => "logging",
+            };
+            vec![Diagnostic::error("logging", error.to_string()).about(key)]
         })?;
         let sockets = sockets.prepare(&plan.listeners).await.map_err(|errors| {
             errors
@@ -352,8 +356,13 @@ impl Publisher {
         logging::trace(&self.live.load().plan);
         // The reload that puts an end to the audit log is the last thing in it.
         let audited = audit::enabled();
+        if audited {
+            self.audit(trigger, "applied", &sha256);
+        }
         self.apply_log(log);
-        self.audit(trigger, "applied", &sha256, audited);
+        if !audited {
+            self.audit(trigger, "applied", &sha256);
+        }
         event::ConfigApplied {
             trigger: report::trigger_of(trigger),
             generation: self.generation,
@@ -363,6 +372,9 @@ impl Publisher {
         .emit();
         report::log_all(&loaded.diagnostics);
         certificates::count(&self.loaded, &loaded, Ending::Applied);
+        if let Some(logging) = &self.outside.logging {
+            logging.warn_of_mask(&loaded.origins);
+        }
         self.loaded = loaded;
         self.refused = None;
         *self.status.lock() = Status {
@@ -385,14 +397,14 @@ impl Publisher {
         }
     }
 
-    fn audit(&self, trigger: Trigger, result: &str, sha256: &str, force: bool) {
+    fn audit(&self, trigger: Trigger, result: &str, sha256: &str) {
         let reload = audit::Reload {
             trigger: report::trigger_of(trigger).as_str(),
             result,
             generation: self.generation,
             sha256,
         };
-        audit::reloaded(&reload, force);
+        audit::reloaded(&reload);
     }
 
     fn apply_log(&self, prepared: Option<log::Prepared>) {
@@ -410,7 +422,7 @@ impl Publisher {
                 tracing::warn!(target: "smg::config", %error, "log file not opened anew");
             }
         }
-        self.audit(trigger, "unchanged", &self.loaded.sha256, false);
+        self.audit(trigger, "unchanged", &self.loaded.sha256);
         event::ConfigUnchanged {
             trigger: report::trigger_of(trigger),
         }
@@ -431,7 +443,7 @@ impl Publisher {
             .first()
             .map(|error| report::line(error))
             .unwrap_or_default();
-        self.audit(trigger, "rejected", sha256, false);
+        self.audit(trigger, "rejected", sha256);
         event::ConfigRejected {
             trigger: report::trigger_of(trigger),
             errors: errors.len(),

@@ -111,10 +111,9 @@ pub fn sweep(now: Option<Instant>) {
     }
 }
 
-/// Keeps a record of a reload. `force`: also while records are not kept, as for the reload that has
-/// put an end to them.
-pub fn reloaded(reload: &Reload<'_>, force: bool) {
-    let Some(output) = log::output().filter(|output| force || output.audits()) else {
+/// Keeps a record of a reload.
+pub fn reloaded(reload: &Reload<'_>) {
+    let Some(output) = log::output().filter(|output| output.audits()) else {
         return;
     };
     let record = Record {

@@ -55,6 +55,16 @@ mod workers_api;
 #[cfg(test)]
 mod workers_leave;
 
+// What is seen from outside.
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod request_ids;
+#[cfg(test)]
+mod tracing;
+
 // The request path.
 #[cfg(test)]
 mod admission;
