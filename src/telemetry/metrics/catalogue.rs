@@ -283,7 +283,7 @@ catalogue! {
     DiscoverySyncDuration "smg_discovery_sync_duration_seconds" Histogram Recorder ["source"]
         "Time from reading what a source says of workers until it is in effect, in seconds.";
     DiscoverySynchronized "smg_discovery_synchronized" Gauge Scrape ["source"]
-        "1 while every worker that a source names has been registered, else 0.";
+        "1 while no worker that a source names waits to be registered, else 0.";
     DiscoveryWorkersDiscovered "smg_discovery_workers_discovered" Gauge Scrape ["source"]
         "Workers that a source names now.";
 
