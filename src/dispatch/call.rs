@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -11,7 +12,7 @@ use crate::base::clock;
 use crate::live::{CallGuard, Caller, Live, Phase, Snapshot};
 use crate::plan::{Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
-use crate::state::{ModelCell, Permit, Series};
+use crate::state::{ModelCell, Permit, Series, Spent, Stay};
 use crate::telemetry::access::{self, Access};
 use crate::telemetry::metrics::{self as names, Metric};
 
@@ -40,6 +41,8 @@ pub struct Call {
     pub routed: Option<Routed>,
     /// Its place among the requests that are let in, held to the end of the answer.
     pub permit: Option<Permit>,
+    /// What it takes of its caller's allowance, to the end of the answer.
+    pub stay: Option<Stay>,
     /// Counts the answer in the HTTP metrics when the call ends.
     pub observe: Option<fn(&Self, Duration)>,
     guard: CallGuard,
@@ -68,6 +71,8 @@ pub struct Routed {
     pub said: Option<Box<Said>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// Whether a worker may have seen it.
+    pub reached: AtomicBool,
     /// When the whole request body had been read.
     pub body_read: Instant,
     /// How long it waited to be let in.
@@ -165,6 +170,7 @@ impl Call {
             caller: Caller::default(),
             routed: None,
             permit: None,
+            stay: None,
             observe: None,
             guard: live.start_call(),
         }
@@ -183,6 +189,20 @@ impl Call {
     /// The request id as text.
     pub fn id_str(&self) -> &str {
         self.id.to_str().unwrap_or_default()
+    }
+
+    /// What it has cost its caller. Who was refused has got nothing, but for those on whom a worker was
+    /// busy until somebody's time or patience ran out.
+    fn spent(&self) -> Spent {
+        let Some(routed) = &self.routed else {
+            return Spent::Nothing;
+        };
+        let refused = self.status >= 400 && !matches!(self.status, 408 | 499 | 504);
+        match routed.usage {
+            Some(usage) => Spent::Told(usage),
+            None if refused || !routed.reached.load(Ordering::Relaxed) => Spent::Nothing,
+            None => Spent::Unknown,
+        }
     }
 
     fn finish_routed(&self, routed: &Routed, series: &Series, now: Instant) {
@@ -325,6 +345,9 @@ impl Drop for Call {
             && self.error_code.is_empty()
         {
             self.error_code = "client_closed_request";
+        }
+        if let Some(stay) = self.stay.take() {
+            stay.settle(self.spent(), now);
         }
         let mut access = Access {
             request_id: self.id_str(),

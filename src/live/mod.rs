@@ -7,6 +7,7 @@ mod caller;
 mod change;
 mod degraded;
 mod handle;
+mod quota;
 pub mod scrape;
 mod snapshot;
 mod trees;

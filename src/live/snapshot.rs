@@ -10,6 +10,7 @@ use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use super::degraded;
+use super::quota::Accounts;
 use crate::api::Endpoint;
 use crate::plan::{
     DestinationIx, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
@@ -44,6 +45,7 @@ pub struct Snapshot {
     budgets: Box<[Arc<BudgetCell>]>,
     admission: Arc<AdmissionCell>,
     entries: Box<[Arc<EntryCell>]>,
+    accounts: Accounts,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -175,6 +177,7 @@ impl Snapshot {
             sha256: stamp.sha256,
             born: now,
             memory: Allowance::new(&cells.memory, plan.server.memory_budget),
+            accounts: Accounts::bind(&plan, cells),
             plan,
             workers,
             routes,
@@ -221,6 +224,11 @@ impl Snapshot {
     /// Retries of the pool at `ix`, which must come from this snapshot's plan.
     pub fn budget(&self, ix: PoolIx) -> Option<&BudgetCell> {
         self.budgets.get(ix.0 as usize).map(|cell| &**cell)
+    }
+
+    /// What callers have used.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The gates of the process.
