@@ -119,6 +119,8 @@ mod stale;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tenant_limits;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tls_reload;

@@ -41,7 +41,7 @@ pub(super) async fn enter(
     let class = tenant
         .and_then(|tenant| tenant.class.as_ref())
         .unwrap_or(class);
-    let (permit, entered) = match entry.enter(class) {
+    let (permit, entered) = match entry.enter(class, &call.caller.identity) {
         Entering::In(permit) => (permit, Entered::AtOnce),
         Entering::Shut(why) => return Err(Refusal::shut(why)),
         // Boxed, so that the future of a request that does not wait stays small.
