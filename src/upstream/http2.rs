@@ -505,6 +505,7 @@ mod tests {
             port: listener.local_addr().unwrap().port(),
             http2: true,
             guarded: false,
+            networks: Arc::default(),
         };
         let server = task::spawn("server of a test", async move {
             let (stream, _) = listener.accept().await.unwrap();

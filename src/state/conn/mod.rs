@@ -15,6 +15,8 @@ use hyper::client::conn::http1::SendRequest;
 
 use super::NameCell;
 use crate::api::payload::Sending;
+use crate::base::address::is_allowed;
+use crate::base::network::Network;
 
 /// Identity of a connection pool: what must be equal for a connection to be reusable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +30,8 @@ pub struct ConnKey {
     /// Whether each address is looked at before it is connected to: the host was not named in the
     /// configuration.
     pub guarded: bool,
+    /// The networks in which an address that is looked at must lie; empty: any.
+    pub networks: Arc<[Network]>,
 }
 
 /// The connections of one worker that can be used again, and the number of open ones.
@@ -36,6 +40,7 @@ pub struct ConnPool {
     names: Arc<NameCell>,
     port: u16,
     guarded: bool,
+    networks: Arc<[Network]>,
     kept: Kept,
     open: Arc<AtomicUsize>,
 }
@@ -53,6 +58,7 @@ impl ConnPool {
             names,
             port: key.port,
             guarded: key.guarded,
+            networks: Arc::clone(&key.networks),
             kept: if key.http2 {
                 Kept::Http2(http2::Links::default())
             } else {
@@ -72,9 +78,9 @@ impl ConnPool {
         self.port
     }
 
-    /// Whether each address is looked at before it is connected to.
-    pub fn is_guarded(&self) -> bool {
-        self.guarded
+    /// Whether a connection may lead to `address`.
+    pub fn may_reach(&self, address: IpAddr) -> bool {
+        !self.guarded || is_allowed(address, &self.networks)
     }
 
     /// Whether its connections speak HTTP/2.
