@@ -417,9 +417,10 @@ fn invalid(
     let name = arg
         .map(|arg| format!("--{}", arg.get_id()))
         .unwrap_or_default();
-    let shown = match kind {
-        Kind::Secret => String::new(),
-        _ => format!(" `{text}`"),
+    let shown = if kind.is_secret() {
+        String::new()
+    } else {
+        format!(" `{text}`")
     };
     let message = format!("invalid value{shown} for `{name}`: {error}");
     clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).format(&mut command.clone())

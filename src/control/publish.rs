@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
+use super::certificates::{self, Ending};
 use super::compiled::{Compiled, broken, check, compile, is_same};
 use super::desk::{Desk, Request};
 use super::fleet::{Asked, Board, Ended, Ledger};
@@ -114,6 +115,7 @@ impl Publisher {
             ..Cells::default()
         };
         let generation = 1;
+        let began = clock::now();
         let plan = plan::compile(spec, &facts);
         let sha256: Arc<str> = first.sha256.as_str().into();
         let stamp = Stamp {
@@ -131,6 +133,7 @@ impl Publisher {
         };
         // Warnings were printed by whoever loaded the configuration.
         applied.emit();
+        report::synchronized("static", began);
         let watched = watch::Sender::new(Watched::of(&first));
         let loaded = Arc::new(first);
         let status = Status {
@@ -242,13 +245,15 @@ impl Publisher {
         if is_same(&loaded, &self.loaded) {
             return self.keep(trigger);
         }
+        let began = clock::now();
         let ready = match self.check(&loaded).await {
             Ok(compiled) => self.prepare(compiled, sockets).await,
             Err(diagnostics) => Err(diagnostics),
         };
         match ready {
-            Ok(ready) => self.publish(trigger, ready).await,
+            Ok(ready) => self.publish(trigger, ready, began).await,
             Err(diagnostics) => {
+                certificates::count(&self.loaded, &loaded, Ending::Rejected);
                 let sha256 = loaded.sha256.clone();
                 self.refused = Some(loaded);
                 self.refuse(trigger, &sha256, diagnostics)
@@ -322,7 +327,12 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
+    async fn publish(
+        &mut self,
+        trigger: Trigger,
+        ready: Ready,
+        began: std::time::Instant,
+    ) -> Outcome {
         let Ready {
             loaded,
             fleet,
@@ -336,6 +346,7 @@ impl Publisher {
         self.generation = next.generation;
         self.swap(&old, next);
         sockets.commit();
+        report::synchronized("static", began);
         self.apply_log(log);
         event::ConfigApplied {
             trigger: report::trigger_of(trigger),
@@ -345,6 +356,7 @@ impl Publisher {
         }
         .emit();
         report::log_all(&loaded.diagnostics);
+        certificates::count(&self.loaded, &loaded, Ending::Applied);
         self.loaded = loaded;
         self.refused = None;
         *self.status.lock() = Status {
@@ -440,7 +452,9 @@ impl Publisher {
         if news.is_empty() && !self.changed {
             return;
         }
-        let sources = [("probe", !news.is_empty()), ("manual", self.changed)];
+        let began = clock::now();
+        let manual = self.changed;
+        let sources = [("probe", !news.is_empty()), ("manual", manual)];
         let mut facts = self.facts.clone();
         let joined: BTreeSet<WorkerKey> = news
             .keys()
@@ -457,6 +471,9 @@ impl Publisher {
         };
         self.facts = facts;
         self.swap(&old, next);
+        if manual {
+            report::synchronized("manual", began);
+        }
         self.changed = false;
         for (source, _) in sources.into_iter().filter(|(_, changed)| *changed) {
             report::facts_changed(source);

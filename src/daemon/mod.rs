@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
-use crate::control::{Control, Logging, Outside, Over};
+use crate::control::{self, Control, Logging, Outside, Over};
 use crate::live::{Admin, BindError, Trigger};
 use crate::serve::Listeners;
 use crate::telemetry::log;
@@ -87,6 +87,10 @@ pub fn run(input: Input, loaded: Loaded, filter: Option<String>) -> u8 {
             return FAILED;
         }
     };
+    if !control::is_usable(&loaded) {
+        log::flush(FLUSH);
+        return INVALID;
+    }
     let ended = start(input, loaded, &spec, logging);
     let code = ended.unwrap_or_else(|error| {
         if let StartError::Bind(errors) = &error {
@@ -156,6 +160,7 @@ async fn live_through(
     let sockets = Arc::clone(&listeners);
     let _control = control.start(sockets).await.map_err(StartError::Bind)?;
     let _upkeep = AbortOnDrop::spawn("upkeep", upkeep());
+    let _delays = AbortOnDrop::spawn("delays", process::watch_delays());
     let _watchdog =
         systemd::watchdog().map(|every| AbortOnDrop::spawn("watchdog", systemd::pet(every)));
     tracing::info!(target: "smg::daemon", generation = live.load().generation, "ready");
@@ -168,7 +173,7 @@ async fn live_through(
 }
 
 async fn upkeep() {
-    let sampler = Sampler::new(&tokio::runtime::Handle::current());
+    let mut sampler = Sampler::new(&tokio::runtime::Handle::current());
     let mut tick = interval(UPKEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

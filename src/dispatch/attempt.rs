@@ -83,6 +83,7 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     let series = parts.model.series(job.endpoint);
+    let picking = clock::now();
     let (chosen, mut guard) = match take(&snapshot, route.legs.answering(), job, state) {
         Ok(taken) => taken,
         Err(refused) => return Tried::Nobody(refused),
@@ -90,6 +91,11 @@ pub(super) async fn attempt(
     series.selections.increment(1);
     let worker = chosen.worker;
     let sent = clock::now();
+    if routed.attempts == 0 {
+        let ready = routed.body_read + routed.queued;
+        series.stages.route(ready, picking);
+    }
+    series.stages.pick(picking, sent);
     routed.placed = Some(Placed {
         role: Role::Regular,
         policy: chosen.policy,

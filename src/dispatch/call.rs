@@ -153,10 +153,11 @@ impl Call {
         } else {
             path.to_owned().into()
         };
+        let started = clock::now();
         Self {
             snapshot,
             id,
-            started: clock::now(),
+            started,
             method,
             template,
             path,
@@ -166,7 +167,7 @@ impl Call {
             routed: None,
             permit: None,
             observe: None,
-            guard: live.start_call(),
+            guard: live.start_call(started),
         }
     }
 
@@ -190,6 +191,9 @@ impl Call {
             series.requests_streamed.increment(1);
         } else {
             series.requests.increment(1);
+        }
+        if let Some(sent) = routed.sent {
+            series.stages.upstream(sent, now);
         }
         let whole = now.saturating_duration_since(self.started);
         series.duration.record(whole.as_secs_f64());

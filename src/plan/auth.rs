@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::route::matches;
 use crate::base::moment::Moment;
 use crate::base::network::Network;
+use crate::base::secret::{MASK, Secret};
 use crate::config::spec::{self, DefaultRole, Material, Spec};
 
 pub use crate::config::spec::Role as OperatorRole;
@@ -114,7 +115,7 @@ pub struct ModelLimits {
 }
 
 /// Tokens of an identity provider.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Jwt {
     /// The `iss` of a token, exactly.
     pub issuer: Arc<str>,
@@ -180,13 +181,13 @@ impl Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(crate::base::secret::MASK)
+        out.write_str(MASK)
     }
 }
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(crate::base::secret::MASK)
+        to.serialize_str(MASK)
     }
 }
 
@@ -241,7 +242,7 @@ pub(super) fn compile(spec: &Spec) -> Auth {
         };
         key(&declared.key, operator)
     });
-    let shared = auth.api_key.as_ref().and_then(|key| key.expose());
+    let shared = auth.api_key.as_ref().and_then(in_force);
     let header = &auth.tenant_header;
     Auth {
         guards_inference: auth.guards_inference(),
@@ -265,7 +266,7 @@ pub(super) fn compile(spec: &Spec) -> Auth {
 fn key<T>(declared: &spec::TenantKey, of: T) -> Option<Key<T>> {
     let digest = match &declared.material {
         Material::Sha256(bytes) => Digest(*bytes),
-        Material::Secret(secret) => Digest::of(secret.expose()?.as_bytes()),
+        Material::Secret(secret) => Digest::of(in_force(secret)?.as_bytes()),
     };
     Some(Key {
         digest,
@@ -273,6 +274,12 @@ fn key<T>(declared: &spec::TenantKey, of: T) -> Option<Key<T>> {
         not_before: declared.not_before,
         expires_at: declared.expires_at,
     })
+}
+
+/// What a dump shows in place of a secret is no key: it would open the gateway that is made of the dump
+/// to everybody.
+fn in_force(secret: &Secret) -> Option<&str> {
+    secret.expose().filter(|value| *value != MASK)
 }
 
 fn limits(declared: &spec::TenantLimits) -> TenantLimits {

@@ -53,6 +53,8 @@ pub(crate) struct Gate {
     pub(crate) listener: Arc<Listener>,
     /// The other end.
     pub(crate) peer: Peer,
+    /// The subject of the certificate that the client has shown.
+    pub(crate) certificate: Option<Arc<str>>,
     /// How this connection stands.
     pub(crate) standing: Arc<Standing>,
 }

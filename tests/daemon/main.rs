@@ -106,3 +106,7 @@ mod retries;
 mod stale;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod tls_reload;

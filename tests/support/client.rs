@@ -45,7 +45,11 @@ pub(crate) async fn post(to: SocketAddr, path: &str, body: &Value) -> Answer {
 /// `POST` with a JSON body; the answer's body is read as it comes. Dropping the stream closes the
 /// connection.
 pub(crate) async fn stream(to: SocketAddr, path: &str, body: &Value) -> Stream {
-    let mut connection = Connection::h1(to).await;
+    stream_over(Connection::h1(to).await, path, body).await
+}
+
+/// The same over a connection that is open already.
+pub(crate) async fn stream_over(mut connection: Connection, path: &str, body: &Value) -> Stream {
     let response = connection.open(json_request(path, body)).await;
     Stream {
         _connection: connection,

@@ -9,6 +9,7 @@ pub(crate) mod http2_engine;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod smg;
+pub(crate) mod tls;
 pub(crate) mod venv;
 pub(crate) mod worker;
 
@@ -18,4 +19,5 @@ pub(crate) use eventually::eventually;
 pub(crate) use http2_engine::{Act, Http2Engine};
 pub(crate) use process::Process;
 pub(crate) use smg::Smg;
+pub(crate) use tls::{Authority, Pair, TlsClient};
 pub(crate) use worker::Worker;

@@ -31,6 +31,16 @@ pub(crate) fn built(name: &str) -> PathBuf {
 
 /// Runs `tests/python/<script>` and panics with what it printed if it fails.
 pub(crate) fn run_script(python: &Path, script: &str, args: &[&str]) {
+    run_script_with(python, script, args, |_| {});
+}
+
+/// The same, with variables added to the command.
+pub(crate) fn run_script_with(
+    python: &Path,
+    script: &str,
+    args: &[&str],
+    prepare: impl FnOnce(&mut Command),
+) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/python")
         .join(script);
@@ -46,6 +56,7 @@ pub(crate) fn run_script(python: &Path, script: &str, args: &[&str]) {
         command.env_remove(name);
     }
     command.env("NO_PROXY", "127.0.0.1");
+    prepare(&mut command);
     let output = process::run(&mut command, Duration::from_secs(120));
     let printed = [output.stdout, output.stderr].concat();
     assert!(

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::House;
 use super::bind::{self, SocketFile};
-use super::{House, connection};
+use super::connection::{self, Speaks};
 use crate::base::task::{self, AbortOnDrop};
 use crate::plan::{Address, Groups, Limits, Listener};
 use crate::serve::gate::{Gate, Peer};
@@ -48,9 +49,10 @@ impl ControlSocket {
                     admin: Arc::clone(&house.admin),
                     listener: Arc::clone(&listener),
                     peer: Peer::Control,
+                    certificate: None,
                     standing: Arc::default(),
                 };
-                let serving = connection::serve(stream, gate, closing.clone());
+                let serving = connection::serve(stream, Speaks::Either, gate, closing.clone());
                 task::spawn("control connection", serving);
             }
         });
