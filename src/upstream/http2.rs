@@ -516,6 +516,7 @@ mod tests {
             port: listener.local_addr().unwrap().port(),
             http2: true,
             guarded: false,
+            networks: Arc::default(),
             tls: None,
         };
         let server = task::spawn("server of a test", async move {

@@ -474,8 +474,9 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
         ));
     }
     let coded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if coded {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
