@@ -1,5 +1,8 @@
 //! What is logged and counted about configurations and workers.
 
+use std::time::Instant;
+
+use crate::base::clock;
 use crate::config::diag::Place;
 use crate::config::{Diagnostic, Loaded, Origins, Severity, Spec, reload};
 use crate::live::{BindError, Trigger};
@@ -69,6 +72,13 @@ pub(super) fn changes(changes: &[Change]) -> String {
 /// A change of what is known about workers was published.
 pub(super) fn facts_changed(source: &'static str) {
     metrics::counter(Metric::FactsUpdates, &[("source", source)]).increment(1);
+}
+
+/// What `source` says has been in effect since now; it had been read at `began`.
+pub(super) fn synchronized(source: &'static str, began: Instant) {
+    let took = clock::now().saturating_duration_since(began);
+    metrics::histogram(Metric::DiscoverySyncDuration, &[("source", source)])
+        .record(took.as_secs_f64());
 }
 
 /// A worker joined a pool.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use super::trace::Trace;
 use crate::api::{Endpoint, Usage};
 use crate::base::clock;
 use crate::live::{CallGuard, Caller, Live, Phase, Snapshot};
@@ -40,9 +41,28 @@ pub struct Call {
     pub routed: Option<Routed>,
     /// Its place among the requests that are let in, held to the end of the answer.
     pub permit: Option<Permit>,
+    /// Bytes of the body that were read.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were handed over.
+    pub bytes_out: u64,
+    /// Set for requests to the control plane.
+    pub audit: Option<Box<Audited>>,
+    /// Its trace, where requests are traced.
+    pub trace: Option<Box<Trace>>,
     /// Counts the answer in the HTTP metrics when the call ends.
     pub observe: Option<fn(&Self, Duration)>,
     guard: CallGuard,
+}
+
+/// What the audit log says of a request beyond what is known of any.
+#[derive(Debug)]
+pub struct Audited {
+    /// Where it comes from, unless the caller's address says more.
+    pub client: Arc<str>,
+    /// The worker or pool that its path names.
+    pub resource: Option<Box<str>>,
+    /// The subject of the client's certificate.
+    pub details: Option<Arc<str>>,
 }
 
 /// The part of a call that inference requests have.
@@ -118,6 +138,8 @@ pub struct Prefilling {
     pub usage: Option<Usage>,
     /// When it had handed its work over, where that is known.
     pub handed_over: Option<Instant>,
+    /// When its own answer had come to its end.
+    pub done: Option<Instant>,
 }
 
 /// What a worker said with its refusal, for the client.
@@ -153,10 +175,11 @@ impl Call {
         } else {
             path.to_owned().into()
         };
+        let started = clock::now();
         Self {
             snapshot,
             id,
-            started: clock::now(),
+            started,
             method,
             template,
             path,
@@ -165,8 +188,12 @@ impl Call {
             caller: Caller::default(),
             routed: None,
             permit: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            audit: None,
+            trace: None,
             observe: None,
-            guard: live.start_call(),
+            guard: live.start_call(started),
         }
     }
 
@@ -185,11 +212,23 @@ impl Call {
         self.id.to_str().unwrap_or_default()
     }
 
+    /// Who asked, for the log: the configured name of a tenant, else against whom limits are counted.
+    fn tenant(&self) -> String {
+        let auth = &self.snapshot.plan.auth;
+        match self.caller.tenant.and_then(|ix| auth.tenant(ix)) {
+            Some(tenant) => tenant.name.to_string(),
+            None => self.caller.identity.to_string(),
+        }
+    }
+
     fn finish_routed(&self, routed: &Routed, series: &Series, now: Instant) {
         if routed.streaming {
             series.requests_streamed.increment(1);
         } else {
             series.requests.increment(1);
+        }
+        if let Some(sent) = routed.sent {
+            series.stages.upstream(sent, now);
         }
         let whole = now.saturating_duration_since(self.started);
         series.duration.record(whole.as_secs_f64());
@@ -326,12 +365,20 @@ impl Drop for Call {
         {
             self.error_code = "client_closed_request";
         }
+        // Only a line that will be written is worth its making.
+        let tenant = match access::enabled(access::level(self.status)) {
+            true => self.tenant(),
+            false => String::new(),
+        };
         let mut access = Access {
+            tenant: &tenant,
             request_id: self.id_str(),
             method: self.method.as_str(),
             path: &self.path,
             status: self.status,
             latency,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
             generation: self.snapshot.generation,
             error_code: self.error_code,
             ..Access::default()
@@ -340,6 +387,9 @@ impl Drop for Call {
             self.finish_routed(routed, routed.model.series(routed.endpoint), now);
             access.model = &routed.label;
             access.attempts = routed.attempts;
+            access.queue = routed.queued;
+            let first = routed.first_event.filter(|_| routed.streaming);
+            access.ttft = first.map(|at| at.saturating_duration_since(self.started));
             access.tokens_in = routed.usage.map(|usage| usage.input);
             access.tokens_cached = routed.usage.and_then(|usage| usage.cached);
             access.tokens_out = routed.usage.map(|usage| usage.output);
@@ -356,6 +406,9 @@ impl Drop for Call {
             }
         }
         access::emit(&access);
+        if let Some(trace) = self.trace.take() {
+            trace.finish(self, now);
+        }
         if let Some(observe) = self.observe {
             observe(self, latency);
         }

@@ -212,6 +212,12 @@ impl Relay {
         }
     }
 
+    fn count(&mut self, data: &Bytes) {
+        if let Some(call) = self.call.as_mut() {
+            call.bytes_out += data.len() as u64;
+        }
+    }
+
     fn stop_waiting(&mut self, now: Instant) {
         if let Some(since) = self.waiting.take() {
             self.silent += now.saturating_duration_since(since);
@@ -421,6 +427,7 @@ impl Body for Relay {
         let this = self.get_mut();
         loop {
             if let Some(data) = this.queued.pop_front() {
+                this.count(&data);
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             if this.closing {
@@ -443,6 +450,7 @@ impl Body for Relay {
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
                         this.observe(&data, now);
+                        this.count(&data);
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }

@@ -2,6 +2,7 @@
 //! meet.
 
 mod admin;
+mod ages;
 mod breakers;
 mod caller;
 mod certificates;
@@ -17,4 +18,4 @@ pub use caller::{AuthMethod, Caller};
 pub use change::{Addition, Change, ChangeError, Job, JobKind, JobState};
 pub use degraded::{Signal, signals};
 pub use handle::{CallGuard, Live, Phase, Prepared};
-pub use snapshot::{LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};
+pub use snapshot::{IssuerParts, LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};

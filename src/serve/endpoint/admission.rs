@@ -36,6 +36,11 @@ pub(super) async fn enter(
     let Some((entry, class)) = call.snapshot.entry(destination) else {
         return Ok(Entered::AtOnce);
     };
+    let auth = &call.snapshot.plan.auth;
+    let tenant = call.caller.tenant.and_then(|ix| auth.tenant(ix));
+    let class = tenant
+        .and_then(|tenant| tenant.class.as_ref())
+        .unwrap_or(class);
     let (permit, entered) = match entry.enter(class) {
         Entering::In(permit) => (permit, Entered::AtOnce),
         Entering::Shut(why) => return Err(Refusal::shut(why)),

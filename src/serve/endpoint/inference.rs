@@ -17,7 +17,7 @@ use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
 use crate::live::Snapshot;
-use crate::plan::{DestinationIx, Route, RouteIx, Unroutable};
+use crate::plan::{DestinationIx, Found, Route, RouteIx, TenantIx, Unroutable};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -46,6 +46,7 @@ pub(crate) async fn inference(
             Ok(taken) => taken,
             Err(refusal) => return refusal.into_response(call),
         };
+    call.bytes_in = taken.payload.len() as u64;
     let Prepared {
         asked,
         mut aim,
@@ -109,6 +110,8 @@ struct Asked {
     fields: Fields,
     /// Decides among the shares of a model.
     chance: u64,
+    /// Who asks, where it is a tenant that is configured.
+    tenant: Option<TenantIx>,
 }
 
 /// Where a request goes, as things stood when that was decided.
@@ -171,12 +174,16 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
+    if let (Some(trace), Some(model)) = (call.trace.as_mut(), model) {
+        trace.name(model);
+    }
     let asked = Asked {
         endpoint,
         headers,
         payload: payload.clone(),
         fields,
         chance: fastrand::u64(..),
+        tenant: call.caller.tenant,
     };
     let aim = asked.aim(&snapshot, model)?;
     let (route, parts) = snapshot
@@ -233,6 +240,7 @@ impl Asked {
         let (meant, target) =
             dispatch::target::target(snapshot, endpoint, model, headers, self.chance)
                 .map_err(|why| Refusal::unroutable(why, model))?;
+        check_tenant(snapshot, self.tenant, &meant)?;
         let (route, _) = snapshot
             .route(target.route)
             .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, model))?;
@@ -305,7 +313,8 @@ fn copy(call: &Call, job: &Job, copied: &Copied) {
         return;
     };
     let snapshot = &call.snapshot;
-    dispatch::mirror::send(snapshot, mirror, &call.id, fastrand::f64(), |_| {
+    let marks = (&call.id, call.trace.as_ref().map(|trace| trace.link()));
+    dispatch::mirror::send(snapshot, mirror, marks, fastrand::f64(), |_| {
         let (body, memory) = if copied.as_sent {
             (job.body.clone(), Arc::clone(&job.memory))
         } else {
@@ -388,6 +397,22 @@ impl Shown {
         if let Some(decision) = self.decision {
             headers.insert(decision::X_SMG_DECISION, decision);
         }
+    }
+}
+
+/// Whether the tenant may use the model. What stands in for that model is the operator's choice.
+pub(crate) fn check_tenant(
+    snapshot: &Snapshot,
+    tenant: Option<TenantIx>,
+    meant: &Found<'_>,
+) -> Result<(), Refusal> {
+    let Some(tenant) = tenant.and_then(|ix| snapshot.plan.auth.tenant(ix)) else {
+        return Ok(());
+    };
+    let model = snapshot.plan.routes.meant(meant);
+    match tenant.may_ask(meant.asked.unwrap_or(model), model) {
+        true => Ok(()),
+        false => Err(Refusal::model_not_allowed(meant.asked.unwrap_or_default())),
     }
 }
 

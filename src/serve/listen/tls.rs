@@ -165,7 +165,7 @@ fn tell(gate: &Gate, failure: Failure, error: &dyn fmt::Display) {
     };
     let client = match gate.peer {
         Peer::Tcp(address) => Some(address.to_canonical()),
-        Peer::Unix | Peer::Control => None,
+        Peer::Unix | Peer::Control(_) => None,
     };
     tracing::warn!(
         listener = &**listener,
