@@ -106,3 +106,5 @@ mod retries;
 mod stale;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod tls_workers;
