@@ -124,3 +124,5 @@ mod tenant_limits;
 mod tls;
 #[cfg(test)]
 mod tls_reload;
+#[cfg(test)]
+mod tls_workers;
