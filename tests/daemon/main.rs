@@ -91,6 +91,8 @@ mod health;
 #[cfg(test)]
 mod http2_workers;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod information;
 #[cfg(test)]
 mod limits;
