@@ -19,7 +19,7 @@ use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
 use crate::control::{Control, Logging, Outside, Over};
 use crate::live::{Admin, BindError, Trigger};
-use crate::serve::Listeners;
+use crate::serve::{Listeners, warn_of_open_doors};
 use crate::telemetry::log;
 use crate::telemetry::metrics::{self, InstallError};
 use crate::telemetry::process::{self, Sampler};
@@ -158,6 +158,7 @@ async fn live_through(
     let _upkeep = AbortOnDrop::spawn("upkeep", upkeep());
     let _watchdog =
         systemd::watchdog().map(|every| AbortOnDrop::spawn("watchdog", systemd::pet(every)));
+    warn_of_open_doors(&live.load().plan);
     tracing::info!(target: "smg::daemon", generation = live.load().generation, "ready");
     systemd::ready(live.load().generation);
 

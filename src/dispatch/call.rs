@@ -205,6 +205,15 @@ impl Call {
         }
     }
 
+    /// Who asked, for the log: the configured name of a tenant, else against whom limits are counted.
+    fn tenant(&self) -> String {
+        let auth = &self.snapshot.plan.auth;
+        match self.caller.tenant.and_then(|ix| auth.tenant(ix)) {
+            Some(tenant) => tenant.name.to_string(),
+            None => self.caller.identity.to_string(),
+        }
+    }
+
     fn finish_routed(&self, routed: &Routed, series: &Series, now: Instant) {
         if routed.streaming {
             series.requests_streamed.increment(1);
@@ -349,7 +358,13 @@ impl Drop for Call {
         if let Some(stay) = self.stay.take() {
             stay.settle(self.spent(), now);
         }
+        // Only a line that will be written is worth its making.
+        let tenant = match access::enabled(access::level(self.status)) {
+            true => self.tenant(),
+            false => String::new(),
+        };
         let mut access = Access {
+            tenant: &tenant,
             request_id: self.id_str(),
             method: self.method.as_str(),
             path: &self.path,

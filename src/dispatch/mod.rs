@@ -86,13 +86,11 @@ impl Job {
         }
     }
 
-    /// The client's credential, where the pool of `worker` asks for it.
+    /// The client's credential, where the pool of `worker` asks for it. What is marked as sensitive
+    /// stands where one of the gateway's was, and stays here.
     fn credential(&self, forward: bool) -> Option<&HeaderValue> {
-        if forward {
-            self.headers.get(AUTHORIZATION)
-        } else {
-            None
-        }
+        let own = self.headers.get(AUTHORIZATION);
+        own.filter(|value| forward && !value.is_sensitive())
     }
 }
 

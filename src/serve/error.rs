@@ -7,6 +7,7 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RET
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use super::identity::{Denied, Plane, TokenError, Why};
 use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
 use crate::dispatch::{Call, CallError, Deadline, Fault, Shortage};
@@ -151,18 +152,6 @@ impl Refusal {
     pub(crate) fn and_close(mut self) -> Self {
         self.close = true;
         self
-    }
-
-    /// The control plane is shut to this peer.
-    pub(crate) fn control_plane() -> Self {
-        let mut refusal = Self::new(
-            StatusCode::UNAUTHORIZED,
-            ErrorCode::InvalidApiKey,
-            "the control plane answers only loopback and unix-socket peers while no control-plane \
-             credentials exist",
-        );
-        refusal.realm = Some(HeaderValue::from_static("Bearer realm=\"control-plane\""));
-        refusal
     }
 
     /// A page in somebody's browser asks for a change. Browsers send a request without a body, or with
@@ -347,5 +336,75 @@ impl Refusal {
             )
             .at(Some("model")),
         }
+    }
+}
+
+/// Who is not let in reads which kind of door it is, and nothing of what would open it.
+impl From<Denied> for Refusal {
+    fn from(Denied { plane, why }: Denied) -> Self {
+        let unauthorized = |code, message: &str| {
+            let mut refusal = Self::new(StatusCode::UNAUTHORIZED, code, message);
+            refusal.realm = Some(HeaderValue::from_static(match plane {
+                Plane::Data => "Bearer realm=\"data-plane\"",
+                Plane::Control => "Bearer realm=\"control-plane\"",
+            }));
+            refusal
+        };
+        let forbidden =
+            |message: &str| Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message);
+        match why {
+            Why::Missing => unauthorized(
+                ErrorCode::InvalidApiKey,
+                "Missing or invalid Authorization header",
+            ),
+            Why::Several if plane == Plane::Data => unauthorized(
+                ErrorCode::InvalidApiKey,
+                "the request shows several credentials, and they differ",
+            ),
+            Why::Several | Why::Key => {
+                unauthorized(ErrorCode::InvalidApiKey, "Invalid authentication token")
+            }
+            Why::Token(TokenError::Unavailable) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::AuthUnavailable,
+                "tokens cannot be verified now: the keys of their issuer cannot be had",
+            )
+            .retry_after(Duration::from_secs(5)),
+            Why::Token(error) => {
+                unauthorized(ErrorCode::InvalidToken, &format!("Invalid JWT: {error}"))
+            }
+            Why::Throttled(wait) => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::AuthThrottled,
+                "too many wrong credentials came from this address",
+            )
+            // Not a moment before the minute is over.
+            .retry_after(wait + Duration::from_millis(999)),
+            Why::Stranger => unauthorized(
+                ErrorCode::InvalidApiKey,
+                "the control plane answers only loopback and unix-socket peers while no credentials \
+                 exist: configure `auth.control_plane.api_keys`, `auth.jwt` or `auth.api_key`, or let \
+                 everybody in with `auth.control_plane.open = true`",
+            ),
+            Why::Host => forbidden(
+                "while no credentials exist the control plane is asked for by a loopback address, \
+                 `localhost` or the listener's own name",
+            ),
+            Why::NoRole => forbidden("this credential has no role on the control plane"),
+            Why::ReadOnly => forbidden("the role `user` reads and changes nothing"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The tenant may not use the model that it asks for.
+    pub(crate) fn model_not_allowed(asked: &str) -> Self {
+        let shown: String = asked.chars().take(256).collect();
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::ModelNotAllowed,
+            format!("the model `{shown}` is not among those that this credential may use"),
+        )
+        .at(Some("model"))
     }
 }

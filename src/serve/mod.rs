@@ -19,4 +19,5 @@ mod request_id;
 mod routes;
 mod stack;
 
+pub use identity::warn_of_open_doors;
 pub use listen::{ControlSocket, Listeners};

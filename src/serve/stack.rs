@@ -18,11 +18,11 @@ use super::body::{Body, Busy};
 use super::endpoint;
 use super::error::Refusal;
 use super::gate::Gate;
-use super::intake;
 use super::layer::{Arrival, CorsLayer, Panic, PanicLayer, allows};
 use super::observe;
 use super::request_id;
-use super::routes::{self, Goal};
+use super::routes::{self, Class, Goal};
+use super::{identity, intake};
 use crate::api::error::ErrorCode;
 use crate::dispatch::Call;
 use crate::live::{Phase, Snapshot};
@@ -197,10 +197,10 @@ impl Service<Arrival> for Core {
 
 async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Arrival {
-        call,
+        mut call,
         method,
         uri,
-        headers,
+        mut headers,
         body,
     } = arrival;
     if let Err(refusal) = check_head(&uri, &headers, &gate.listener.limits) {
@@ -212,10 +212,20 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Some(goal) = found.goal(&method) else {
         return Refusal::method(found.allow).into_response(call);
     };
-    if found.control_plane && !may_control(gate, &headers) {
-        return Refusal::control_plane().into_response(call);
+    let head = identity::Head {
+        found,
+        method: &method,
+        uri: &uri,
+    };
+    // Before a byte of the body is read, and before a client that waits for a 100 gets it.
+    if let Err(denied) = identity::judge(gate, &mut call, head, &mut headers).await {
+        let mut refusal = Refusal::from(denied);
+        if intake::is_long(&body, &headers) {
+            refusal = refusal.and_close();
+        }
+        return refusal.into_response(call);
     }
-    if found.control_plane
+    if found.class == Class::Control
         && !method.is_safe()
         && let Some(origin) = headers.get(ORIGIN)
         && !cors(gate, &call.snapshot).is_some_and(|rules| allows(rules, origin))
@@ -261,22 +271,6 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Explain => Box::pin(endpoint::explain(gate, call, body)).await,
         Goal::Metrics => endpoint::metrics(gate, call),
     }
-}
-
-/// While no credentials exist, the control plane is for this machine alone. A forwarded header
-/// means that the real peer is somebody else.
-fn may_control(gate: &Gate, headers: &HeaderMap) -> bool {
-    let forwarded = [
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-real-ip",
-        "via",
-    ]
-    .iter()
-    .any(|name| headers.contains_key(*name));
-    gate.peer.is_local() && !forwarded
 }
 
 fn check_head(uri: &http::Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {

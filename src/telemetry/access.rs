@@ -28,6 +28,8 @@ pub struct Access<'a> {
     pub status: u16,
     /// From the head of the request to the end of the response.
     pub latency: Duration,
+    /// Who asked: the name of a tenant, or against whom limits are counted.
+    pub tenant: &'a str,
     /// Canonical name of the model.
     pub model: &'a str,
     /// Pool that served it.
@@ -108,6 +110,7 @@ fn finish(output: &Output, access: &Access<'_>) {
             "latency_us",
             u64::try_from(access.latency.as_micros()).unwrap_or(u64::MAX),
         );
+        text(&mut line, "tenant", access.tenant);
         text(&mut line, "model", access.model);
         text(&mut line, "pool", access.pool);
         text(&mut line, "policy", access.policy);
@@ -175,6 +178,7 @@ mod tests {
             path: "/v1/chat/completions",
             status: 200,
             latency: Duration::from_micros(1234),
+            tenant: "team-a",
             model: "llama-3.1-8b",
             pool: "llama",
             policy: "cache_aware",
@@ -204,7 +208,7 @@ mod tests {
             log.take(),
             "<6>INFO smg::response: finished processing request \
              request_id=chatcmpl-0123456789abcdef01234567 method=POST path=/v1/chat/completions \
-             status=200 latency_us=1234 model=llama-3.1-8b pool=llama \
+             status=200 latency_us=1234 tenant=team-a model=llama-3.1-8b pool=llama \
              policy=cache_aware reason=cache_hit worker_id=6f1c attempts=2 tokens_in=10 \
              tokens_expected=8 tokens_cached=6 tokens_out=0 generation=3\n"
         );

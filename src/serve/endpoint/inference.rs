@@ -18,7 +18,7 @@ use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
 use crate::live::Snapshot;
-use crate::plan::{DestinationIx, Route, RouteIx, Unroutable};
+use crate::plan::{DestinationIx, Found, Route, RouteIx, TenantIx, Unroutable};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -37,7 +37,7 @@ pub(crate) async fn inference(
     headers: HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
-    if let Err(refusal) = quota::arrive(&mut call, &body) {
+    if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
         return refusal.into_response(call);
     }
     if let Err(refusal) = check_type(&headers) {
@@ -121,6 +121,8 @@ struct Asked {
     fields: Fields,
     /// Decides among the shares of a model.
     chance: u64,
+    /// Who asks, where it is a tenant that is configured.
+    tenant: Option<TenantIx>,
 }
 
 /// Where a request goes, as things stood when that was decided.
@@ -189,6 +191,7 @@ fn prepare(
         payload: payload.clone(),
         fields,
         chance: fastrand::u64(..),
+        tenant: call.caller.tenant,
     };
     let aim = asked.aim(&snapshot, model)?;
     let (route, parts) = snapshot
@@ -246,6 +249,7 @@ impl Asked {
         let (meant, target) =
             dispatch::target::target(snapshot, endpoint, model, headers, self.chance)
                 .map_err(|why| Refusal::unroutable(why, model))?;
+        check_tenant(snapshot, self.tenant, &meant)?;
         let (route, _) = snapshot
             .route(target.route)
             .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, model))?;
@@ -421,6 +425,22 @@ impl Shown {
         if let Some(decision) = self.decision {
             headers.insert(decision::X_SMG_DECISION, decision);
         }
+    }
+}
+
+/// Whether the tenant may use the model. What stands in for that model is the operator's choice.
+pub(crate) fn check_tenant(
+    snapshot: &Snapshot,
+    tenant: Option<TenantIx>,
+    meant: &Found<'_>,
+) -> Result<(), Refusal> {
+    let Some(tenant) = tenant.and_then(|ix| snapshot.plan.auth.tenant(ix)) else {
+        return Ok(());
+    };
+    let model = snapshot.plan.routes.meant(meant);
+    match tenant.may_ask(meant.asked.unwrap_or(model), model) {
+        true => Ok(()),
+        false => Err(Refusal::model_not_allowed(meant.asked.unwrap_or_default())),
     }
 }
 

@@ -123,6 +123,9 @@ catalogue! {
     HttpRateLimit "smg_http_rate_limit_total" Counter Recorder ["result"]
         "Inference requests that were let in or turned away at the gates of admission.";
 
+    AuthDecisions "smg_auth_decisions_total" Counter Recorder ["plane" "method" "outcome"]
+        "Requests let in or turned away for who makes them, by half of the gateway, kind of credential and outcome.";
+
     RouterRequests "smg_router_requests_total" Counter Recorder
         ["router_type" "backend_type" "connection_mode" "model" "endpoint" "streaming"]
         "Inference calls taken for routing.";
@@ -409,6 +412,25 @@ pub mod label {
     /// `mode` of [`PdKvConnectorMode`](super::Metric::PdKvConnectorMode): they meet in a room, the
     /// parameters of prefill's answer are passed on, or there were none.
     pub const KV_MODES: &[&str] = &["bootstrap", "kv_transfer_params", "none"];
+    /// `plane` of [`AuthDecisions`](super::Metric::AuthDecisions).
+    pub const PLANES: &[&str] = &["data", "control"];
+    /// `method` and `outcome` of [`AuthDecisions`](super::Metric::AuthDecisions), as far as they go
+    /// together.
+    pub const AUTH_DECISIONS: &[(&str, &str)] = &[
+        ("none", "allowed"),
+        ("none", "missing"),
+        ("none", "forbidden"),
+        ("api_key", "allowed"),
+        ("api_key", "invalid"),
+        ("api_key", "forbidden"),
+        ("api_key", "throttled"),
+        ("jwt", "allowed"),
+        ("jwt", "invalid"),
+        ("jwt", "forbidden"),
+        ("jwt", "throttled"),
+        ("jwt", "unavailable"),
+        ("peer", "allowed"),
+    ];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
     pub const LOG_SINKS: &[&str] = &["stdout", "file"];
 
@@ -579,6 +601,19 @@ mod tests {
                 label::PREFIX_HASH_BRANCHES,
             ),
             ("mode", label::KV_MODES),
+            ("plane", label::PLANES),
+            ("method", &["none", "api_key", "jwt", "peer"]),
+            (
+                "outcome",
+                &[
+                    "allowed",
+                    "missing",
+                    "invalid",
+                    "forbidden",
+                    "throttled",
+                    "unavailable",
+                ],
+            ),
             ("sink", label::LOG_SINKS),
         ] {
             writeln!(out, "- {name}: {}", values.join(" ")).unwrap();

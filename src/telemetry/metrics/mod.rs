@@ -154,6 +154,16 @@ pub fn preseed() {
     for result in ["allowed", "rejected"] {
         drop(counter(Metric::HttpRateLimit, &[("result", result)]));
     }
+    for plane in label::PLANES {
+        for (method, outcome) in label::AUTH_DECISIONS {
+            let labels = [
+                ("plane", *plane),
+                ("method", *method),
+                ("outcome", *outcome),
+            ];
+            drop(counter(Metric::AuthDecisions, &labels));
+        }
+    }
     for mode in label::KV_MODES {
         drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
     }
