@@ -37,7 +37,7 @@ pub(crate) async fn inference(
     headers: HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
-    if let Err(refusal) = quota::arrive(&mut call, &body) {
+    if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
         return refusal.into_response(call);
     }
     if let Err(refusal) = check_type(&headers) {
