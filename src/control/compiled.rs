@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::fleet::{Ended, after_reload};
-use super::report;
+use super::{report, tls};
 use crate::config::{Diagnostic, Loaded};
 use crate::plan::{self, Facts, Fleet, Plan};
 
@@ -42,6 +42,10 @@ pub(super) fn check(
     let fixed = report::restart_keys(old, new, &loaded.origins);
     if !fixed.is_empty() {
         return Err(fixed);
+    }
+    let faults = tls::faults(&loaded);
+    if !faults.is_empty() {
+        return Err(faults);
     }
     let (fleet, ended) = after_reload(old, new, &known.fleet);
     let facts = Facts { fleet, ..known };

@@ -5,11 +5,13 @@
 //! for its turn, so that two changes never race.
 
 mod admin;
+mod certificates;
 mod compiled;
 mod desk;
 mod effective;
 mod fleet;
 mod health;
+mod issuer;
 mod loads;
 mod logging;
 mod places;
@@ -18,6 +20,7 @@ mod register;
 mod report;
 mod status;
 mod target;
+mod tls;
 mod watch;
 mod workers;
 
@@ -61,6 +64,14 @@ pub struct Control {
 pub struct Running {
     live: Arc<Live>,
     _tasks: Vec<AbortOnDrop>,
+}
+
+/// Whether `first` can be started with, as a reload would judge it too. What is wrong with it is
+/// logged.
+pub fn is_usable(first: &Loaded) -> bool {
+    let faults = tls::faults(first);
+    report::log_all(&faults);
+    faults.is_empty()
 }
 
 impl Control {
@@ -108,6 +119,8 @@ impl Control {
         let (live, desk) = (Arc::clone(&self.live), Arc::clone(&self.desk));
         let jobs = fleet::run(live, desk, self.board);
         tasks.push(AbortOnDrop::spawn("jobs", jobs));
+        let issuer = issuer::run(Arc::clone(&self.live));
+        tasks.push(AbortOnDrop::spawn("issuer keys", issuer));
         tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
         tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
         Ok(Running {

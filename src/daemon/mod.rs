@@ -17,12 +17,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
-use crate::control::{Control, Logging, Outside, Over};
+use crate::control::{self, Control, Logging, Outside, Over};
 use crate::live::{Admin, BindError, Trigger};
-use crate::serve::Listeners;
-use crate::telemetry::log;
+use crate::serve::{Listeners, warn_of_open_doors};
 use crate::telemetry::metrics::{self, InstallError};
 use crate::telemetry::process::{self, Sampler};
+use crate::telemetry::{audit, log, trace};
 
 /// Everything ended as it should.
 const CLEAN: u8 = 0;
@@ -36,6 +36,9 @@ const UPKEEP: Duration = Duration::from_secs(1);
 
 /// How long the last log lines may take.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// How long the last spans may take.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -87,6 +90,10 @@ pub fn run(input: Input, loaded: Loaded, filter: Option<String>) -> u8 {
             return FAILED;
         }
     };
+    if !control::is_usable(&loaded) {
+        log::flush(FLUSH);
+        return INVALID;
+    }
     let ended = start(input, loaded, &spec, logging);
     let code = ended.unwrap_or_else(|error| {
         if let StartError::Bind(errors) = &error {
@@ -97,6 +104,10 @@ pub fn run(input: Input, loaded: Loaded, filter: Option<String>) -> u8 {
         tracing::error!(target: "smg::daemon", %error, "start failed");
         FAILED
     });
+    if !trace::flush(LAST_SPANS) {
+        tracing::warn!(target: "smg::daemon", "the collector did not take the last spans in time");
+    }
+    audit::sweep(None);
     log::flush(FLUSH);
     code
 }
@@ -159,6 +170,7 @@ async fn live_through(
     let _delays = AbortOnDrop::spawn("delays", process::watch_delays());
     let _watchdog =
         systemd::watchdog().map(|every| AbortOnDrop::spawn("watchdog", systemd::pet(every)));
+    warn_of_open_doors(&live.load().plan);
     tracing::info!(target: "smg::daemon", generation = live.load().generation, "ready");
     systemd::ready(live.load().generation);
 

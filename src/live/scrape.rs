@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, breakers, signals, trees};
+use super::{Live, Snapshot, WorkerRef, breakers, certificates, quota, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
@@ -27,6 +27,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     ages(live, now, &mut families);
     admission(&snapshot, &mut families);
+    quota::write(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
     breakers::write(&snapshot, now, &mut families);
@@ -35,6 +36,8 @@ pub fn render(live: &Live, now: Instant) -> String {
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
     memory(&snapshot, &mut families);
+    issuer(&snapshot, &mut families);
+    certificates::write(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
 }
@@ -357,6 +360,15 @@ fn memory(snapshot: &Snapshot, families: &mut Families<'_>) {
         ("limit", snapshot.memory.limit()),
     ] {
         family.sample(&[("state", state)], count(bytes));
+    }
+}
+
+/// The issuer of tokens.
+fn issuer(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::AuthJwksUp);
+    if let Some(issuer) = snapshot.issuer() {
+        let value = if issuer.cell.is_up() { 1.0 } else { 0.0 };
+        family.sample(&[("issuer", &*issuer.cell.key().issuer)], value);
     }
 }
 

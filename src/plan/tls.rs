@@ -8,7 +8,7 @@ use crate::base::pem::PemFile;
 use crate::config::spec;
 
 /// HTTPS of a listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct ServerTls {
     /// The certificate chain.
     pub cert: PemFile,

@@ -6,12 +6,14 @@ mod breaker;
 mod budget;
 mod conn;
 mod health;
+mod issuer;
 mod keyed;
 mod memory;
 mod mirror;
 mod model;
 mod name;
 mod pace;
+mod quota;
 mod report;
 mod route;
 mod worker;
@@ -21,22 +23,24 @@ pub use breaker::{BreakerCell, BreakerState, Outcome, TURNS, Tally, Turn};
 pub use budget::BudgetCell;
 pub use conn::{
     Awaiting, Conn, ConnKey, ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse,
-    Step,
+    Secured, Step, Stream, TlsCell, TlsKey, Unfit,
 };
 pub use health::{HealthCell, HealthState, Transition};
+pub use issuer::{Claims, Found, Held, IssuerCell, IssuerKey, Keys, KeysError, VouchedCell, Wish};
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series, Stages};
 pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
+pub use quota::{AccountCell, Over, Spent, Stay, Strangers, Sums, Wanted};
 pub use report::{Report, ReportCell};
 pub use route::RouteKey;
 pub use worker::{InFlight, Trouble, WorkerCell};
 
 use std::sync::Arc;
 
-use crate::plan::WorkerKey;
+use crate::plan::{Jwt, WorkerKey};
 use crate::policy::Memory;
 
 /// Identity of a health cell: the worker and the fingerprint of the probe. Two pools that probe
@@ -60,10 +64,16 @@ pub struct Cells {
     pub health: Keyed<HealthKey, HealthCell>,
     /// Connections.
     pub conns: Keyed<ConnKey, ConnPool>,
+    /// Settings for TLS with workers.
+    pub tls: Keyed<TlsKey, TlsCell>,
     /// Retries and the requests that they are held against, by pool.
     pub budgets: Keyed<Arc<str>, BudgetCell>,
     /// Addresses, by host.
     pub names: Keyed<Arc<str>, NameCell>,
+    /// Issuers of tokens.
+    pub issuers: Keyed<IssuerKey, IssuerCell>,
+    /// Tokens that have been verified, by how they were read.
+    pub vouched: Keyed<Arc<Jwt>, VouchedCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
@@ -76,6 +86,10 @@ pub struct Cells {
     pub models: Keyed<ModelKey, ModelCell>,
     /// Memory in use for what is buffered.
     pub memory: Arc<MemoryCell>,
+    /// What tenants use, by name.
+    pub tenants: Keyed<Arc<str>, AccountCell>,
+    /// What everybody else uses.
+    pub strangers: Arc<Strangers>,
 }
 
 impl Cells {
@@ -84,11 +98,15 @@ impl Cells {
         self.workers.sweep();
         self.health.sweep();
         self.conns.sweep();
+        self.tls.sweep();
         self.budgets.sweep();
         self.names.sweep();
+        self.issuers.sweep();
+        self.vouched.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
         self.entries.sweep();
         self.models.sweep();
+        self.tenants.sweep();
     }
 }

@@ -9,18 +9,20 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::http::is_short;
 use super::resolve::{self, Lookup};
+use super::tls;
 use crate::base::address::is_forbidden;
 use crate::base::clock;
-use crate::state::ConnPool;
+use crate::state::{ConnPool, Stream};
 
 /// Silence before the kernel asks whether the other side is still there, how often it asks again,
 /// and how often in vain before the connection counts as broken.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// A connection for `pool` within `limit`, and the address that it leads to.
+/// A connection for `pool` within `limit`, its handshake included where it is secured, and the address
+/// that it leads to.
 ///
-/// All addresses are tried, one at a time: the next one at once when one refuses, and when one
-/// stays silent for its share of what is left of `limit`. If none connects the host is looked up
+/// All addresses are tried, one at a time: the next one at once when one refuses or is not who it should
+/// be, and when one stays silent for its share of what is left of `limit`. If none connects the host is looked up
 /// once more, and addresses that come to light have what is left. What the pool may not connect to
 /// counts as refused.
 ///
@@ -32,7 +34,7 @@ pub(super) async fn dial(
     pool: &ConnPool,
     limit: Duration,
     lookup: impl Lookup,
-) -> io::Result<(TcpStream, IpAddr)> {
+) -> io::Result<(Stream, IpAddr)> {
     let began = clock::now();
     let end = began + limit;
     let names = pool.names();
@@ -88,7 +90,7 @@ async fn connect(
     pool: &ConnPool,
     mut address: SocketAddr,
     end: Instant,
-) -> io::Result<(TcpStream, IpAddr)> {
+) -> io::Result<(Stream, IpAddr)> {
     if pool.is_guarded() && is_forbidden(address.ip()) {
         let why = "no worker has a link-local, metadata, unspecified or multicast address";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -112,6 +114,13 @@ async fn connect(
         .with_interval(between)
         .with_retries(times);
     socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    let stream = match pool.secured() {
+        None => Stream::Plain(stream),
+        Some(secured) => {
+            let shaken = by(end, tls::shake_hands(pool, secured, stream)).await;
+            shaken.inspect_err(|error| tls::tell(pool, secured, address, error))?
+        }
+    };
     Ok((stream, address.ip()))
 }
 
@@ -126,7 +135,7 @@ mod tests {
 
     use super::*;
     use crate::api::payload::Sending;
-    use crate::state::{ConnKey, NameCell};
+    use crate::state::{ConnKey, Keyed, NameCell};
 
     const LIMIT: Duration = Duration::from_secs(5);
     const FIRST: &str = "127.0.0.1";
@@ -194,8 +203,9 @@ mod tests {
             port,
             http2: false,
             guarded,
+            tls: None,
         };
-        ConnPool::new(&key, Arc::clone(names))
+        ConnPool::new(&key, Arc::clone(names), &Keyed::default())
     }
 
     async fn listen(host: &str, port: u16) -> (TcpListener, u16) {

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use super::dial::dial;
 use super::http::{Failure, count_connected};
 use super::resolve::System;
+use super::tls;
 use crate::api::payload::Sending;
 use crate::base::clock;
 use crate::live::WorkerRef;
@@ -38,7 +39,7 @@ pub(super) async fn send(
     let pool = &worker.parts.conns;
     let mut unsent = None;
     if let Some(conn) = pool.take() {
-        match exchange(conn, pool, limits.max_idle, request()).await {
+        match exchange(conn, pool, limits.max_idle, request(), Age::Kept).await {
             Err((_, Some(back))) => unsent = Some(back),
             Err((failure, None)) => return Err(failure),
             Ok(response) => return Ok(response),
@@ -51,18 +52,26 @@ pub(super) async fn send(
         opened => opened?,
     };
     let again = unsent.unwrap_or_else(request);
-    exchange(conn, pool, limits.max_idle, again)
+    exchange(conn, pool, limits.max_idle, again, Age::Fresh)
         .await
         .map_err(|(failure, _)| failure)
 }
 
 type Unsent = Option<Request<Sending>>;
 
+/// Whether a connection has carried an answer.
+#[derive(PartialEq, Eq)]
+enum Age {
+    Fresh,
+    Kept,
+}
+
 async fn exchange(
     mut conn: Conn,
     pool: &Arc<ConnPool>,
     max_idle: usize,
     request: Request<Sending>,
+    age: Age,
 ) -> Result<Response<Answer>, (Failure, Unsent)> {
     let mut head = std::pin::pin!(conn.sender().try_send_request(request));
     let outcome = poll_fn(|cx| conn.poll_with(cx, |inner| head.as_mut().poll(inner))).await;
@@ -76,7 +85,11 @@ async fn exchange(
         Err(mut refused) => {
             let unsent = refused.take_message();
             let error = refused.into_error();
-            let failure = if error.is_parse() {
+            let failure = if age == Age::Fresh
+                && let Some(refusal) = tls::refusal(pool, conn.address(), &error)
+            {
+                Failure::Connect(refusal)
+            } else if error.is_parse() {
                 Failure::Malformed(error.into())
             } else {
                 Failure::Broken(error.into())

@@ -15,16 +15,18 @@ use http::uri::Scheme;
 use http::{Request, Response, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep, timeout};
 
 use super::dial::dial;
 use super::http::{Failure, count_connected, is_short};
 use super::resolve::System;
+use super::tls;
 use crate::api::payload::Sending;
 use crate::base::{clock, task};
 use crate::live::WorkerRef;
-use crate::state::{ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse, Step};
+use crate::state::{
+    ConnPool, Granted, Landed, Lease, NoConnection, Open, Opening, Pulse, Step, Stream,
+};
 
 /// What one stream may send before it is read: the bound of what a client that does not read costs.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -79,7 +81,10 @@ pub(super) async fn send(
 /// The request with its target in the form of HTTP/2.
 fn addressed(worker: WorkerRef<'_>, mut request: Request<Sending>) -> Request<Sending> {
     let mut target = std::mem::take(request.uri_mut()).into_parts();
-    target.scheme = Some(Scheme::HTTP);
+    target.scheme = Some(match worker.plan.tls {
+        None => Scheme::HTTP,
+        Some(_) => Scheme::HTTPS,
+    });
     target.authority = Some(worker.parts.authority.clone());
     if let Ok(target) = Uri::from_parts(target) {
         *request.uri_mut() = target;
@@ -306,7 +311,11 @@ async fn open(pool: &ConnPool, limit: Duration) -> Result<(Landed, Driver, Open)
     };
     let open = pool.count();
     let ended = |error: h2::Error| match error.get_io() {
-        Some(error) => refused(io::Error::new(error.kind(), error.to_string())),
+        Some(error) => {
+            // It is logged there; the error says the same.
+            tls::refusal(pool, address, error);
+            refused(io::Error::new(error.kind(), error.to_string()))
+        }
         None => NoConnection::Malformed(Arc::new(error)),
     };
     let (sender, mut wire) = Builder::new()
@@ -427,7 +436,7 @@ impl Life {
 
 /// The socket, with what crosses it noted.
 struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     pulse: Arc<Pulse>,
 }
 
@@ -494,7 +503,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::state::{ConnKey, NameCell};
+    use crate::state::{ConnKey, Keyed, NameCell};
 
     const SOON: Duration = Duration::from_secs(20);
     const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -507,6 +516,7 @@ mod tests {
             port: listener.local_addr().unwrap().port(),
             http2: true,
             guarded: false,
+            tls: None,
         };
         let server = task::spawn("server of a test", async move {
             let (stream, _) = listener.accept().await.unwrap();
@@ -516,7 +526,7 @@ mod tests {
             }
             while connection.accept().await.is_some() {}
         });
-        let pool = ConnPool::new(&key, Arc::new(NameCell::new(&key.host)));
+        let pool = ConnPool::new(&key, Arc::new(NameCell::new(&key.host)), &Keyed::default());
         let (landed, wire, open) = open(&pool, SOON).await.unwrap();
         (landed, wire, open, server)
     }

@@ -6,8 +6,10 @@ pub mod headers;
 pub mod http;
 mod http1;
 mod http2;
+pub mod https;
 pub mod loads;
 mod resolve;
+mod tls;
 
 pub use self::fetch::{FetchError, Fetched, fetch};
 pub use self::http::{Answer, Break, Failure};

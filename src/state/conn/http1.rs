@@ -4,6 +4,7 @@
 //! machine, so there is no task and no channel hop per connection. An idle connection is polled by
 //! nobody; [`Idle::take`] and [`Idle::sweep`] notice when the worker has closed it.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +15,12 @@ use futures_util::task::AtomicWaker;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 
-use super::{Open, Peer};
+use super::{Open, Peer, Stream};
 use crate::api::payload::Sending;
 use crate::state::NameCell;
 
-pub(super) type Driver = http1::Connection<TokioIo<TcpStream>, Sending>;
+pub(super) type Driver = http1::Connection<TokioIo<Stream>, Sending>;
 
 /// One HTTP/1.1 connection to a worker, together with the state machine that moves its bytes.
 #[derive(Debug)]
@@ -60,6 +60,11 @@ impl Conn {
     /// Sends half of the connection.
     pub fn sender(&mut self) -> &mut http1::SendRequest<Sending> {
         &mut self.sender
+    }
+
+    /// Where it leads.
+    pub fn address(&self) -> IpAddr {
+        self.peer.address
     }
 
     /// Moves bytes in both directions, then polls `step`, which waits for what the bytes bring

@@ -2,9 +2,13 @@
 
 mod http1;
 mod http2;
+mod secured;
+mod stream;
 
 pub use http1::Conn;
 pub use http2::{Awaiting, Granted, Landed, Lease, NoConnection, Opening, Pulse, Step};
+pub use secured::{Secured, TlsCell, TlsKey, Unfit};
+pub use stream::Stream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1::SendRequest;
 
-use super::NameCell;
+use super::{Keyed, NameCell};
 use crate::api::payload::Sending;
+use crate::plan::ClientTls;
 
 /// Identity of a connection pool: what must be equal for a connection to be reusable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +33,8 @@ pub struct ConnKey {
     /// Whether each address is looked at before it is connected to: the host was not named in the
     /// configuration.
     pub guarded: bool,
+    /// What is spoken over TLS is shared by nobody who trusts, shows or expects anything else.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// The connections of one worker that can be used again, and the number of open ones.
@@ -36,6 +43,7 @@ pub struct ConnPool {
     names: Arc<NameCell>,
     port: u16,
     guarded: bool,
+    secured: Option<Secured>,
     kept: Kept,
     open: Arc<AtomicUsize>,
 }
@@ -47,12 +55,15 @@ enum Kept {
 }
 
 impl ConnPool {
-    /// An empty pool for `key`, whose host has the addresses of `names`.
-    pub fn new(key: &ConnKey, names: Arc<NameCell>) -> Self {
+    /// An empty pool for `key`, whose host has the addresses of `names`. Settings for TLS are taken
+    /// from `cells` where they have been made.
+    pub fn new(key: &ConnKey, names: Arc<NameCell>, cells: &Keyed<TlsKey, TlsCell>) -> Self {
+        let secured = |tls: &Arc<ClientTls>| Secured::new(tls, key.http2, cells);
         Self {
             names,
             port: key.port,
             guarded: key.guarded,
+            secured: key.tls.as_ref().map(secured),
             kept: if key.http2 {
                 Kept::Http2(http2::Links::default())
             } else {
@@ -75,6 +86,12 @@ impl ConnPool {
     /// Whether each address is looked at before it is connected to.
     pub fn is_guarded(&self) -> bool {
         self.guarded
+    }
+
+    /// How its connections are secured; `None`: in the clear.
+    #[inline]
+    pub fn secured(&self) -> Option<&Secured> {
+        self.secured.as_ref()
     }
 
     /// Whether its connections speak HTTP/2.

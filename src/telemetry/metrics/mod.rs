@@ -6,11 +6,14 @@
 mod catalogue;
 mod exposition;
 mod histogram;
-mod number;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label};
+use ::metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _, SharedString,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 pub use catalogue::{
     Buckets, Kind, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, Source, TOKEN_BUCKETS, default_buckets,
@@ -18,13 +21,15 @@ pub use catalogue::{
 };
 pub use exposition::{Families, Family};
 use histogram::Histograms;
-use number::Numbers;
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
+static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
 
 /// The series of the process.
 struct Recorder {
-    numbers: Numbers,
+    /// Counters and gauges.
+    numbers: PrometheusRecorder,
+    /// The exporter would keep every value until somebody sorts them into buckets.
     histograms: Histograms,
 }
 
@@ -47,25 +52,26 @@ pub fn install(buckets: &[f64]) -> Result<(), InstallError> {
     if buckets.is_empty() {
         return Err(InstallError::Buckets);
     }
-    RECORDER.get_or_init(|| Recorder {
-        numbers: Numbers::default(),
-        histograms: Histograms::new(buckets),
+    RECORDER.get_or_init(|| {
+        let numbers = PrometheusBuilder::new().build_recorder();
+        describe(&numbers);
+        Recorder {
+            numbers,
+            histograms: Histograms::new(buckets),
+        }
     });
     Ok(())
 }
 
-/// The exposition of every family of [`Source::Recorder`] that has a series, in the order of the
-/// catalogue; empty before [`install`]. The families of [`Source::Scrape`] are appended with
-/// [`Families`].
+/// The exposition of every family of [`Source::Recorder`] that has a series; empty before
+/// [`install`]. The families of [`Source::Scrape`] are appended with [`Families`].
 pub fn render() -> String {
-    let mut out = String::new();
-    if let Some(recorder) = RECORDER.get() {
-        for metric in Metric::ALL {
-            match metric.kind() {
-                Kind::Counter | Kind::Gauge => recorder.numbers.render(&mut out, *metric),
-                Kind::Histogram => recorder.histograms.render(&mut out, *metric),
-            }
-        }
+    let Some(recorder) = RECORDER.get() else {
+        return String::new();
+    };
+    let mut out = recorder.numbers.handle().render();
+    for metric in Metric::ALL {
+        recorder.histograms.render(&mut out, *metric);
     }
     out
 }
@@ -74,7 +80,7 @@ pub fn render() -> String {
 pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
     let key = key(metric, Kind::Counter, labels);
     match RECORDER.get() {
-        Some(recorder) => Counter::from_arc(recorder.numbers.get(metric, key)),
+        Some(recorder) => recorder.numbers.register_counter(&key, &METADATA),
         None => Counter::noop(),
     }
 }
@@ -83,7 +89,7 @@ pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
 pub fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
     let key = key(metric, Kind::Gauge, labels);
     match RECORDER.get() {
-        Some(recorder) => Gauge::from_arc(recorder.numbers.get(metric, key)),
+        Some(recorder) => recorder.numbers.register_gauge(&key, &METADATA),
         None => Gauge::noop(),
     }
 }
@@ -163,11 +169,27 @@ pub fn preseed() {
     for result in ["allowed", "rejected"] {
         drop(counter(Metric::HttpRateLimit, &[("result", result)]));
     }
+    for result in ["applied", "rejected"] {
+        drop(counter(Metric::TlsReloads, &[("result", result)]));
+    }
+    for plane in label::PLANES {
+        for (method, outcome) in label::AUTH_DECISIONS {
+            let labels = [
+                ("plane", *plane),
+                ("method", *method),
+                ("outcome", *outcome),
+            ];
+            drop(counter(Metric::AuthDecisions, &labels));
+        }
+    }
     for mode in label::KV_MODES {
         drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
     }
     drop(counter(Metric::PdBootstrapFailures, &[]));
     drop(counter(Metric::PdKvTransferFailures, &[]));
+    for result in label::SPAN_RESULTS {
+        drop(counter(Metric::TraceSpans, &[("result", result)]));
+    }
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }
@@ -188,14 +210,40 @@ fn key(metric: Metric, kind: Kind, labels: &[(&'static str, &str)]) -> Key {
     );
     let mut full = Vec::with_capacity(labels.len() + 1);
     for (name, value) in labels {
-        full.push(Label::new(*name, (*value).to_owned()));
+        let value = match kind {
+            Kind::Counter | Kind::Gauge => paired(value),
+            Kind::Histogram => Cow::Borrowed(*value),
+        };
+        full.push(Label::new(*name, value.clone().into_owned()));
         if let Some((twin, first)) = metric.twin()
             && first == *name
         {
-            full.push(Label::new(twin, (*value).to_owned()));
+            full.push(Label::new(twin, value.into_owned()));
         }
     }
     Key::from_parts(KeyName::from_const_str(metric.name()), full)
+}
+
+/// A label value with its backslashes in pairs: the exporter takes a single one for the beginning of
+/// an escape and drops it, and leaves pairs as they are.
+fn paired(value: &str) -> Cow<'_, str> {
+    if value.contains('\\') {
+        value.replace('\\', r"\\").into()
+    } else {
+        value.into()
+    }
+}
+
+fn describe(numbers: &PrometheusRecorder) {
+    for metric in Metric::ALL {
+        let name = KeyName::from_const_str(metric.name());
+        let help = SharedString::const_str(metric.help());
+        match metric.kind() {
+            Kind::Counter => numbers.describe_counter(name, None, help),
+            Kind::Gauge => numbers.describe_gauge(name, None, help),
+            Kind::Histogram => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +251,25 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+
+    #[test]
+    fn what_operators_call_things_stays_what_they_called_it() {
+        install(default_buckets()).unwrap();
+        for (name, shown) in [
+            (r"bs-a\b", r"bs-a\\b"),
+            (r"bs-a\\b", r"bs-a\\\\b"),
+            (r"bs-a\", r"bs-a\\"),
+            (r#"bs-"\n"#, r#"bs-\"\\n"#),
+            ("bs-a\nb", r"bs-a\nb"),
+            ("bs-a\\\nb", r"bs-a\\\nb"),
+            (r#"bs-\"x"#, r#"bs-\\\"x"#),
+        ] {
+            gauge(Metric::HttpConnectionsActive, &[("listener", name)]).set(1.0);
+            let line = format!("smg_http_connections_active{{listener=\"{shown}\"}} 1");
+            let text = render();
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
 
     /// A strict reading of the text format: families in one piece, each with one `HELP` before
     /// one `TYPE` before its samples, no series twice, every escape known.

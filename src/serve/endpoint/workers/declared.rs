@@ -296,7 +296,7 @@ mod tests {
     fn mistakes_name_their_field() {
         for (field, value) in [
             ("url", json!("h:1")),
-            ("url", json!("https://h")),
+            ("url", json!("grpcs://h")),
             ("url", json!("http://user:canary@h")),
             ("url", json!(1)),
             ("url", json!("")),
