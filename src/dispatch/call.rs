@@ -244,15 +244,6 @@ impl Call {
         }
     }
 
-    /// Who asked, for the log: the configured name of a tenant, else against whom limits are counted.
-    fn tenant(&self) -> String {
-        let auth = &self.snapshot.plan.auth;
-        match self.caller.tenant.and_then(|ix| auth.tenant(ix)) {
-            Some(tenant) => tenant.name.to_string(),
-            None => self.caller.identity.to_string(),
-        }
-    }
-
     fn finish_routed(&self, routed: &Routed, series: &Series, now: Instant) {
         if routed.streaming {
             series.requests_streamed.increment(1);
@@ -404,7 +395,6 @@ impl Drop for Call {
         let tenant = match access::enabled(access::level(self.status)) {
             true => self.tenant(),
             false => Cow::Borrowed(""),
-            false => String::new(),
         };
         let mut access = Access {
             tenant: &tenant,
