@@ -42,6 +42,20 @@ pub fn is_forbidden(address: IpAddr) -> bool {
     }
 }
 
+/// Whether `address` is one of this machine, of a private network, or otherwise not of the internet
+/// at large; also where it is such an IPv4 address in the clothes of IPv6.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address.is_unique_local()
+                || is_local_v6(address)
+                || embedded(address).is_some_and(is_private_v4)
+        }
+    }
+}
+
 /// Whether `host` is the name of a metadata service.
 pub fn is_forbidden_name(host: &str) -> bool {
     let host = host.trim_end_matches('.');
@@ -57,6 +71,23 @@ fn is_forbidden_v4(address: Ipv4Addr) -> bool {
         || address.is_multicast()
         || address.is_link_local()
         || METADATA_V4.contains(&address)
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    address.is_loopback()
+        || address.is_private()
+        // Carriers' networks, protocol assignments, benchmarks, and what was never given out.
+        || (a == 100 && b & 0xc0 == 64)
+        || (a, b, c) == (192, 0, 0)
+        || (a == 198 && b & 0xfe == 18)
+        || a >= 240
+}
+
+/// Site-local addresses, and the prefix by which a site translates to IPv4.
+fn is_local_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    segments[0] & 0xffc0 == 0xfec0 || segments[..3] == [0x64, 0xff9b, 1]
 }
 
 /// The IPv4 address that `address` leads to where the network translates: mapped, compatible,
@@ -118,6 +149,43 @@ mod tests {
             "64:ff9b::a00:1",
         ] {
             assert!(!is_forbidden(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_private() {
+        for text in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.8",
+            "198.19.0.1",
+            "240.0.0.1",
+            "::1",
+            "fc00::1",
+            "fdff::1",
+            "fec0::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "2002:a00:1::1",
+        ] {
+            assert!(is_private(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.63.255.255",
+            "100.128.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "2600::1",
+            "64:ff9b::808:808",
+        ] {
+            assert!(!is_private(text.parse().unwrap()), "{text}");
         }
     }
 

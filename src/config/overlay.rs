@@ -20,10 +20,10 @@ pub enum Given {
 
 /// Which key is set.
 ///
-/// Keys below a table are dotted (`limits.header_timeout`). An element of `listeners`, `pools` or
-/// `models` is meant by its name; one that the file does not define is created: `main` and
+/// Keys below a table are dotted (`limits.header_timeout`). An element of `listeners`, `pools`,
+/// `models` or `auth.tenants` is meant by its name; one that the file does not define is created: `main` and
 /// `metrics` as they are without a file, another listener as one for `probes` on the host of
-/// `main`, a pool or a model with nothing but its name.
+/// `main`, a pool, a model or a tenant with nothing but its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// A key that is in no list, such as `server.request_timeout`.
@@ -38,6 +38,8 @@ pub enum Target {
     Pool(String, String),
     /// A key of the model with this name.
     Model(String, String),
+    /// A key of the tenant with this name.
+    Tenant(String, String),
     /// Whether the pool with this name has legs: with `true` those that it lacks are created, with
     /// `false` nothing happens.
     Legs(String),
@@ -101,6 +103,16 @@ impl Overlay {
                 Target::Model(name, key) => with_element(root, "models", name, &mark, |element| {
                     put(element, key, node(value, &mark));
                 }),
+                Target::Tenant(name, key) => {
+                    if root.get("auth").is_none() {
+                        root.set("auth", Node::table(mark.clone()));
+                    }
+                    if let Some(auth) = root.get_mut("auth") {
+                        with_element(auth, "tenants", name, &mark, |element| {
+                            put(element, key, node(value, &mark));
+                        });
+                    }
+                }
                 Target::Legs(pool) if value.as_bool() == Some(true) => {
                     with_element(root, "pools", pool, &mark, |pool| {
                         for leg in LEGS {
@@ -175,7 +187,12 @@ impl Target {
             Self::Listener(name, _) | Self::ListenerHost(name) | Self::ListenerPort(name) => {
                 u8::from(name != "main" && name != "metrics")
             }
-            Self::Key(_) | Self::Pool(..) | Self::Model(..) | Self::Legs(_) | Self::Policy => 0,
+            Self::Key(_)
+            | Self::Pool(..)
+            | Self::Model(..)
+            | Self::Tenant(..)
+            | Self::Legs(_)
+            | Self::Policy => 0,
             Self::LegPolicy(..) => 1,
             Self::PolicyOption { .. } => 2,
         }

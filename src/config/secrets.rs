@@ -9,7 +9,7 @@ use super::tree::path::KeyPath;
 use super::{Input, Secrets};
 use crate::base::file;
 use crate::base::pem::PemFile;
-use crate::base::secret::{Secret, Source};
+use crate::base::secret::{MASK, Secret, Source};
 
 /// Reads the values of secrets.
 pub(crate) struct Resolver<'a> {
@@ -102,6 +102,7 @@ impl<'a> Resolver<'a> {
 
     fn one(&mut self, secret: &mut Secret, key: &str) {
         let value = match secret.source().clone() {
+            Source::Literal if secret.expose() == Some(MASK) => return self.warn_masked(key),
             Source::Literal => return self.warn_inline(key),
             Source::Env(name) => self
                 .input
@@ -148,13 +149,23 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// A dump shows no secrets, so a file that is made of one has none.
+    fn warn_masked(&mut self, key: &str) {
+        let message = format!("`{key}` is `{MASK}`, which a dump shows in place of a secret");
+        self.diagnostics.push(
+            Diagnostic::warning("masked-secret", message)
+                .about(key)
+                .at(self.origins.place(key)),
+        );
+    }
+
     /// A secret that came in by a variable or a flag is in no file, and neither is `"${X}"`.
     fn warn_inline(&mut self, key: &str) {
         let expanded = self
             .origins
             .root
             .find(&KeyPath::parse(key))
-            .is_some_and(|node| node.expanded);
+            .is_some_and(|node| node.expanded || node.get("value").is_some_and(|n| n.expanded));
         if expanded || !matches!(self.origins.of(key), Origin::File { .. }) {
             return;
         }
@@ -174,7 +185,7 @@ mod tests {
     /// Where the schema has secrets, with `[]` for elements.
     fn secrets(schema: &Value, node: &Value, key: &str, out: &mut Vec<String>) {
         if let Some(name) = node["$ref"].as_str() {
-            if name.ends_with("/Secret") {
+            if name.ends_with("/Secret") || name.ends_with("/Key") {
                 out.push(key.to_owned());
                 return;
             }
@@ -205,6 +216,9 @@ mod tests {
         found.sort();
         // These are the ones that `Resolver::resolve` visits.
         let visited = [
+            "auth.api_key",
+            "auth.control_plane.api_keys[].key",
+            "auth.tenants[].keys[]",
             "pools[].api_key",
             "pools[].decode.workers[].api_key",
             "pools[].prefill.workers[].api_key",

@@ -222,9 +222,13 @@ fn names_secret(key: &str) -> bool {
             .any(|end| key.ends_with(end))
 }
 
-/// The keys that say where a secret is; their values are no secrets.
+/// The keys beside a secret that say where it is, whose it is and how long it is good; their values
+/// are no secrets.
 fn is_source(key: &str) -> bool {
-    matches!(key, "env" | "file" | "credential")
+    matches!(
+        key,
+        "env" | "file" | "credential" | "id" | "name" | "role" | "not_before" | "expires_at"
+    )
 }
 
 /// `${NAME}` and nothing else.

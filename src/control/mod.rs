@@ -5,11 +5,13 @@
 //! for its turn, so that two changes never race.
 
 mod admin;
+mod certificates;
 mod compiled;
 mod desk;
 mod effective;
 mod fleet;
 mod health;
+mod issuer;
 mod loads;
 mod logging;
 mod places;
@@ -67,9 +69,9 @@ pub struct Running {
 /// Whether `first` can be started with, as a reload would judge it too. What is wrong with it is
 /// logged.
 pub fn is_usable(first: &Loaded) -> bool {
-    let faults = tls::faults(first);
-    report::log_all(&faults);
-    faults.is_empty()
+    let fault = tls::fault(first);
+    report::log_all(fault.as_slice());
+    fault.is_none()
 }
 
 impl Control {
@@ -117,6 +119,8 @@ impl Control {
         let (live, desk) = (Arc::clone(&self.live), Arc::clone(&self.desk));
         let jobs = fleet::run(live, desk, self.board);
         tasks.push(AbortOnDrop::spawn("jobs", jobs));
+        let issuer = issuer::run(Arc::clone(&self.live));
+        tasks.push(AbortOnDrop::spawn("issuer keys", issuer));
         tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
         tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
         Ok(Running {

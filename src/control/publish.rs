@@ -15,9 +15,11 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use super::Outside;
+use super::certificates::{self, Ending};
 use super::compiled::{Compiled, broken, check, compile, is_same};
 use super::desk::{Desk, Request};
 use super::fleet::{Asked, Board, Ended, Ledger};
+use super::logging;
 use super::report;
 use super::status::{Candidate, Status};
 use super::watch::Watched;
@@ -28,7 +30,7 @@ use crate::live::{
 };
 use crate::plan::{self, Change, Facts, Fleet, Plan, WorkerKey};
 use crate::state::{Cells, MemoryCell};
-use crate::telemetry::{event, log};
+use crate::telemetry::{audit, event, log};
 
 /// After a change of the facts has been published, further ones are gathered for this long.
 const GATHER: Duration = Duration::from_millis(250);
@@ -114,6 +116,7 @@ impl Publisher {
             ..Cells::default()
         };
         let generation = 1;
+        let began = clock::now();
         let plan = plan::compile(spec, &facts);
         let sha256: Arc<str> = first.sha256.as_str().into();
         let stamp = Stamp {
@@ -123,6 +126,7 @@ impl Publisher {
         };
         let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
         snapshot.hold_limits(clock::now());
+        logging::trace(&snapshot.plan);
         let applied = event::ConfigApplied {
             trigger: event::Trigger::Start,
             generation,
@@ -131,6 +135,7 @@ impl Publisher {
         };
         // Warnings were printed by whoever loaded the configuration.
         applied.emit();
+        report::synchronized("static", began);
         let watched = watch::Sender::new(Watched::of(&first));
         let loaded = Arc::new(first);
         let status = Status {
@@ -242,13 +247,15 @@ impl Publisher {
         if is_same(&loaded, &self.loaded) {
             return self.keep(trigger);
         }
+        let began = clock::now();
         let ready = match self.check(&loaded).await {
             Ok(compiled) => self.prepare(compiled, sockets).await,
             Err(diagnostics) => Err(diagnostics),
         };
         match ready {
-            Ok(ready) => self.publish(trigger, ready).await,
+            Ok(ready) => self.publish(trigger, ready, began).await,
             Err(diagnostics) => {
+                certificates::count(&self.loaded, &loaded, Ending::Rejected);
                 let sha256 = loaded.sha256.clone();
                 self.refused = Some(loaded);
                 self.refuse(trigger, &sha256, diagnostics)
@@ -294,7 +301,11 @@ impl Publisher {
             ended,
         } = compiled;
         let log = self.log_settings(&loaded).map_err(|error| {
-            vec![Diagnostic::error("logging", error.to_string()).about("logging")]
+            let key = match error {
+                log::LogError::Audit { .. } => "audit.path",
+                _ => "logging",
+            };
+            vec![Diagnostic::error("logging", error.to_string()).about(key)]
         })?;
         let sockets = sockets.prepare(&plan.listeners).await.map_err(|errors| {
             errors
@@ -322,7 +333,12 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, trigger: Trigger, ready: Ready) -> Outcome {
+    async fn publish(
+        &mut self,
+        trigger: Trigger,
+        ready: Ready,
+        began: std::time::Instant,
+    ) -> Outcome {
         let Ready {
             loaded,
             fleet,
@@ -336,7 +352,17 @@ impl Publisher {
         self.generation = next.generation;
         self.swap(&old, next);
         sockets.commit();
+        report::synchronized("static", began);
+        logging::trace(&self.live.load().plan);
+        // The reload that puts an end to the audit log is the last thing in it.
+        let audited = audit::enabled();
+        if audited {
+            self.audit(trigger, "applied", &sha256);
+        }
         self.apply_log(log);
+        if !audited {
+            self.audit(trigger, "applied", &sha256);
+        }
         event::ConfigApplied {
             trigger: report::trigger_of(trigger),
             generation: self.generation,
@@ -345,6 +371,10 @@ impl Publisher {
         }
         .emit();
         report::log_all(&loaded.diagnostics);
+        certificates::count(&self.loaded, &loaded, Ending::Applied);
+        if let Some(logging) = &self.outside.logging {
+            logging.warn_of_mask(&loaded.origins);
+        }
         self.loaded = loaded;
         self.refused = None;
         *self.status.lock() = Status {
@@ -367,6 +397,16 @@ impl Publisher {
         }
     }
 
+    fn audit(&self, trigger: Trigger, result: &str, sha256: &str) {
+        let reload = audit::Reload {
+            trigger: report::trigger_of(trigger).as_str(),
+            result,
+            generation: self.generation,
+            sha256,
+        };
+        audit::reloaded(&reload);
+    }
+
     fn apply_log(&self, prepared: Option<log::Prepared>) {
         if let (Some(logging), Some(prepared)) = (&self.outside.logging, prepared) {
             logging.apply(prepared);
@@ -382,6 +422,7 @@ impl Publisher {
                 tracing::warn!(target: "smg::config", %error, "log file not opened anew");
             }
         }
+        self.audit(trigger, "unchanged", &self.loaded.sha256);
         event::ConfigUnchanged {
             trigger: report::trigger_of(trigger),
         }
@@ -402,6 +443,7 @@ impl Publisher {
             .first()
             .map(|error| report::line(error))
             .unwrap_or_default();
+        self.audit(trigger, "rejected", sha256);
         event::ConfigRejected {
             trigger: report::trigger_of(trigger),
             errors: errors.len(),
@@ -440,7 +482,9 @@ impl Publisher {
         if news.is_empty() && !self.changed {
             return;
         }
-        let sources = [("probe", !news.is_empty()), ("manual", self.changed)];
+        let began = clock::now();
+        let manual = self.changed;
+        let sources = [("probe", !news.is_empty()), ("manual", manual)];
         let mut facts = self.facts.clone();
         let joined: BTreeSet<WorkerKey> = news
             .keys()
@@ -457,6 +501,9 @@ impl Publisher {
         };
         self.facts = facts;
         self.swap(&old, next);
+        if manual {
+            report::synchronized("manual", began);
+        }
         self.changed = false;
         for (source, _) in sources.into_iter().filter(|(_, changed)| *changed) {
             report::facts_changed(source);

@@ -1,5 +1,8 @@
 //! What is logged and counted about configurations and workers.
 
+use std::time::Instant;
+
+use crate::base::clock;
 use crate::config::diag::Place;
 use crate::config::{Diagnostic, Loaded, Origins, Severity, Spec, reload};
 use crate::live::{BindError, Trigger};
@@ -71,6 +74,13 @@ pub(super) fn facts_changed(source: &'static str) {
     metrics::counter(Metric::FactsUpdates, &[("source", source)]).increment(1);
 }
 
+/// What `source` says has been in effect since now; it had been read at `began`.
+pub(super) fn synchronized(source: &'static str, began: Instant) {
+    let took = clock::now().saturating_duration_since(began);
+    metrics::histogram(Metric::DiscoverySyncDuration, &[("source", source)])
+        .record(took.as_secs_f64());
+}
+
 /// A worker joined a pool.
 pub(super) fn registered(worker: &Worker, pool: &str) {
     let source = source(worker);
@@ -125,8 +135,20 @@ pub(super) fn restart_keys(old: &Spec, new: &Spec, origins: &Origins) -> Vec<Dia
         .collect()
 }
 
-/// A mistake for a listener that could not be bound.
+/// A mistake for a listener that could not be bound or has no usable certificate.
 pub(super) fn unbound(error: &BindError, loaded: &Loaded) -> Diagnostic {
+    let (slug, key, help) = match error {
+        BindError::Address { .. } => (
+            "bind",
+            "address".to_owned(),
+            "the address must be one of this machine, and free",
+        ),
+        BindError::Certificate { key, .. } => (
+            "certificate",
+            format!("tls.{key}"),
+            "the files before stay in use until certificate and key fit together",
+        ),
+    };
     let listeners = loaded
         .spec
         .as_ref()
@@ -134,10 +156,9 @@ pub(super) fn unbound(error: &BindError, loaded: &Loaded) -> Diagnostic {
         .unwrap_or_default();
     let index = listeners
         .iter()
-        .position(|listener| listener.name == error.name);
-    let diagnostic = Diagnostic::error("bind", error.to_string())
-        .help("the address must be one of this machine, and free");
-    match index.map(|index| format!("listeners[{index}].address")) {
+        .position(|listener| listener.name == error.listener());
+    let diagnostic = Diagnostic::error(slug, error.to_string()).help(help);
+    match index.map(|index| format!("listeners[{index}].{key}")) {
         Some(key) => diagnostic.at(loaded.origins.place(&key)).about(key),
         None => diagnostic,
     }

@@ -1,6 +1,7 @@
 //! One try: pick a worker, send, wait until its answer is certain.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use crate::plan::{Leg, Role, Timeouts, WorkerIx};
 use crate::policy::{self, Mode, Refused};
 use crate::state::{Allowance, HealthCell, InFlight, Outcome, Reservation};
 use crate::telemetry::metrics::{self as names, Metric};
+use crate::telemetry::trace::Link;
 use crate::upstream::{self, Failure, headers};
 
 /// Bytes of role-only deltas and comments, or of an answer that is no stream, that are held back at
@@ -83,6 +85,7 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     let series = parts.model.series(job.endpoint);
+    let picking = clock::now();
     let (chosen, mut guard) = match take(&snapshot, route.legs.answering(), job, state) {
         Ok(taken) => taken,
         Err(refused) => return Tried::Nobody(refused),
@@ -90,6 +93,11 @@ pub(super) async fn attempt(
     series.selections.increment(1);
     let worker = chosen.worker;
     let sent = clock::now();
+    if routed.attempts == 0 {
+        let ready = routed.body_read + routed.queued;
+        series.stages.route(ready, picking);
+    }
+    series.stages.pick(picking, sent);
     routed.placed = Some(Placed {
         role: Role::Regular,
         policy: chosen.policy,
@@ -104,10 +112,21 @@ pub(super) async fn attempt(
 
     let total_by = call.started + route.timeouts.total;
     routed.sent = Some(sent);
+    let mut link = None;
+    if let Some(trace) = call.trace.as_mut() {
+        let (at, number) = ((Role::Regular, worker.ix), routed.attempts);
+        trace.attempt(at, chosen.policy, number, sent);
+        link = trace.link_of(Role::Regular);
+    }
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
     let body = rank::body(job, worker.plan.key.rank(), &mut state.outline);
-    let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
+    let (forward, link, reached) = (pool.forward_authorization, link.as_ref(), &routed.reached);
+    let request = || {
+        // Made once there is a connection to send it over.
+        reached.store(true, Ordering::Relaxed);
+        build(job, &body, worker, forward, &call.id, link)
+    };
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
@@ -127,6 +146,9 @@ pub(super) async fn attempt(
     };
     routed.head = Some(clock::now());
     count_answer(response.status());
+    if let Some(trace) = call.trace.as_mut() {
+        trace.answered(response.status());
+    }
     let (mut parts, answer) = response.into_parts();
     headers::clean_answer(&mut parts.headers);
     let streams = is_event_stream(&parts.headers);
@@ -285,6 +307,7 @@ pub(super) fn build(
     worker: WorkerRef<'_>,
     forward: bool,
     id: &http::HeaderValue,
+    link: Option<&Link>,
 ) -> Request<Sending> {
     let mut request = Request::new(body.send());
     *request.method_mut() = Method::POST;
@@ -292,6 +315,9 @@ pub(super) fn build(
         request.uri_mut().clone_from(target);
     }
     let mut sent = headers::forwardable(&job.headers, id);
+    if let Some(link) = link {
+        link.put(&mut sent);
+    }
     headers::address(&mut sent, worker, job.credential(forward));
     *request.headers_mut() = sent;
     request

@@ -2,6 +2,7 @@
 //! `daemon` hands each the other's trait object.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::change::{Change, ChangeError, Job};
 use crate::config::diag::Diagnostic;
 use crate::plan::{Fleet, Listener};
+use crate::tls::TlsError;
 
 /// A boxed future, for the few calls that cross a trait object.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -96,16 +98,40 @@ pub trait Admin: Send + Sync + 'static {
     fn fleet(&self) -> Arc<Fleet>;
 }
 
-/// A listener that could not be bound.
+/// A listener that cannot serve as it should.
 #[derive(Debug, thiserror::Error)]
-#[error("listener `{name}` cannot be bound to `{address}`: {source}")]
-pub struct BindError {
+pub enum BindError {
+    /// It does not get its address.
+    #[error("listener `{name}` cannot be bound to `{address}`: {source}")]
+    Address {
+        /// Name of the listener.
+        name: String,
+        /// Address as written.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its certificates cannot be used.
+    #[error("listener `{name}` cannot use `{}`: {source}", .path.display())]
+    Certificate {
+        /// Name of the listener.
+        name: String,
+        /// The key that names the file, within `tls`.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TlsError,
+    },
+}
+
+impl BindError {
     /// Name of the listener.
-    pub name: String,
-    /// Address as written.
-    pub address: String,
-    /// What the system said.
-    pub source: std::io::Error,
+    pub fn listener(&self) -> &str {
+        match self {
+            Self::Address { name, .. } | Self::Certificate { name, .. } => name,
+        }
+    }
 }
 
 /// Sockets whose listeners have been bound and do not accept yet. Dropping it closes those that
@@ -117,10 +143,11 @@ pub trait PreparedSockets: Send {
 
 /// The listening sockets. Implemented by `serve`.
 pub trait Sockets: Send + Sync + 'static {
-    /// Binds what `listeners` add, keeps what they keep.
+    /// Binds what `listeners` add, keeps what they keep, and reads their certificates.
     ///
     /// # Errors
-    /// Every listener that could not be bound; nothing has changed then.
+    /// Every listener that could not be bound or has no usable certificate; nothing has changed
+    /// then.
     fn prepare(
         &self,
         listeners: &[Arc<Listener>],

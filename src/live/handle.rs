@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::ages::{Ages, Slot};
 use super::snapshot::Snapshot;
+use crate::telemetry::metrics::label;
 
 #[expect(clippy::disallowed_types, reason = "the one owner of the swap")]
 type Swap = arc_swap::ArcSwap<Snapshot>;
@@ -50,6 +52,7 @@ pub struct Live {
     phase: AtomicU8,
     phase_changed: watch::Sender<Phase>,
     calls: AtomicUsize,
+    ages: Ages,
     readiness_probe: Mutex<Option<Instant>>,
 }
 
@@ -73,6 +76,7 @@ impl Live {
     /// Starts with `first`.
     pub fn new(first: Prepared) -> Self {
         let id = first.0.id;
+        let ages = Ages::new(first.0.born);
         Self {
             alive: Mutex::new(vec![Arc::downgrade(&first.0)]),
             current: Swap::new(first.0),
@@ -80,6 +84,7 @@ impl Live {
             phase: AtomicU8::new(Phase::Running as u8),
             phase_changed: watch::Sender::new(Phase::Running),
             calls: AtomicUsize::new(0),
+            ages,
             readiness_probe: Mutex::new(None),
         }
     }
@@ -161,26 +166,38 @@ impl Live {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Counts a call for as long as the guard lives.
-    pub fn start_call(self: &Arc<Self>) -> CallGuard {
+    /// The same at `now` by age: up to each of [`label::AGES`], and older than all of them.
+    pub(super) fn calls_by_age(&self, now: Instant) -> [usize; label::AGES.len() + 1] {
+        self.ages.count(now)
+    }
+
+    /// Counts a call that begins at `now` for as long as the guard lives.
+    pub fn start_call(self: &Arc<Self>, now: Instant) -> CallGuard {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        CallGuard(Arc::clone(self))
+        CallGuard {
+            slot: self.ages.begin(now),
+            live: Arc::clone(self),
+        }
     }
 }
 
 /// One call in flight.
 #[derive(Debug)]
-pub struct CallGuard(Arc<Live>);
+pub struct CallGuard {
+    live: Arc<Live>,
+    slot: Slot,
+}
 
 impl CallGuard {
     /// The handle that counts it.
     pub fn live(&self) -> &Arc<Live> {
-        &self.0
+        &self.live
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.live.calls.fetch_sub(1, Ordering::Relaxed);
+        self.live.ages.end(self.slot);
     }
 }

@@ -2,11 +2,14 @@
 //! meet.
 
 mod admin;
+mod ages;
 mod breakers;
 mod caller;
+mod certificates;
 mod change;
 mod degraded;
 mod handle;
+mod quota;
 pub mod scrape;
 mod snapshot;
 mod trees;
@@ -16,4 +19,4 @@ pub use caller::{AuthMethod, Caller};
 pub use change::{Addition, Change, ChangeError, Job, JobKind, JobState};
 pub use degraded::{Signal, signals};
 pub use handle::{CallGuard, Live, Phase, Prepared};
-pub use snapshot::{LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};
+pub use snapshot::{IssuerParts, LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};

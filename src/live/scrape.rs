@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, breakers, signals, trees};
+use super::{Live, Snapshot, WorkerRef, breakers, certificates, quota, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
 use crate::plan::{Role, RouteIx, Source, WorkerKey};
-use crate::telemetry::metrics::{Families, Metric};
+use crate::telemetry::metrics::{Families, Metric, label};
 
 /// Every worker is spoken to in this way.
 const MODE: &str = "http";
@@ -25,7 +25,9 @@ pub fn render(live: &Live, now: Instant) -> String {
     let snapshot = live.load();
     let mut out = String::new();
     let mut families = Families::new(&mut out);
+    ages(live, now, &mut families);
     admission(&snapshot, &mut families);
+    quota::write(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
     breakers::write(&snapshot, now, &mut families);
@@ -34,8 +36,24 @@ pub fn render(live: &Live, now: Instant) -> String {
     trees::write_indexes(&snapshot, &mut families);
     engines(&snapshot, now, &mut families);
     memory(&snapshot, &mut families);
+    issuer(&snapshot, &mut families);
+    certificates::write(&snapshot, &mut families);
     configuration(live, &snapshot, now, &mut families);
     out
+}
+
+/// How old the requests are that are being served.
+fn ages(live: &Live, now: Instant, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::HttpInflightRequestAge);
+    let bounds = label::AGES.iter().map(u64::to_string);
+    let mut gt = "0".to_owned();
+    for (le, calls) in bounds
+        .chain(["+Inf".to_owned()])
+        .zip(live.calls_by_age(now))
+    {
+        family.sample(&[("gt", &gt), ("le", &le)], number(calls));
+        gt = le;
+    }
 }
 
 /// What is under way and what waits. A class that is gone shows for as long as it waits.
@@ -212,6 +230,18 @@ fn workers(snapshot: &Snapshot, families: &mut Families<'_>) {
                 .count(),
         )
     };
+    let joined = |source: Source| {
+        let mut named = snapshot.workers().filter(|w| w.plan.source == source);
+        if named.all(|worker| worker.plan.is_admitted()) {
+            1.0
+        } else {
+            0.0
+        }
+    };
+    families
+        .family(Metric::DiscoverySynchronized)
+        .sample(&[("source", "static")], joined(Source::File))
+        .sample(&[("source", "manual")], joined(Source::Api));
     families
         .family(Metric::DiscoveryWorkersDiscovered)
         .sample(&[("source", "static")], from(Source::File))
@@ -330,6 +360,15 @@ fn memory(snapshot: &Snapshot, families: &mut Families<'_>) {
         ("limit", snapshot.memory.limit()),
     ] {
         family.sample(&[("state", state)], count(bytes));
+    }
+}
+
+/// The issuer of tokens.
+fn issuer(snapshot: &Snapshot, families: &mut Families<'_>) {
+    let mut family = families.family(Metric::AuthJwksUp);
+    if let Some(issuer) = snapshot.issuer() {
+        let value = if issuer.cell.is_up() { 1.0 } else { 0.0 };
+        family.sample(&[("issuer", &*issuer.cell.key().issuer)], value);
     }
 }
 

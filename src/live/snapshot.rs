@@ -10,16 +10,17 @@ use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use super::degraded;
+use super::quota::Accounts;
 use crate::api::Endpoint;
 use crate::plan::{
-    DestinationIx, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
-    WorkerKey,
+    DestinationIx, Jwt, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Source, Worker,
+    WorkerIx, WorkerKey,
 };
 use crate::policy::{Lane, Memory};
 use crate::state::{
     AdmissionCell, Allowance, BudgetCell, Cells, ConnKey, ConnPool, EntryCell, HealthCell,
-    HealthKey, HealthState, Limits, MirrorCell, ModelCell, ModelKey, NameCell, RouteKey,
-    WorkerCell,
+    HealthKey, HealthState, IssuerCell, IssuerKey, Limits, MirrorCell, ModelCell, ModelKey,
+    NameCell, RouteKey, VouchedCell, WorkerCell,
 };
 
 /// What one request sees from its first byte to its last: an immutable plan and, by index, the
@@ -44,6 +45,8 @@ pub struct Snapshot {
     budgets: Box<[Arc<BudgetCell>]>,
     admission: Arc<AdmissionCell>,
     entries: Box<[Arc<EntryCell>]>,
+    issuer: Option<IssuerParts>,
+    accounts: Accounts,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -99,6 +102,15 @@ pub struct LegParts {
     pub lanes: Box<[Lane]>,
     /// Attempts per candidate, in the order of the leg's candidates.
     pub attempts: Box<[Arc<AtomicU64>]>,
+}
+
+/// Cells of the issuer whose tokens are accepted.
+#[derive(Debug)]
+pub struct IssuerParts {
+    /// Its keys.
+    pub cell: Arc<IssuerCell>,
+    /// Tokens that have been verified, as the plan reads them.
+    pub vouched: Arc<VouchedCell>,
 }
 
 /// A worker by index: its plan and its cells.
@@ -169,12 +181,15 @@ impl Snapshot {
                 cells.entries.get_or_insert(entry, cell)
             })
             .collect();
+        let issuer = plan.auth.jwt.as_ref();
+        let issuer = issuer.map(|jwt| IssuerParts::bind(jwt, cells));
         Self {
             id: stamp.id,
             generation: stamp.generation,
             sha256: stamp.sha256,
             born: now,
             memory: Allowance::new(&cells.memory, plan.server.memory_budget),
+            accounts: Accounts::bind(&plan, cells),
             plan,
             workers,
             routes,
@@ -182,6 +197,7 @@ impl Snapshot {
             budgets,
             admission: Arc::clone(&cells.admission),
             entries,
+            issuer,
         }
     }
 
@@ -221,6 +237,16 @@ impl Snapshot {
     /// Retries of the pool at `ix`, which must come from this snapshot's plan.
     pub fn budget(&self, ix: PoolIx) -> Option<&BudgetCell> {
         self.budgets.get(ix.0 as usize).map(|cell| &**cell)
+    }
+
+    /// The issuer whose tokens are accepted.
+    pub fn issuer(&self) -> Option<&IssuerParts> {
+        self.issuer.as_ref()
+    }
+
+    /// What callers have used.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The gates of the process.
@@ -319,6 +345,17 @@ impl Snapshot {
     /// Whether a request may go to `worker` at `now`.
     pub fn is_open_to(&self, worker: WorkerRef<'_>, now: Instant) -> bool {
         self.is_usable(worker) && worker.parts.cell.breaker.admits(&worker.plan.breaker, now)
+    }
+}
+
+impl IssuerParts {
+    fn bind(jwt: &Arc<Jwt>, cells: &Cells) -> Self {
+        let key = IssuerKey::from(&**jwt);
+        let issuer = || IssuerCell::new(key.clone());
+        Self {
+            cell: cells.issuers.get_or_insert(&key, issuer),
+            vouched: cells.vouched.get_or_insert(jwt, VouchedCell::default),
+        }
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::route::matches;
+use super::route::{is_glob, matches};
 use crate::base::moment::Moment;
 use crate::base::network::Network;
+use crate::base::secret::{MASK, Secret};
 use crate::config::spec::{self, DefaultRole, Material, Spec};
 
 pub use crate::config::spec::Role as OperatorRole;
@@ -25,6 +26,8 @@ pub struct Auth {
     pub is_any: bool,
     /// The key that opens the inference routes.
     pub api_key: Option<Digest>,
+    /// As whom its holders are counted.
+    pub shared: Option<Arc<str>>,
     /// Header that carries the gateway's credential where it is present; lower case.
     pub api_key_header: Arc<str>,
     /// Header in which a trusted proxy names the tenant; lower case. `None`: it does not count.
@@ -114,7 +117,7 @@ pub struct ModelLimits {
 }
 
 /// Tokens of an identity provider.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Jwt {
     /// The `iss` of a token, exactly.
     pub issuer: Arc<str>,
@@ -180,13 +183,13 @@ impl Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(crate::base::secret::MASK)
+        out.write_str(MASK)
     }
 }
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(crate::base::secret::MASK)
+        to.serialize_str(MASK)
     }
 }
 
@@ -194,6 +197,14 @@ impl Tenant {
     /// Whether it may use the model called `name`.
     pub fn may_use(&self, name: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|pattern| matches(pattern, name))
+    }
+
+    /// Whether it may use the model `canonical` by the name `asked`. The model itself must be among
+    /// its own: a glob that happens to fit an alias opens nothing. An alias that is listed letter by
+    /// letter is meant.
+    pub fn may_ask(&self, asked: &str, canonical: &str) -> bool {
+        let is_listed = |pattern: &Arc<str>| **pattern == *asked && !is_glob(pattern);
+        self.may_use(canonical) || self.models.iter().any(is_listed)
     }
 }
 
@@ -241,12 +252,14 @@ pub(super) fn compile(spec: &Spec) -> Auth {
         };
         key(&declared.key, operator)
     });
-    let shared = auth.api_key.as_ref().and_then(|key| key.expose());
+    let shared = auth.api_key.as_ref().and_then(in_force);
+    let shared = shared.map(|key| Digest::of(key.as_bytes()));
     let header = &auth.tenant_header;
     Auth {
         guards_inference: auth.guards_inference(),
         is_any: auth.is_any(),
-        api_key: shared.map(|key| Digest::of(key.as_bytes())),
+        api_key: shared,
+        shared: shared.map(|digest| digest.short().into()),
         api_key_header: auth.api_key_header.to_ascii_lowercase().into(),
         tenant_header: header
             .trusted
@@ -265,7 +278,7 @@ pub(super) fn compile(spec: &Spec) -> Auth {
 fn key<T>(declared: &spec::TenantKey, of: T) -> Option<Key<T>> {
     let digest = match &declared.material {
         Material::Sha256(bytes) => Digest(*bytes),
-        Material::Secret(secret) => Digest::of(secret.expose()?.as_bytes()),
+        Material::Secret(secret) => Digest::of(in_force(secret)?.as_bytes()),
     };
     Some(Key {
         digest,
@@ -273,6 +286,12 @@ fn key<T>(declared: &spec::TenantKey, of: T) -> Option<Key<T>> {
         not_before: declared.not_before,
         expires_at: declared.expires_at,
     })
+}
+
+/// What a dump shows in place of a secret is no key: it would open the gateway that is made of the dump
+/// to everybody.
+fn in_force(secret: &Secret) -> Option<&str> {
+    secret.expose().filter(|value| *value != MASK)
 }
 
 fn limits(declared: &spec::TenantLimits) -> TenantLimits {
@@ -309,4 +328,40 @@ fn jwt(declared: &spec::Jwt) -> Option<Arc<Jwt>> {
         leeway: declared.leeway.get(),
         allow_private: declared.allow_private_jwks,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_uses_its_models_by_whichever_name() {
+        let tenant = |models: &[&str]| Tenant {
+            name: "t".into(),
+            models: models.iter().map(|model| (*model).into()).collect(),
+            class: None,
+            limits: Arc::default(),
+        };
+        for (models, asked, canonical, may) in [
+            (&[][..], "any", "any", true),
+            (&["llama"], "llama", "llama", true),
+            (&["llama"], "other", "other", false),
+            (&["llama-*"], "llama-3", "llama-3", true),
+            // By an alias of a model that it has.
+            (&["llama-*"], "small", "llama-3", true),
+            // An alias that looks like one of its models and is another.
+            (&["llama-*"], "llama-x", "gpt", false),
+            // An alias that is listed.
+            (&["small"], "small", "llama-3", true),
+            (&["small"], "llama-3", "llama-3", false),
+            (&["*"], "", "", true),
+            (&["llama"], "", "", false),
+        ] {
+            assert_eq!(
+                tenant(models).may_ask(asked, canonical),
+                may,
+                "{models:?} {asked}"
+            );
+        }
+    }
 }

@@ -1,18 +1,19 @@
 //! What changes between two plans, in the operator's words.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
 use super::admission::DEFAULT_CLASS;
 use super::route::Route;
-use super::{Destination, DestinationIx, Plan};
+use super::{Auth, Destination, DestinationIx, Plan, TenantIx};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Change {
-    /// `worker`, `route`, `split`, `fallback`, `mirror`, `admission`, `pool`, `listener` or
-    /// `server`.
+    /// `worker`, `route`, `split`, `fallback`, `mirror`, `admission`, `pool`, `listener`, `tenant`,
+    /// `operator`, `auth`, `audit`, `tracing` or `server`.
     pub subject: &'static str,
     /// Which one.
     pub name: String,
@@ -37,12 +38,29 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     compare("fallback", &fallbacks(old), &fallbacks(new), &mut changes);
     compare("mirror", &mirrors(old), &mirrors(new), &mut changes);
     compare("admission", &gates(old), &gates(new), &mut changes);
+    compare("tenant", &tenants(old), &tenants(new), &mut changes);
+    compare("operator", &operators(old), &operators(new), &mut changes);
     let probes = old.max_in_flight_probes != new.max_in_flight_probes;
     if old.server != new.server || probes || old.load_monitor != new.load_monitor {
         changes.push(settings("server"));
     }
     if old.admission != new.admission {
         changes.push(settings("admission"));
+    }
+    let auth = |plan: &Plan| Auth {
+        tenants: Vec::new(),
+        tenant_keys: Vec::new(),
+        operators: Vec::new(),
+        ..plan.auth.clone()
+    };
+    if auth(old) != auth(new) {
+        changes.push(settings("auth"));
+    }
+    if old.audit != new.audit {
+        changes.push(settings("audit"));
+    }
+    if old.tracing != new.tracing {
+        changes.push(settings("tracing"));
     }
     changes.sort();
     changes
@@ -90,8 +108,36 @@ fn value(thing: impl Serialize) -> serde_json::Value {
 fn listeners(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
     plan.listeners
         .iter()
-        .map(|l| (l.name.to_string(), value(l)))
+        .map(|l| (l.name.to_string(), value((l, mark(l.tls.as_deref())))))
         .collect()
+}
+
+/// Tenants and their keys.
+fn tenants(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    let auth = &plan.auth;
+    let tenants = (0u32..).map(TenantIx).zip(&auth.tenants);
+    tenants
+        .map(|(ix, tenant)| {
+            let keys = auth.tenant_keys.iter().filter(|key| key.of == ix);
+            let keys: Vec<_> = keys.map(|key| (key.digest.bytes(), key)).collect();
+            (tenant.name.to_string(), value((tenant, keys)))
+        })
+        .collect()
+}
+
+/// The holders of keys of the control plane.
+fn operators(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
+    let operators = plan.auth.operators.iter();
+    operators
+        .map(|key| (key.of.id.to_string(), value((key.digest.bytes(), key))))
+        .collect()
+}
+
+/// What tells apart what certificates and keys hold, which no value shows.
+fn mark(tls: Option<&impl Hash>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tls.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Pools without their worker indexes, which move whenever another pool changes.
@@ -120,9 +166,8 @@ fn workers(plan: &Plan) -> BTreeMap<String, serde_json::Value> {
             // A rotated key or certificate is a change, although what is serialised of it does
             // not show. The values are compared here and go nowhere else.
             let key = worker.api_key.as_ref().and_then(|key| key.expose());
-            let pem = worker.tls.as_ref().map(|tls| tls.contents().collect());
-            let pem: Option<Vec<_>> = pem;
-            (format!("{pool}/{}", worker.key), value((bare, key, pem)))
+            let mark = mark(worker.tls.as_deref());
+            (format!("{pool}/{}", worker.key), value((bare, key, mark)))
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use crate::base::pem::PemFile;
 use crate::config::spec;
 
 /// HTTPS of a listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct ServerTls {
     /// The certificate chain.
     pub cert: PemFile,
@@ -27,14 +27,6 @@ pub struct ClientTls {
     pub ca: Vec<PemFile>,
     /// The certificate chain that it is shown, and the key.
     pub identity: Option<(PemFile, PemFile)>,
-}
-
-impl ClientTls {
-    /// What its files held.
-    pub(super) fn contents(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let pair = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
-        self.ca.iter().chain(pair).map(PemFile::content)
-    }
 }
 
 /// `None` where the checks found half of a pair.

@@ -131,10 +131,10 @@ impl<S> Guarded<S> {
             return;
         }
         if std::mem::take(&mut self.fresh) {
-            let multiplexed = bytes.starts_with(b"PRI");
-            self.standing
-                .multiplexed
-                .store(multiplexed, Ordering::Relaxed);
+            // Where HTTP/2 was agreed on beforehand this is known already.
+            if bytes.starts_with(b"PRI") {
+                self.standing.multiplexed.store(true, Ordering::Relaxed);
+            }
         }
         if self.is_busy() {
             return;
@@ -260,13 +260,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        // What is encrypted waits here, where plain sockets never do.
+        let outcome = Pin::new(&mut this.stream).poll_flush(cx);
+        this.written(cx, outcome)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.lingering.is_none() {
-            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let outcome = Pin::new(&mut this.stream).poll_shutdown(cx);
+            std::task::ready!(this.written(cx, outcome))?;
             if !this.standing.unread.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }
@@ -364,5 +368,21 @@ mod tests {
         let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
         let error = guarded.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_but_not_taken_times_out_too() {
+        for closing in [false, true] {
+            let (_client, server) = tokio::io::duplex(16);
+            let server = tokio::io::BufWriter::with_capacity(1024, server);
+            let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
+            guarded.write_all(&[0; 64]).await.unwrap();
+            let ended = if closing {
+                guarded.shutdown().await
+            } else {
+                guarded.flush().await
+            };
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: a request loads the snapshot once, when its head has been read. Only [`error`] knows
 //! statuses and error bodies.
 
+mod audit;
 mod body;
 mod endpoint;
 mod error;
@@ -19,4 +20,5 @@ mod request_id;
 mod routes;
 mod stack;
 
+pub use identity::warn_of_open_doors;
 pub use listen::{ControlSocket, Listeners};

@@ -6,12 +6,14 @@ mod breaker;
 mod budget;
 mod conn;
 mod health;
+mod issuer;
 mod keyed;
 mod memory;
 mod mirror;
 mod model;
 mod name;
 mod pace;
+mod quota;
 mod report;
 mod route;
 mod worker;
@@ -24,19 +26,21 @@ pub use conn::{
     Secured, Step, Stream, TlsCell, TlsKey, Unfit,
 };
 pub use health::{HealthCell, HealthState, Transition};
+pub use issuer::{Claims, Found, Held, IssuerCell, IssuerKey, Keys, KeysError, VouchedCell, Wish};
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
-pub use model::{ModelCell, ModelKey, Series};
+pub use model::{ModelCell, ModelKey, Series, Stages};
 pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
+pub use quota::{AccountCell, Over, Spent, Stay, Strangers, Sums, Wanted};
 pub use report::{Report, ReportCell};
 pub use route::RouteKey;
 pub use worker::{InFlight, Trouble, WorkerCell};
 
 use std::sync::Arc;
 
-use crate::plan::WorkerKey;
+use crate::plan::{Jwt, WorkerKey};
 use crate::policy::Memory;
 
 /// Identity of a health cell: the worker and the fingerprint of the probe. Two pools that probe
@@ -66,6 +70,10 @@ pub struct Cells {
     pub budgets: Keyed<Arc<str>, BudgetCell>,
     /// Addresses, by host.
     pub names: Keyed<Arc<str>, NameCell>,
+    /// Issuers of tokens.
+    pub issuers: Keyed<IssuerKey, IssuerCell>,
+    /// Tokens that have been verified, by how they were read.
+    pub vouched: Keyed<Arc<Jwt>, VouchedCell>,
     /// Policy state.
     pub routes: Keyed<RouteKey, Memory>,
     /// Copies under way, by label of the model.
@@ -78,6 +86,10 @@ pub struct Cells {
     pub models: Keyed<ModelKey, ModelCell>,
     /// Memory in use for what is buffered.
     pub memory: Arc<MemoryCell>,
+    /// What tenants use, by name.
+    pub tenants: Keyed<Arc<str>, AccountCell>,
+    /// What everybody else uses.
+    pub strangers: Arc<Strangers>,
 }
 
 impl Cells {
@@ -89,9 +101,12 @@ impl Cells {
         self.tls.sweep();
         self.budgets.sweep();
         self.names.sweep();
+        self.issuers.sweep();
+        self.vouched.sweep();
         self.routes.sweep();
         self.mirrors.sweep();
         self.entries.sweep();
         self.models.sweep();
+        self.tenants.sweep();
     }
 }

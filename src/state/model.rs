@@ -1,6 +1,7 @@
 //! Metric series of one model, resolved once so that a request increments instead of looking up.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use metrics::{Counter, Histogram};
 
@@ -85,11 +86,53 @@ pub struct Series {
     pub tokens_out: Counter,
     /// Picks by the policy; of a pair, of the worker that answers.
     pub selections: Counter,
+    /// Where the time goes.
+    pub stages: Stages,
     /// Time spent in the gateway itself, whole answers.
     pub overhead: Histogram,
     /// Time spent in the gateway itself, streamed answers.
     pub overhead_streamed: Histogram,
     labels: [(&'static str, Arc<str>); 5],
+}
+
+/// The stages of a call, shared by all models.
+pub struct Stages {
+    route: Histogram,
+    pick: Histogram,
+    upstream: Histogram,
+}
+
+impl Stages {
+    fn new() -> Self {
+        let stage = |stage: &'static str| {
+            let labels = [("router_type", "http"), ("stage", stage)];
+            names::histogram(Metric::RouterStageDuration, &labels)
+        };
+        Self {
+            route: stage("route"),
+            pick: stage("pick"),
+            upstream: stage("upstream"),
+        }
+    }
+
+    /// A call was ready to be routed at `ready` and began to look for a worker at `picking`.
+    pub fn route(&self, ready: Instant, picking: Instant) {
+        record(&self.route, ready, picking);
+    }
+
+    /// It found one at `sent`.
+    pub fn pick(&self, picking: Instant, sent: Instant) {
+        record(&self.pick, picking, sent);
+    }
+
+    /// It was over at `ended`.
+    pub fn upstream(&self, sent: Instant, ended: Instant) {
+        record(&self.upstream, sent, ended);
+    }
+}
+
+fn record(histogram: &Histogram, from: Instant, to: Instant) {
+    histogram.record(to.saturating_duration_since(from).as_secs_f64());
 }
 
 impl std::fmt::Debug for Series {
@@ -159,6 +202,7 @@ impl Series {
                     ("policy", key.policy),
                 ],
             ),
+            stages: Stages::new(),
             overhead: overhead("false"),
             overhead_streamed: overhead("true"),
             labels: base.map(|(name, value)| (name, Arc::from(value))),

@@ -37,5 +37,8 @@ pub fn server(
     };
     let mut config = builder.with_single_cert(chain, key).map_err(mismatch)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // What a client needs to resume its session is kept by the client, under keys that live no longer
+    // than these settings: other authorities never let in who was known to the old ones.
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(mismatch)?;
     Ok(Arc::new(config))
 }

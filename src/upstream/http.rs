@@ -2,18 +2,21 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use metrics::Histogram;
 
 use super::{http1, http2};
 use crate::api::payload::Sending;
-use crate::base::descriptors;
+use crate::base::{clock, descriptors};
 use crate::live::WorkerRef;
 use crate::plan::Connections;
+use crate::telemetry::metrics::{self as names, Metric};
 
 /// Why a worker gave no response head.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,16 @@ pub enum Break {
     /// Over HTTP/2.
     #[error(transparent)]
     Http2(#[from] h2::Error),
+}
+
+/// Counts the time since `began` that a connection to a worker has taken to be made.
+pub(super) fn count_connected(began: Instant) {
+    static TIME: LazyLock<Histogram> = LazyLock::new(|| {
+        let labels = [("router_type", "http"), ("stage", "connect")];
+        names::histogram(Metric::RouterStageDuration, &labels)
+    });
+    let took = clock::now().saturating_duration_since(began);
+    TIME.record(took.as_secs_f64());
 }
 
 /// Whether `error` is the gateway's own want of descriptors or ports, and not about whom it calls.

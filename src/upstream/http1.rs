@@ -14,7 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::dial::dial;
-use super::http::Failure;
+use super::http::{Failure, count_connected};
 use super::resolve::System;
 use super::tls;
 use crate::api::payload::Sending;
@@ -101,12 +101,14 @@ async fn exchange(
 
 async fn open(worker: WorkerRef<'_>, limit: Duration) -> Result<Conn, Failure> {
     let pool = &worker.parts.conns;
+    let began = clock::now();
     let (stream, address) = dial(pool, limit, System)
         .await
         .map_err(|error| Failure::connect(error, limit))?;
     let (sender, driver) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Failure::Broken(error.into()))?;
+    count_connected(began);
     Ok(pool.adopt(sender, driver, address))
 }
 

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant as TokioInstant, Sleep, sleep, timeout};
 
 use super::dial::dial;
-use super::http::{Failure, is_short};
+use super::http::{Failure, count_connected, is_short};
 use super::resolve::System;
 use super::tls;
 use crate::api::payload::Sending;
@@ -302,6 +302,7 @@ async fn open(pool: &ConnPool, limit: Duration) -> Result<(Landed, Driver, Open)
         io::ErrorKind::TimedOut => NoConnection::Timeout(limit),
         _ => NoConnection::Refused(Arc::new(error)),
     };
+    let began = clock::now();
     let (stream, address) = dial(pool, limit, System).await.map_err(refused)?;
     let pulse = Arc::new(Pulse::default());
     let wire = Wire {
@@ -342,6 +343,7 @@ async fn open(pool: &ConnPool, limit: Duration) -> Result<(Landed, Driver, Open)
         Poll::Pending => Poll::Ready(Ok(())),
     })
     .await?;
+    count_connected(began);
     if sender.current_max_send_streams() == 0 {
         return Err(refused(io::Error::other("the worker takes no stream")));
     }

@@ -496,12 +496,148 @@ const FLAG_TO_KEY: &[(&str, &str, &str, &str, &str)] = &[
     ("log-level", "debug", "DEBUG", "logging.level", "\"debug\""),
     ("log-json", "", "1", "logging.format", "\"json\""),
     ("log-dir", "/tmp", "/tmp", "logging.dir", "\"/tmp\""),
+    ("api-key", "k", "k", "auth.api_key", r#""***""#),
+    (
+        "tenant-api-key",
+        "team-a:k:1",
+        "team-a:k:1",
+        "auth.tenants.keys",
+        r#"["***"]"#,
+    ),
+    (
+        "trust-tenant-header",
+        "",
+        "true",
+        "auth.tenant_header.trusted",
+        "true",
+    ),
+    (
+        "tenant-header-name",
+        "x-team",
+        "x-team",
+        "auth.tenant_header.name",
+        r#""x-team""#,
+    ),
+    (
+        "control-plane-api-keys",
+        "k1:Ann:ADMIN:a:b",
+        "k1:Ann:ADMIN:a:b",
+        "auth.control_plane.api_keys.id",
+        r#""k1""#,
+    ),
+    (
+        "jwt-issuer",
+        "https://id.example",
+        "https://id.example",
+        "auth.jwt.issuer",
+        r#""https://id.example""#,
+    ),
+    (
+        "jwt-audience",
+        "api://gateway",
+        "api://gateway",
+        "auth.jwt.audience",
+        r#""api://gateway""#,
+    ),
+    (
+        "jwt-jwks-uri",
+        "https://id.example/keys",
+        "https://id.example/keys",
+        "auth.jwt.jwks_uri",
+        r#""https://id.example/keys""#,
+    ),
+    (
+        "jwt-role-claim",
+        "realm_access.roles",
+        "realm_access.roles",
+        "auth.jwt.role_claim",
+        r#""realm_access.roles""#,
+    ),
+    (
+        "jwt-role-mapping",
+        "ops=admin",
+        "ops=admin",
+        "auth.jwt.role_mapping.ops",
+        r#""admin""#,
+    ),
+    ("disable-audit-logging", "", "1", "audit.enabled", "false"),
+    (
+        "tls-cert-path",
+        "fixtures/config/ok/gateway.crt",
+        "fixtures/config/ok/gateway.crt",
+        "listeners[main].tls.cert_path",
+        r#""fixtures/config/ok/gateway.crt""#,
+    ),
+    (
+        "tls-key-path",
+        "fixtures/config/ok/gateway.key",
+        "fixtures/config/ok/gateway.key",
+        "listeners[main].tls.key_path",
+        r#""fixtures/config/ok/gateway.key""#,
+    ),
+    (
+        "client-cert-path",
+        "fixtures/config/ok/client.crt",
+        "fixtures/config/ok/client.crt",
+        "pools[default].tls.cert_path",
+        r#""fixtures/config/ok/client.crt""#,
+    ),
+    (
+        "client-key-path",
+        "fixtures/config/ok/client.key",
+        "fixtures/config/ok/client.key",
+        "pools[default].tls.key_path",
+        r#""fixtures/config/ok/client.key""#,
+    ),
+    (
+        "ca-cert-paths",
+        "fixtures/config/ok/ca.crt",
+        "fixtures/config/ok/ca.crt",
+        "pools[default].tls.ca_paths",
+        r#"["fixtures/config/ok/ca.crt"]"#,
+    ),
+    ("enable-trace", "", "1", "tracing.enabled", "true"),
+    (
+        "otlp-traces-endpoint",
+        "collector:4317",
+        "collector:4317",
+        "tracing.otlp_endpoint",
+        r#""collector:4317""#,
+    ),
+    (
+        "otlp-service-name",
+        "sgl-router",
+        "sgl-router",
+        "tracing.service_name",
+        r#""sgl-router""#,
+    ),
 ];
 
 /// What must stand beside a flag for it to have an effect, or for the whole to be valid.
 const BESIDE: &[(&str, &[&str])] = &[
     ("prefill", &["--decode", "http://d:2"]),
     ("decode", &["--prefill", "http://p:2"]),
+    ("jwt-issuer", &["--jwt-audience", "a"]),
+    ("jwt-audience", &["--jwt-issuer", "https://id.example"]),
+    ("jwt-jwks-uri", JWT),
+    ("jwt-role-claim", JWT),
+    ("jwt-role-mapping", JWT),
+    (
+        "tls-cert-path",
+        &["--tls-key-path", "fixtures/config/ok/gateway.key"],
+    ),
+    (
+        "tls-key-path",
+        &["--tls-cert-path", "fixtures/config/ok/gateway.crt"],
+    ),
+    (
+        "client-cert-path",
+        &["--client-key-path", "fixtures/config/ok/client.key"],
+    ),
+    (
+        "client-key-path",
+        &["--client-cert-path", "fixtures/config/ok/client.crt"],
+    ),
     ("prefill-policy", &["--pd-disaggregation"]),
     ("decode-policy", &["--pd-disaggregation"]),
     ("prefix-token-count", &["--policy", "prefix_hash"]),
@@ -516,6 +652,8 @@ const BESIDE: &[(&str, &[&str])] = &[
         &["--policy", "least_load"],
     ),
 ];
+
+const JWT: &[&str] = &["--jwt-audience=a", "--jwt-issuer=https://id.example"];
 
 fn beside(name: &str) -> &'static [&'static str] {
     let found = BESIDE.iter().find(|(flag, _)| *flag == name);
@@ -599,6 +737,47 @@ fn lists_add_up_on_the_command_line_and_stand_between_commas_in_a_variable() {
     );
     assert_eq!(dump["models[m].aliases"].0, "[\"a\", \"c\"]");
     assert_eq!(dump["models[n].aliases"].0, "[\"b\"]");
+}
+
+#[test]
+fn keys_on_the_command_line_are_for_whom_they_name_and_shown_nowhere() {
+    let args = [
+        "--tenant-api-key",
+        "a:canary-1",
+        "--tenant-api-key=b:canary-2",
+        "--tenant-api-key=a:canary-3",
+        "--control-plane-api-keys",
+        "k1:Ann:admin:canary:4",
+        "k2:Bob:user:canary-5",
+    ];
+    let output = smg(&[&["config", "dump"][..], &args].concat(), &[]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let shown = stdout(&output) + &stderr(&output);
+    assert!(!shown.contains("canary"), "{shown}");
+    for part in [
+        "[\"***\", \"***\"]",
+        "name = \"b\"",
+        "id = \"k2\"",
+        "role = \"user\"",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    for (flag, value) in [
+        ("--tenant-api-key", "canary"),
+        ("--control-plane-api-keys", "k1:Ann:root:canary"),
+        ("--control-plane-api-keys", "canary"),
+    ] {
+        let output = smg(&["config", "dump", flag, value], &[]);
+        assert_eq!(status(&output), 2);
+        assert!(!stderr(&output).contains("canary"), "{}", stderr(&output));
+        let variable = format!("SMG_{}", flag.trim_start_matches('-').replace('-', "_"));
+        let output = smg(&["config", "dump"], &[(&variable.to_uppercase(), value)]);
+        assert_eq!(status(&output), 2);
+        assert!(!stderr(&output).contains("canary"), "{}", stderr(&output));
+    }
+    // Half of what makes tokens good is refused, as it is in a file.
+    let output = smg(&["config", "dump", "--jwt-audience", "a"], &[]);
+    assert_eq!(status(&output), 78);
 }
 
 #[test]
@@ -734,7 +913,7 @@ fn variables_that_are_no_settings() {
             "tcp://10.0.0.1:29000",
             "variable-service-link",
         ),
-        ("SMG_API_KEY", "x", "variable-unavailable"),
+        ("SMG_ENABLE_WASM", "x", "variable-unavailable"),
         ("POSTGRES_DB_URL", "x", "variable-unavailable"),
     ] {
         let output = smg(&["config", "dump"], &[(variable, value)]);

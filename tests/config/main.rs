@@ -95,5 +95,20 @@ fn loads(text: &str) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("smg.toml");
     std::fs::write(&file, text).unwrap();
+    copy_certificates(dir.path());
     load(&input(&file))
+}
+
+/// Lays the certificates of the good files into `folder`, for copies of those files.
+fn copy_certificates(folder: &Path) {
+    for name in [
+        "ca.crt",
+        "client.crt",
+        "client.key",
+        "gateway.crt",
+        "gateway.key",
+    ] {
+        let from = Path::new("fixtures/config/ok").join(name);
+        std::fs::copy(from, folder.join(name)).unwrap();
+    }
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::support::client::{Answer, json_request};
-use crate::support::{Connection, eventually};
+use crate::support::{Connection, TlsClient, eventually};
 
 /// The model that is asked for.
 pub(crate) const MODEL: &str = "sample";
@@ -37,6 +37,9 @@ pub(crate) struct Load {
     tally: Arc<Tally>,
     clients: JoinSet<()>,
 }
+
+/// How clients encrypt, and whom they expect.
+pub(crate) type Over = (TlsClient, &'static str);
 
 #[derive(Default)]
 struct Tally {
@@ -60,6 +63,11 @@ enum Kind {
 impl Load {
     /// Starts seven clients against this address.
     pub(crate) fn start(to: SocketAddr) -> Self {
+        Self::start_over(to, None)
+    }
+
+    /// The same with TLS where it is given.
+    pub(crate) fn start_over(to: SocketAddr, over: Option<&Over>) -> Self {
         let target = watch::Sender::new(to);
         let stop = watch::Sender::new(false);
         let tally = Arc::<Tally>::default();
@@ -74,6 +82,7 @@ impl Load {
                 let client = Client {
                     version,
                     kind,
+                    over: over.cloned(),
                     target: target.subscribe(),
                     stop: stop.subscribe(),
                     tally: Arc::clone(&tally),
@@ -147,6 +156,7 @@ impl Load {
 struct Client {
     version: Version,
     kind: Kind,
+    over: Option<Over>,
     target: watch::Receiver<SocketAddr>,
     stop: watch::Receiver<bool>,
     tally: Arc<Tally>,
@@ -186,6 +196,17 @@ impl Client {
             let to = *self.target.borrow();
             if let Ok(made) = TcpStream::connect(to).await {
                 self.tally.connections.fetch_add(1, Ordering::SeqCst);
+                if let Some((client, name)) = &self.over {
+                    let alpn = match self.version {
+                        Version::Http1 => "http/1.1",
+                        Version::Http2 => "h2",
+                    };
+                    match client.offering(&[alpn]).open(to, name).await {
+                        Ok(connection) => return connection,
+                        Err(error) => self.tally.failures.lock().push(format!("TLS: {error:?}")),
+                    }
+                    continue;
+                }
                 return match self.version {
                     Version::Http1 => Connection::h1_over(made, &to.to_string()).await,
                     Version::Http2 => Connection::h2_over(made, &to.to_string()).await,

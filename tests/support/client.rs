@@ -45,7 +45,11 @@ pub(crate) async fn post(to: SocketAddr, path: &str, body: &Value) -> Answer {
 /// `POST` with a JSON body; the answer's body is read as it comes. Dropping the stream closes the
 /// connection.
 pub(crate) async fn stream(to: SocketAddr, path: &str, body: &Value) -> Stream {
-    let mut connection = Connection::h1(to).await;
+    stream_over(Connection::h1(to).await, path, body).await
+}
+
+/// The same over a connection that is open already.
+pub(crate) async fn stream_over(mut connection: Connection, path: &str, body: &Value) -> Stream {
     let response = connection.open(json_request(path, body)).await;
     Stream {
         _connection: connection,
@@ -231,6 +235,12 @@ pub(crate) struct Stream {
 impl Stream {
     pub(crate) fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    /// The header's value, or nothing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.response.headers().get(name);
+        value.map_or("", |value| value.to_str().unwrap())
     }
 
     /// The next SSE event without its blank line, comments included; none at a clean end of the

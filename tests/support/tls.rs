@@ -142,6 +142,13 @@ impl TlsClient {
         Self(Arc::new(config))
     }
 
+    /// The same client, offering other protocols.
+    pub(crate) fn offering(&self, alpn: &[&str]) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self(Arc::new(config))
+    }
+
     /// Connects and shakes hands with whoever is there, who must be `name`.
     pub(crate) async fn connect(
         &self,

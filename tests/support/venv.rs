@@ -1,4 +1,4 @@
-//! The Python environments that `make setup` makes under `build/`.
+//! The environments of other languages that `make setup` makes under `build/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,12 +14,26 @@ pub(crate) fn python(name: &str) -> Option<PathBuf> {
     if venv.join("complete").exists() && python.exists() {
         return Some(python);
     }
-    let reason = format!("no `{}`; `make setup` makes it", venv.display());
+    skip(&venv);
+    None
+}
+
+/// The modules of `build/<name>`, by the same rule.
+pub(crate) fn node_modules(name: &str) -> Option<PathBuf> {
+    let folder = built(name);
+    if folder.join("complete").exists() {
+        return Some(folder.join("node_modules"));
+    }
+    skip(&folder);
+    None
+}
+
+fn skip(missing: &Path) {
+    let reason = format!("no `{}`; `make setup` makes it", missing.display());
     let is_set =
         |name| std::env::var(name).is_ok_and(|value| !matches!(&*value, "" | "0" | "false"));
     assert!(!is_set("CI") && !is_set("SMG_REQUIRE_ALL"), "{reason}");
     eprintln!("skipped: {reason}");
-    None
 }
 
 /// Something that `make setup` put under `build/`.
@@ -31,6 +45,16 @@ pub(crate) fn built(name: &str) -> PathBuf {
 
 /// Runs `tests/python/<script>` and panics with what it printed if it fails.
 pub(crate) fn run_script(python: &Path, script: &str, args: &[&str]) {
+    run_script_with(python, script, args, |_| {});
+}
+
+/// The same, with variables added to the command.
+pub(crate) fn run_script_with(
+    python: &Path,
+    script: &str,
+    args: &[&str],
+    prepare: impl FnOnce(&mut Command),
+) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/python")
         .join(script);
@@ -46,6 +70,7 @@ pub(crate) fn run_script(python: &Path, script: &str, args: &[&str]) {
         command.env_remove(name);
     }
     command.env("NO_PROXY", "127.0.0.1");
+    prepare(&mut command);
     let output = process::run(&mut command, Duration::from_secs(120));
     let printed = [output.stdout, output.stderr].concat();
     assert!(

@@ -39,7 +39,11 @@ impl Check<'_> {
                 self.creeping(&format!("{at}.admission"), gate);
             }
             if let Some(class) = &model.class {
-                self.class(&format!("{at}.class"), &model.name, class);
+                self.class(
+                    &format!("{at}.class"),
+                    &format!("model `{}`", model.name),
+                    class,
+                );
             }
         }
         self.idle_queues();
@@ -79,13 +83,14 @@ impl Check<'_> {
         }
     }
 
-    fn class(&mut self, key: &str, model: &str, class: &str) {
+    /// `who` is whom the class is of: "model `x`".
+    pub(super) fn class(&mut self, key: &str, who: &str, class: &str) {
         let classes = &self.spec.reliability.admission.classes;
         let known = class == DEFAULT || classes.contains_key(class);
         if known || !self.origins.is_intact("reliability.admission.classes") {
             return;
         }
-        let message = format!("model `{model}` names class `{class}`, which is not defined");
+        let message = format!("{who} names class `{class}`, which is not defined");
         let defined = classes.keys().map(|name| {
             (
                 format!("reliability.admission.classes.{name}"),

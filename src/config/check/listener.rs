@@ -54,7 +54,19 @@ impl Check<'_> {
                 "only a `unix:` address has permissions",
             );
         }
-        if !listener.address.is_local() && listener.serve.contains(&Serve::Inference) {
+        if let Some(tls) = &listener.tls {
+            self.server_tls(&format!("{at}.tls"), tls);
+        }
+        if listener.tls.is_none() {
+            let reason = "the listener has no `tls`";
+            self.without_effect(&format!("{at}.limits.tls_handshake_timeout"), reason);
+        }
+        if !listener.serve.contains(&Serve::Inference) {
+            let reason = "the listener does not serve `inference`";
+            self.without_effect(&format!("{at}.engine_metrics"), reason);
+        }
+        let open = !self.spec.auth.guards_inference();
+        if open && !listener.address.is_local() && listener.serve.contains(&Serve::Inference) {
             let message = format!(
                 "listener `{}` has no authentication: anyone who can reach `{}` can use its \
                  inference routes",
@@ -63,8 +75,8 @@ impl Check<'_> {
             let diagnostic =
                 self.found(Severity::Warning, "public-without-auth", &address, message);
             self.out.push(diagnostic.help(
-                "bind it to `127.0.0.1`, or keep strangers out by the network; the control plane \
-                 answers only this machine",
+                "set `auth.api_key` or `[[auth.tenants]]`, bind it to `127.0.0.1`, or keep \
+                 strangers out by the network",
             ));
         }
     }
@@ -73,6 +85,7 @@ impl Check<'_> {
         let key = |name: &str| format!("{at}.{name}");
         self.at_least_one(&key("max_connections"), limits.max_connections);
         self.at_least_one(&key("h2_max_streams"), limits.h2_max_streams);
+        self.positive(&key("tls_handshake_timeout"), limits.tls_handshake_timeout);
         if !(4 << 10..=1 << 20).contains(&limits.max_header_bytes.get()) {
             self.range(&key("max_header_bytes"), "from 4KiB to 1MiB");
         }

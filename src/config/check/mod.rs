@@ -6,12 +6,15 @@
 //! whether that part is intact.
 
 mod admission;
+mod auth;
 mod listener;
 mod model;
 mod policy;
 mod pool;
 mod reliability;
+mod telemetry;
 mod test;
+mod tls;
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -41,6 +44,7 @@ pub(crate) fn check(spec: &Spec, origins: &Origins, secrets: Secrets) -> Vec<Dia
     check.routing();
     check.reliability();
     check.admission();
+    check.auth();
     check.telemetry();
     check.tests();
     check.out
@@ -77,33 +81,6 @@ impl Check<'_> {
         }
         if let Some(path) = &server.control_socket {
             self.socket_path("server.control_socket", path);
-        }
-    }
-
-    fn telemetry(&mut self) {
-        let buckets = &self.spec.metrics.duration_buckets;
-        for (i, bound) in buckets.iter().enumerate() {
-            let previous = i
-                .checked_sub(1)
-                .and_then(|i| buckets.get(i))
-                .copied()
-                .unwrap_or(0.0);
-            let wrong = if !bound.is_finite() || *bound <= 0.0 {
-                "finite and greater than 0"
-            } else if *bound <= previous {
-                "greater than the one before it"
-            } else {
-                continue;
-            };
-            self.range(&format!("metrics.duration_buckets[{i}]"), wrong);
-        }
-        if self.spec.logging.dir.is_none() && self.origins.is_intact("logging") {
-            for key in ["logging.rotate", "logging.keep"] {
-                self.without_effect(
-                    key,
-                    "the log goes to the console as `logging.dir` is not set",
-                );
-            }
         }
     }
 

@@ -34,6 +34,7 @@ impl Check<'_> {
                 self.workers(pool, &list);
                 self.two_choices(pool, &list);
             }
+            self.client_tls(&format!("{at}.tls"), &pool.tls);
             self.legs(&at, pool);
             self.ranks(&at, pool);
             self.positive(
@@ -81,6 +82,12 @@ impl Check<'_> {
         }
         if !(worker.cost > 0.0 && worker.cost.is_finite()) {
             self.range(&format!("{at}.cost"), "finite and greater than 0");
+        }
+        let tls = format!("{at}.tls");
+        if worker.url.is_tls() {
+            self.client_tls(&tls, &worker.tls);
+        } else {
+            self.without_effect(&tls, "the worker's URL begins with `http://`");
         }
         let key = format!("{at}.bootstrap_port");
         match worker.bootstrap_port {

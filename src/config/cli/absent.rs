@@ -52,11 +52,6 @@ macro_rules! later {
 /// The flags of features that this version does not have: names, other names in brackets, and a
 /// variable of other tools.
 pub static LATER: &[Later] = later! {
-    "tls-cert-path";
-    "tls-key-path";
-    "trust-tenant-header";
-    "tenant-header-name";
-
     "service-discovery";
     "selector";
     "prefill-selector";
@@ -107,22 +102,6 @@ pub static LATER: &[Later] = later! {
     "storage-hook-wasm-path";
     "storage-context-headers";
 
-    "api-key";
-    "tenant-api-key";
-    "control-plane-api-keys" CONTROL_PLANE_API_KEYS;
-    "jwt-issuer" JWT_ISSUER;
-    "jwt-audience" JWT_AUDIENCE;
-    "jwt-jwks-uri" JWT_JWKS_URI;
-    "jwt-role-claim";
-    "jwt-role-mapping";
-    "disable-audit-logging";
-    "client-cert-path";
-    "client-key-path";
-    "ca-cert-paths" ("ca-cert-path");
-
-    "enable-trace";
-    "otlp-traces-endpoint";
-    "otlp-service-name" OTEL_SERVICE_NAME;
     "enable-mesh";
     "mesh-server-name";
     "mesh-host";
@@ -160,7 +139,7 @@ static FOREIGN: &[(&str, &str)] = &[
     ),
     (
         "tenant-rate-limit*",
-        "is not taken: limits of tenants belong into the config file",
+        "is not taken: limits of tenants stand in the config file",
     ),
     (
         "overload-*",
@@ -223,7 +202,7 @@ mod tests {
     #[test]
     fn reasons() {
         let later = Some("is not available in this version");
-        assert_eq!(reason("tls-cert-path"), later);
+        assert_eq!(reason("enable-wasm"), later);
         assert_eq!(reason("l0-max-entries"), later);
         assert_eq!(reason("overload-token-usage-threshold"), None);
         assert!(

@@ -42,7 +42,8 @@ pub fn default_of(flag: &Flag) -> Option<String> {
         | Target::Off(_)
         | Target::Word(..)
         | Target::Probes
-        | Target::Aliases => None,
+        | Target::Aliases
+        | Target::Tenants => None,
     }
 }
 

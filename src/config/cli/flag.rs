@@ -54,17 +54,20 @@ pub enum Group {
     Routing,
     /// What happens under trouble.
     Reliability,
+    /// Who may come in, and how nobody else listens.
+    Security,
     /// What can be seen.
     Observability,
 }
 
 impl Group {
     /// Every heading, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Server,
         Self::Workers,
         Self::Routing,
         Self::Reliability,
+        Self::Security,
         Self::Observability,
     ];
 
@@ -75,6 +78,7 @@ impl Group {
             Self::Workers => "Workers",
             Self::Routing => "Routing",
             Self::Reliability => "Reliability",
+            Self::Security => "Security",
             Self::Observability => "Observability",
         }
     }
@@ -135,6 +139,18 @@ pub enum Kind {
     Floats,
     /// A list of `ALIAS=NAME`.
     Aliases,
+    /// A text that is not empty.
+    Text,
+    /// An http or https URL.
+    Url,
+    /// A list of paths of files.
+    Paths,
+    /// `TENANT:KEY`, which repeats and is not shown.
+    TenantKeys,
+    /// A list of `ID:NAME:ROLE:KEY`, which is not shown.
+    OperatorKeys,
+    /// A list of `WORD=ROLE`.
+    Roles,
 }
 
 impl Kind {
@@ -148,12 +164,21 @@ impl Kind {
                 | Self::Headers
                 | Self::Floats
                 | Self::Aliases
+                | Self::Paths
+                | Self::TenantKeys
+                | Self::OperatorKeys
+                | Self::Roles
         )
     }
 
     /// Whether one occurrence of the flag takes several values.
     pub const fn is_many(self) -> bool {
-        self.is_list() && !matches!(self, Self::Prefill)
+        self.is_list() && !matches!(self, Self::Prefill | Self::TenantKeys)
+    }
+
+    /// Whether its values must not be shown.
+    pub const fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::TenantKeys | Self::OperatorKeys)
     }
 
     /// The words that the flag takes, where there are only some.
@@ -184,7 +209,13 @@ impl Kind {
             | Self::Origins
             | Self::Headers
             | Self::Floats
-            | Self::Aliases => return None,
+            | Self::Aliases
+            | Self::Text
+            | Self::Url
+            | Self::Paths
+            | Self::TenantKeys
+            | Self::OperatorKeys
+            | Self::Roles => return None,
         })
     }
 
@@ -211,6 +242,12 @@ impl Kind {
             Self::Headers => "NAME",
             Self::Floats => "SECONDS",
             Self::Aliases => "ALIAS=NAME",
+            Self::Text => "TEXT",
+            Self::Url => "URL",
+            Self::Paths => "PATH",
+            Self::TenantKeys => "TENANT:KEY",
+            Self::OperatorKeys => "ID:NAME:ROLE:KEY",
+            Self::Roles => "WORD=ROLE",
         }
     }
 }
@@ -251,6 +288,8 @@ pub enum Target {
     Pool(&'static str),
     /// The aliases of a model.
     Aliases,
+    /// The keys of a tenant.
+    Tenants,
     /// The policy of every model that names none.
     Policy,
     /// The policy of this leg of the pool `default`.
@@ -271,6 +310,7 @@ impl Target {
             Self::Host(_) | Self::Port(_) | Self::Probes => "listeners[].address".to_owned(),
             Self::Pool(key) => format!("pools[].{key}"),
             Self::Aliases => "models[].aliases".to_owned(),
+            Self::Tenants => "auth.tenants[].keys".to_owned(),
             Self::Policy => "routing.policy".to_owned(),
             Self::LegPolicy(leg) => format!("pools[].{leg}.policy"),
             Self::Legs => {
@@ -293,6 +333,7 @@ impl Target {
             Self::Probes => format!("listeners[{PROBES}].address"),
             Self::Pool(key) => format!("pools[{DEFAULT_POOL}].{key}"),
             Self::Aliases => "models[NAME].aliases".to_owned(),
+            Self::Tenants => "auth.tenants[NAME].keys".to_owned(),
             Self::Policy => "routing.policy".to_owned(),
             Self::LegPolicy(leg) => format!("pools[{DEFAULT_POOL}].{leg}.policy"),
             Self::Legs => LEGS

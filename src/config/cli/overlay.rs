@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::flag::{Kind, Target};
 use super::setting::Setting;
 use super::table::{DEFAULT_POOL, MAIN, PROBES};
-use super::value::aliases;
+use super::value::{aliases, roles, tenants};
 use crate::config::{self as overlay, Given, Overlay};
 
 /// What `settings` say over the file. Of two that set the same key the command line comes before
@@ -65,6 +65,13 @@ fn lay(overlay: &mut Overlay, setting: &Setting) {
             }
             return;
         }
+        Target::Tenants => {
+            for (name, keys) in tenants(values) {
+                let target = overlay::Target::Tenant(name, "keys".to_owned());
+                overlay.set(target, keys, given.clone());
+            }
+            return;
+        }
     };
     overlay.set(target, value, given.clone());
 }
@@ -75,6 +82,7 @@ fn key_of(key: &str) -> overlay::Target {
 
 fn value(kind: Kind, given: &Given, values: &[Value]) -> Option<Value> {
     match (kind, given) {
+        (Kind::Roles, _) => Some(roles(values)),
         (kind, _) if kind.is_list() => Some(Value::Array(values.to_vec())),
         // The secret stays where it is: the key only says which variable has it.
         (Kind::Secret, Given::Env(name)) => {

@@ -5,7 +5,7 @@ use std::fmt;
 use toml::Value;
 
 use super::absent::LATER;
-use super::flag::{Flag, Kind};
+use super::flag::Flag;
 use super::table::{FLAGS, RUST_LOG};
 use super::value::{ValueError, parse, parse_variable};
 use crate::config::Given;
@@ -137,7 +137,7 @@ fn from_variable(flag: &'static Flag, name: String, value: &str) -> Result<Setti
         }),
         Err(source) => Err(VariableError {
             name,
-            value: (flag.kind != Kind::Secret).then(|| value.to_owned()),
+            value: (!flag.kind.is_secret()).then(|| value.to_owned()),
             source,
         }),
     }

@@ -596,6 +596,140 @@ pub static FLAGS: &[Flag] = &[
         ..BLANK
     },
     Flag {
+        name: "api-key",
+        kind: Kind::Secret,
+        target: Target::Key("auth.api_key"),
+        group: Group::Security,
+        common: true,
+        help: "Key that clients must show; better given by its variable",
+        ..BLANK
+    },
+    Flag {
+        name: "tenant-api-key",
+        kind: Kind::TenantKeys,
+        target: Target::Tenants,
+        group: Group::Security,
+        help: "Key of a tenant; repeats",
+        ..BLANK
+    },
+    Flag {
+        name: "trust-tenant-header",
+        kind: Kind::Switch,
+        target: Target::Key("auth.tenant_header.trusted"),
+        group: Group::Security,
+        help: "Let trusted proxies say who the tenant is",
+        ..BLANK
+    },
+    Flag {
+        name: "tenant-header-name",
+        kind: Kind::Text,
+        target: Target::Key("auth.tenant_header.name"),
+        group: Group::Security,
+        help: "Header in which they do",
+        ..BLANK
+    },
+    Flag {
+        name: "control-plane-api-keys",
+        kind: Kind::OperatorKeys,
+        target: Target::Key("auth.control_plane.api_keys"),
+        legacy: Some("CONTROL_PLANE_API_KEYS"),
+        group: Group::Security,
+        help: "Keys of operators, with the role `admin` or `user`",
+        ..BLANK
+    },
+    Flag {
+        name: "jwt-issuer",
+        kind: Kind::Url,
+        target: Target::Key("auth.jwt.issuer"),
+        legacy: Some("JWT_ISSUER"),
+        group: Group::Security,
+        help: "Who makes tokens; together with `--jwt-audience`",
+        ..BLANK
+    },
+    Flag {
+        name: "jwt-audience",
+        kind: Kind::Text,
+        target: Target::Key("auth.jwt.audience"),
+        legacy: Some("JWT_AUDIENCE"),
+        group: Group::Security,
+        help: "For whom tokens are made; together with `--jwt-issuer`",
+        ..BLANK
+    },
+    Flag {
+        name: "jwt-jwks-uri",
+        kind: Kind::Url,
+        target: Target::Key("auth.jwt.jwks_uri"),
+        legacy: Some("JWT_JWKS_URI"),
+        group: Group::Security,
+        help: "Where the issuer's keys are; else the issuer is asked",
+        ..BLANK
+    },
+    Flag {
+        name: "jwt-role-claim",
+        kind: Kind::Text,
+        target: Target::Key("auth.jwt.role_claim"),
+        group: Group::Security,
+        help: "Claim of a token that says the role",
+        ..BLANK
+    },
+    Flag {
+        name: "jwt-role-mapping",
+        kind: Kind::Roles,
+        target: Target::Key("auth.jwt.role_mapping"),
+        group: Group::Security,
+        help: "What the words of that claim mean: `admin` or `user`",
+        ..BLANK
+    },
+    Flag {
+        name: "tls-cert-path",
+        kind: Kind::Path,
+        target: Target::Listener("tls.cert_path"),
+        group: Group::Security,
+        help: "Certificate for HTTPS, with `--tls-key-path`",
+        ..BLANK
+    },
+    Flag {
+        name: "tls-key-path",
+        kind: Kind::Path,
+        target: Target::Listener("tls.key_path"),
+        group: Group::Security,
+        help: "Private key of that certificate",
+        ..BLANK
+    },
+    Flag {
+        name: "client-cert-path",
+        kind: Kind::Path,
+        target: Target::Pool("tls.cert_path"),
+        group: Group::Security,
+        help: "Certificate shown to workers, with `--client-key-path`",
+        ..BLANK
+    },
+    Flag {
+        name: "client-key-path",
+        kind: Kind::Path,
+        target: Target::Pool("tls.key_path"),
+        group: Group::Security,
+        help: "Private key of that certificate",
+        ..BLANK
+    },
+    Flag {
+        name: "ca-cert-paths",
+        aliases: &["ca-cert-path"],
+        kind: Kind::Paths,
+        target: Target::Pool("tls.ca_paths"),
+        group: Group::Security,
+        help: "Authorities that vouch for workers, in place of the system's",
+        ..BLANK
+    },
+    Flag {
+        name: "disable-audit-logging",
+        kind: Kind::Switch,
+        target: Target::Off("audit.enabled"),
+        group: Group::Security,
+        help: "Keep no record of requests to the control plane",
+        ..BLANK
+    },
+    Flag {
         name: "prometheus-host",
         kind: Kind::Host,
         target: Target::Host(METRICS),
@@ -617,6 +751,31 @@ pub static FLAGS: &[Flag] = &[
         target: Target::Key("metrics.duration_buckets"),
         group: Group::Observability,
         help: "Upper bounds of the duration histograms, ascending",
+        ..BLANK
+    },
+    Flag {
+        name: "enable-trace",
+        kind: Kind::Switch,
+        target: Target::Key("tracing.enabled"),
+        group: Group::Observability,
+        help: "Send spans of requests to a collector",
+        ..BLANK
+    },
+    Flag {
+        name: "otlp-traces-endpoint",
+        kind: Kind::Text,
+        target: Target::Key("tracing.otlp_endpoint"),
+        group: Group::Observability,
+        help: "The collector (OTLP over gRPC): `host:port` or a URL",
+        ..BLANK
+    },
+    Flag {
+        name: "otlp-service-name",
+        kind: Kind::Text,
+        target: Target::Key("tracing.service_name"),
+        legacy: Some("OTEL_SERVICE_NAME"),
+        group: Group::Observability,
+        help: "Name under which the spans stand",
         ..BLANK
     },
     Flag {

@@ -7,7 +7,7 @@ use toml::Value;
 use super::flag::Kind;
 use crate::base::units::{ByteSize, Millis, UnitError};
 use crate::config::spec::{
-    AssignmentMode, LogLevel, PolicyName, Runtime, WordError, WorkerUrl, WorkerUrlError,
+    AssignmentMode, LogLevel, PolicyName, Role, Runtime, WordError, WorkerUrl, WorkerUrlError,
 };
 
 /// Why a text is no value of a flag.
@@ -52,6 +52,18 @@ pub enum ValueError {
     /// No leading slash.
     #[error("expected a path that begins with `/`")]
     UrlPath,
+    /// Not an http or https URL.
+    #[error("expected a URL that begins with `https://` or `http://`")]
+    WebUrl,
+    /// Not `TENANT:KEY`.
+    #[error("expected `TENANT:KEY`")]
+    TenantKey,
+    /// Not `ID:NAME:ROLE:KEY`.
+    #[error("expected `ID:NAME:ROLE:KEY`, with the role `admin` or `user`")]
+    OperatorKey,
+    /// Not `WORD=ROLE`.
+    #[error("expected `WORD=ROLE`, with the role `admin` or `user`")]
+    Role,
     /// Not `ALIAS=NAME`.
     #[error("expected `ALIAS=NAME`")]
     Alias,
@@ -73,10 +85,12 @@ pub enum ValueError {
 pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
     match kind {
         Kind::Switch => switch(text).map(Value::Boolean),
-        Kind::Path | Kind::Secret | Kind::Origins | Kind::Headers => match text {
-            "" => Err(ValueError::Empty),
-            text => Ok(Value::from(text)),
-        },
+        Kind::Path | Kind::Paths | Kind::Secret | Kind::Text | Kind::Origins | Kind::Headers => {
+            match text {
+                "" => Err(ValueError::Empty),
+                text => Ok(Value::from(text)),
+            }
+        }
         Kind::Host => host(text),
         Kind::Port => port(text, 0),
         Kind::FixedPort => port(text, 1),
@@ -118,6 +132,21 @@ pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
         }
         Kind::Urls => Ok(Value::from(text.parse::<WorkerUrl>()?.as_str())),
         Kind::Prefill => prefill(text),
+        Kind::Url => match url::Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(Value::from(text)),
+            _ => Err(ValueError::WebUrl),
+        },
+        Kind::TenantKeys => match text.split_once(':') {
+            Some((tenant, key)) if !tenant.is_empty() && !key.is_empty() => Ok(Value::from(text)),
+            _ => Err(ValueError::TenantKey),
+        },
+        Kind::OperatorKeys => operator_key(text).ok_or(ValueError::OperatorKey),
+        Kind::Roles => match text.rsplit_once('=') {
+            Some((word, role)) if !word.is_empty() && role.parse::<Role>().is_ok() => {
+                Ok(Value::from(text))
+            }
+            _ => Err(ValueError::Role),
+        },
         Kind::Aliases => match text.split_once('=') {
             Some((alias, name)) if !alias.is_empty() && !name.is_empty() => Ok(Value::from(text)),
             _ => Err(ValueError::Alias),
@@ -154,6 +183,48 @@ pub(super) fn aliases(values: &[Value]) -> BTreeMap<String, Vec<String>> {
             .push(alias.to_owned());
     }
     names
+}
+
+/// The tenants that the values of a flag of kind [`Kind::TenantKeys`] speak of, each with its keys.
+pub(super) fn tenants(values: &[Value]) -> BTreeMap<String, Vec<String>> {
+    let mut tenants: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (tenant, key) in values
+        .iter()
+        .filter_map(Value::as_str)
+        .filter_map(|value| value.split_once(':'))
+    {
+        let keys = tenants.entry(tenant.to_owned()).or_default();
+        keys.push(key.to_owned());
+    }
+    tenants
+}
+
+/// What the values of a flag of kind [`Kind::Roles`] say, as a table.
+pub(super) fn roles(values: &[Value]) -> Value {
+    let pairs = values
+        .iter()
+        .filter_map(Value::as_str)
+        .filter_map(|value| value.rsplit_once('='));
+    Value::Table(
+        pairs
+            .map(|(word, role)| (word.to_owned(), Value::from(role)))
+            .collect(),
+    )
+}
+
+/// The key of an operator; the key itself may have colons in it.
+fn operator_key(text: &str) -> Option<Value> {
+    let mut parts = text.splitn(4, ':');
+    let keys = ["id", "name", "role", "key"];
+    let table: toml::Table = keys
+        .into_iter()
+        .zip(parts.by_ref())
+        .map(|(name, part)| (name.to_owned(), Value::from(part)))
+        .collect();
+    let is_set = |name: &str| table.get(name).and_then(Value::as_str) != Some("");
+    let role = table.get("role")?.as_str()?;
+    let whole = table.len() == 4 && is_set("id") && is_set("key");
+    (whole && role.parse::<Role>().is_ok()).then_some(Value::Table(table))
 }
 
 fn switch(text: &str) -> Result<bool, ValueError> {
@@ -327,6 +398,35 @@ mod tests {
             parse(Kind::DecodePolicy, "bucket"),
             Err(ValueError::DecodePolicy)
         );
+    }
+
+    #[test]
+    fn keys_of_tenants_and_operators() {
+        let values = ["a:k1", "b:k2", "a:k:3"].map(Value::from);
+        let tenants = tenants(&values);
+        assert_eq!(tenants["a"], ["k1", "k:3"]);
+        assert_eq!(tenants["b"], ["k2"]);
+        for text in ["a", ":k", "a:"] {
+            assert_eq!(parse(Kind::TenantKeys, text), Err(ValueError::TenantKey));
+        }
+        let key = parse(Kind::OperatorKeys, "k1:Ann:Admin:a:b:c").unwrap();
+        assert_eq!(key["id"].as_str(), Some("k1"));
+        assert_eq!(key["key"].as_str(), Some("a:b:c"));
+        for text in [
+            "k1:Ann:admin",
+            "k1:Ann:root:k",
+            ":Ann:admin:k",
+            "k1:Ann:admin:",
+        ] {
+            let wrong = Err(ValueError::OperatorKey);
+            assert_eq!(parse(Kind::OperatorKeys, text), wrong, "{text}");
+        }
+        let values = ["Gateway.Admin=admin", "a=b=user"].map(Value::from);
+        let roles = roles(&values);
+        assert_eq!(roles["Gateway.Admin"].as_str(), Some("admin"));
+        assert_eq!(roles["a=b"].as_str(), Some("user"));
+        assert_eq!(parse(Kind::Roles, "a=root"), Err(ValueError::Role));
+        assert_eq!(parse(Kind::Url, "ftp://x"), Err(ValueError::WebUrl));
     }
 
     #[test]

@@ -136,8 +136,9 @@ pub struct Tenant {
     /// The keys of the tenant.
     ///
     /// Unit: list of keys. Default: []. Range: distinct. Reload: live.
-    /// Each is a secret, or a table of one source with `not_before` and `expires_at`. Several are
-    /// valid at once, so that one can be replaced by another without a gap.
+    /// Each is a string, or a table of `sha256` (what `smg key new` prints), `file`, `env`,
+    /// `credential` or `value`, with `not_before` and `expires_at` where it is good for a time only.
+    /// Several are valid at once, so that one can be replaced by another without a gap.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<TenantKey>,
 
@@ -273,7 +274,7 @@ pub struct ControlKey {
 
     /// The key.
     ///
-    /// Unit: secret, or a table with `sha256`. Default: none, required. Range: any. Reload: live.
+    /// Unit: key, as those of a tenant. Default: none, required. Range: any. Reload: live.
     /// It opens the control plane and nothing else.
     pub key: TenantKey,
 }
@@ -601,8 +602,8 @@ mod tests {
             "key = { expires_at = '2030-01-01T00:00:00Z' }",
             "key = { value = 'x', not_before = 'soon' }",
         ] {
-            let error = read(bad).unwrap_err().to_string();
-            assert!(!error.contains(hash), "{error}");
+            let error = read(bad).unwrap_err();
+            assert!(!error.message().contains(hash), "{error}");
         }
     }
 

@@ -175,7 +175,7 @@ mod tests {
             ("", E::NoScheme),
             ("ftp://h", E::Scheme("ftp".into())),
             ("HTTP://h", E::SchemeCase("http".into())),
-            ("https://h", E::SchemeLater("https".into())),
+            ("grpc://h", E::SchemeLater("grpc".into())),
             ("grpcs://h:1", E::SchemeLater("grpcs".into())),
             ("http://", E::Host),
             ("http://:80", E::Host),

@@ -77,7 +77,7 @@ impl Sockets for Fake {
                 .clone()
                 .filter(|name| names.contains(name))
             {
-                return Err(vec![BindError {
+                return Err(vec![BindError::Address {
                     name,
                     address: "here".to_owned(),
                     source: std::io::ErrorKind::AddrInUse.into(),

@@ -10,6 +10,7 @@ mod sglang;
 mod vllm;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use self::joint::Joint;
@@ -79,6 +80,7 @@ pub(super) async fn attempt(
             Err(_) => return Tried::Unpaired(CallError::Unbuildable),
         },
     };
+    let picking = clock::now();
     let chosen = choose_pair(&snapshot, route, job, state);
     let ((prefill, prefill_guard), (decode, decode_guard)) = match chosen {
         Ok(pair) => pair,
@@ -91,7 +93,18 @@ pub(super) async fn attempt(
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
     };
+    let stages = &routed.model.series(job.endpoint).stages;
+    if routed.attempts == 0 {
+        stages.route(routed.body_read + routed.queued, picking);
+    }
+    stages.pick(picking, sent);
     note(routed, sent, runtime, &prefill, &decode);
+    if let Some(trace) = call.trace.as_mut() {
+        for (role, chosen) in [(Role::Prefill, &prefill), (Role::Decode, &decode)] {
+            let at = (role, chosen.worker.ix);
+            trace.attempt(at, chosen.policy, routed.attempts, sent);
+        }
+    }
     let pair = Pair {
         route,
         prefill: prefill.worker,
@@ -210,10 +223,12 @@ fn note(
         complete: false,
         usage: None,
         handed_over: None,
+        done: None,
     }));
     routed.said = None;
     routed.head = None;
     routed.attempts += 1;
+    routed.reached.store(true, Ordering::Relaxed);
     routed.sent = Some(sent);
 }
 

@@ -36,7 +36,12 @@ pub(super) async fn enter(
     let Some((entry, class)) = call.snapshot.entry(destination) else {
         return Ok(Entered::AtOnce);
     };
-    let (permit, entered) = match entry.enter(class) {
+    let auth = &call.snapshot.plan.auth;
+    let tenant = call.caller.tenant.and_then(|ix| auth.tenant(ix));
+    let class = tenant
+        .and_then(|tenant| tenant.class.as_ref())
+        .unwrap_or(class);
+    let (permit, entered) = match entry.enter(class, &call.caller.identity) {
         Entering::In(permit) => (permit, Entered::AtOnce),
         Entering::Shut(why) => return Err(Refusal::shut(why)),
         // Boxed, so that the future of a request that does not wait stays small.

@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::base::{clock, task};
 use crate::live::{Live, Phase};
+use crate::plan::Limits;
 use crate::serve::body::Asked;
 use crate::serve::gate::{Gate, Standing};
 use crate::serve::guarded::{Deadlines, Guarded, Timer};
@@ -75,23 +76,45 @@ where
 /// sending a request on it at that very moment.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Serves a connection until either side ends it. When `closing` ends, the next request is the
-/// last one: it is answered with `connection: close`, over HTTP/2 it is refused by a GOAWAY.
-pub(super) async fn serve<S>(stream: S, gate: Gate, mut closing: watch::Receiver<()>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = gate.listener.limits;
-    let deadlines = Deadlines {
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// Its first bytes will tell.
+    Either,
+    /// HTTP/1, as was agreed on.
+    Http1,
+    /// HTTP/2, as was agreed on.
+    Http2,
+}
+
+/// The deadlines of a connection under these limits.
+pub(super) fn deadlines(limits: &Limits) -> Deadlines {
+    Deadlines {
         header: limits.header_timeout,
         idle: limits.idle_timeout,
         write: limits.write_timeout,
-    };
+    }
+}
+
+/// Serves a connection until either side ends it. When `closing` ends, the next request is the
+/// last one: it is answered with `connection: close`, over HTTP/2 it is refused by a GOAWAY.
+pub(super) async fn serve<S>(
+    stream: S,
+    speaks: Speaks,
+    gate: Gate,
+    mut closing: watch::Receiver<()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = gate.listener.limits;
     // Each header of HTTP/2 counts 32 bytes more than it has.
     let head = limits.max_header_bytes + limits.max_uri_bytes + 32 * limits.max_headers;
     let head = HEAD.max(head * 2);
     let (live, standing) = (Arc::clone(&gate.live), Arc::clone(&gate.standing));
-    let guarded = Guarded::new(stream, deadlines, Arc::clone(&standing));
+    standing
+        .multiplexed
+        .store(speaks == Speaks::Http2, Ordering::Relaxed);
+    let guarded = Guarded::new(stream, deadlines(&limits), Arc::clone(&standing));
     let mut builder = auto::Builder::new(Streams {
         live: Arc::clone(&live),
         write_timeout: limits.write_timeout,
@@ -109,6 +132,11 @@ where
         .max_concurrent_streams(limits.h2_max_streams)
         .max_send_buf_size(UNSENT)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
+    let builder = match speaks {
+        Speaks::Either => builder,
+        Speaks::Http1 => builder.http1_only(),
+        Speaks::Http2 => builder.http2_only(),
+    };
     let service = stack::build(gate);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
     let outcome = tokio::select! {

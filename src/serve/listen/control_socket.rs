@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::House;
 use super::bind::{self, SocketFile};
-use super::{House, connection};
+use super::connection::{self, Speaks};
 use crate::base::task::{self, AbortOnDrop};
 use crate::plan::{Address, Groups, Limits, Listener};
 use crate::serve::gate::{Gate, Peer};
@@ -39,18 +40,19 @@ impl ControlSocket {
                     continue;
                 };
                 let uid = stream.peer_cred().map(|peer| peer.uid());
-                if !matches!(uid, Ok(uid) if uid == 0 || uid == own) {
+                let Some(uid) = uid.ok().filter(|uid| *uid == 0 || *uid == own) else {
                     tracing::warn!("a stranger's connection to the control socket was closed");
                     continue;
-                }
+                };
                 let gate = Gate {
                     live: Arc::clone(&house.live),
                     admin: Arc::clone(&house.admin),
                     listener: Arc::clone(&listener),
-                    peer: Peer::Control,
+                    peer: Peer::Control(uid),
+                    certificate: None,
                     standing: Arc::default(),
                 };
-                let serving = connection::serve(stream, gate, closing.clone());
+                let serving = connection::serve(stream, Speaks::Either, gate, closing.clone());
                 task::spawn("control connection", serving);
             }
         });

@@ -5,6 +5,7 @@ mod bind;
 mod connection;
 mod control_socket;
 mod scarcity;
+mod tls;
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -15,10 +16,12 @@ use std::time::Duration;
 use ahash::AHashMap;
 use metrics::Gauge;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use self::bind::{Bound, SocketFile};
+use self::connection::Speaks;
 pub use self::control_socket::ControlSocket;
 use self::scarcity::Scarcity;
 use super::gate::{Gate, Peer};
@@ -53,13 +56,45 @@ impl SocketKey {
     }
 }
 
+/// What a connection is accepted under.
+#[derive(Clone)]
+struct Terms {
+    listener: Arc<Listener>,
+    /// `None`: plain HTTP.
+    tls: Option<Arc<ServerConfig>>,
+    /// Ends when the connections that were accepted under these terms shall.
+    closing: watch::Receiver<()>,
+}
+
 /// A socket that accepts. Dropping it ends that and drains its connections.
 struct Open {
     socket: Arc<Bound>,
-    listener: watch::Sender<Arc<Listener>>,
+    terms: watch::Sender<Terms>,
     counts: Arc<Counts>,
+    /// Dropping it drains the connections.
+    connections: watch::Sender<()>,
     _alive: watch::Sender<()>,
     _file: Option<SocketFile>,
+}
+
+impl Open {
+    /// What is accepted from now on is under these terms. Who came under others stays, unless they
+    /// might not be let in any more.
+    fn renew(&mut self, Wanted { listener, tls }: Wanted) {
+        let asks_the_same = {
+            let before = self.terms.borrow();
+            tls::asks_the_same(before.listener.tls.as_deref(), listener.tls.as_deref())
+        };
+        let _drained = (!asks_the_same)
+            .then(|| std::mem::replace(&mut self.connections, watch::Sender::new(())));
+        self.terms.send_replace(Terms {
+            listener,
+            tls,
+            closing: self.connections.subscribe(),
+        });
+        // A raised limit lets in who waits for room.
+        self.counts.room.notify_one();
+    }
 }
 
 type Table = Arc<Mutex<AHashMap<SocketKey, Open>>>;
@@ -124,23 +159,36 @@ impl Sockets for Listeners {
         &self,
         listeners: &[Arc<Listener>],
     ) -> BoxFuture<Result<Box<dyn PreparedSockets>, Vec<BindError>>> {
-        let wanted: Vec<Arc<Listener>> = listeners.to_vec();
+        let listeners: Vec<Arc<Listener>> = listeners.to_vec();
         let open = Arc::clone(&self.open);
         let house = self.house.clone();
         Box::pin(async move {
+            let mut wanted = Vec::new();
             let mut bound = AHashMap::new();
             let mut errors = Vec::new();
-            let leaving = leaving(&open, &wanted);
-            for listener in &wanted {
-                let key = SocketKey::of(listener);
-                if open.lock().contains_key(&key) {
+            let leaving = leaving(&open, &listeners);
+            for listener in listeners {
+                let key = SocketKey::of(&listener);
+                let before = open
+                    .lock()
+                    .get(&key)
+                    .map(|open| open.terms.borrow().clone());
+                let is_new = before.is_none();
+                match settings(&listener, before) {
+                    Ok(tls) => wanted.push(Wanted {
+                        listener: Arc::clone(&listener),
+                        tls,
+                    }),
+                    Err(error) => errors.push(error),
+                }
+                if !is_new {
                     continue;
                 }
                 match bind::bind(&listener.address, &leaving).await {
                     Ok(fresh) => {
                         bound.insert(key, fresh);
                     }
-                    Err(source) => errors.push(BindError {
+                    Err(source) => errors.push(BindError::Address {
                         name: listener.name.to_string(),
                         address: bind::shown(&listener.address),
                         source,
@@ -161,6 +209,18 @@ impl Sockets for Listeners {
     }
 }
 
+/// The TLS settings of a listener. Those that say the same stay, and with them the sessions that
+/// clients may resume.
+fn settings(
+    listener: &Listener,
+    before: Option<Terms>,
+) -> Result<Option<Arc<ServerConfig>>, BindError> {
+    match before {
+        Some(before) if before.listener.tls == listener.tls => Ok(before.tls),
+        Some(_) | None => tls::settings(listener),
+    }
+}
+
 /// The open sockets that no listener of `wanted` keeps.
 fn leaving(open: &Table, wanted: &[Arc<Listener>]) -> Vec<Arc<Bound>> {
     let kept: Vec<SocketKey> = wanted
@@ -172,8 +232,14 @@ fn leaving(open: &Table, wanted: &[Arc<Listener>]) -> Vec<Arc<Bound>> {
     left.map(|(_, open)| Arc::clone(&open.socket)).collect()
 }
 
+/// A listener and what could be made for it beforehand.
+struct Wanted {
+    listener: Arc<Listener>,
+    tls: Option<Arc<ServerConfig>>,
+}
+
 struct Prepared {
-    wanted: Vec<Arc<Listener>>,
+    wanted: Vec<Wanted>,
     bound: AHashMap<SocketKey, Fresh>,
     open: Table,
     house: House,
@@ -193,18 +259,16 @@ impl PreparedSockets for Prepared {
             return;
         }
         let mut kept = AHashMap::new();
-        for listener in wanted {
-            let key = SocketKey::of(&listener);
-            if let Some(socket) = open.remove(&key) {
-                if let Address::Unix { path, mode } = &listener.address {
+        for wanted in wanted {
+            let key = SocketKey::of(&wanted.listener);
+            if let Some(mut socket) = open.remove(&key) {
+                if let Address::Unix { path, mode } = &wanted.listener.address {
                     bind::set_mode(path, *mode);
                 }
-                socket.listener.send_replace(listener);
-                // A raised limit lets in who waits for room.
-                socket.counts.room.notify_one();
+                socket.renew(wanted);
                 kept.insert(key, socket);
             } else if let Some(fresh) = bound.remove(&key) {
-                kept.insert(key, start(fresh, listener, &house));
+                kept.insert(key, start(fresh, wanted, &house));
             }
         }
         for gone in open.keys() {
@@ -215,12 +279,18 @@ impl PreparedSockets for Prepared {
     }
 }
 
-fn start((socket, file): Fresh, listener: Arc<Listener>, house: &House) -> Open {
+fn start((socket, file): Fresh, wanted: Wanted, house: &House) -> Open {
+    let Wanted { listener, tls } = wanted;
     let address = socket
         .local()
         .unwrap_or_else(|| bind::shown(&listener.address));
-    tracing::info!(listener = %listener.name, %address, "listening");
-    let (listener, current) = watch::channel(listener);
+    tracing::info!(listener = %listener.name, %address, tls = tls.is_some(), "listening");
+    let connections = watch::Sender::new(());
+    let (terms, current) = watch::channel(Terms {
+        listener,
+        tls,
+        closing: connections.subscribe(),
+    });
     let (alive, closing) = watch::channel(());
     let socket = Arc::new(socket);
     let counts = Arc::<Counts>::default();
@@ -235,7 +305,8 @@ fn start((socket, file): Fresh, listener: Arc<Listener>, house: &House) -> Open 
     Open {
         counts,
         socket,
-        listener,
+        terms,
+        connections,
         _alive: alive,
         _file: file,
     }
@@ -252,7 +323,7 @@ struct Counts {
 /// Accepts until its socket is dropped from the table.
 struct Acceptor {
     socket: Arc<Bound>,
-    current: watch::Receiver<Arc<Listener>>,
+    current: watch::Receiver<Terms>,
     closing: watch::Receiver<()>,
     house: House,
     counts: Arc<Counts>,
@@ -261,7 +332,7 @@ struct Acceptor {
 impl Acceptor {
     async fn run(self) {
         let mut closing = self.closing.clone();
-        let mut scarcity = Scarcity::none(Arc::clone(&self.current.borrow().name));
+        let mut scarcity = Scarcity::none(Arc::clone(&self.current.borrow().listener.name));
         loop {
             // What is freed from here on counts, also while the system is being asked.
             let mut freed = pin!(self.house.freed.notified());
@@ -296,7 +367,11 @@ impl Acceptor {
     }
 
     fn admit(&self, stream: bind::Stream, peer: Peer) {
-        let listener = Arc::clone(&self.current.borrow());
+        let Terms {
+            listener,
+            tls,
+            closing,
+        } = self.current.borrow().clone();
         let Some(slot) = Slot::take(&self.counts, &self.house, &listener, peer) else {
             return;
         };
@@ -305,13 +380,20 @@ impl Acceptor {
             admin: Arc::clone(&self.house.admin),
             listener,
             peer,
+            certificate: None,
             standing: Arc::default(),
         };
-        let closing = self.closing.clone();
-        task::spawn("connection", async move {
-            connection::serve(stream, gate, closing).await;
-            drop(slot);
-        });
+        // Two tasks, so that a plain connection has no room for the state of an encrypted one.
+        match tls {
+            None => task::spawn("connection", async move {
+                connection::serve(stream, Speaks::Either, gate, closing).await;
+                drop(slot);
+            }),
+            Some(tls) => task::spawn("connection", async move {
+                tls::serve(stream, tls, gate, closing).await;
+                drop(slot);
+            }),
+        };
     }
 
     /// The next connection, once there is room for one: what is over the limit waits in the
@@ -319,7 +401,7 @@ impl Acceptor {
     async fn accept(&self) -> std::io::Result<(bind::Stream, Peer)> {
         loop {
             let room = self.counts.room.notified();
-            let limit = self.current.borrow().limits.max_connections;
+            let limit = self.current.borrow().listener.limits.max_connections;
             if self.counts.open.load(Ordering::Relaxed) < limit {
                 break;
             }
@@ -344,7 +426,7 @@ impl Slot {
         let limit = listener.limits.max_connections_per_ip;
         let address = match peer {
             Peer::Tcp(address) if limit > 0 => Some(address.to_canonical()),
-            Peer::Tcp(_) | Peer::Unix | Peer::Control => None,
+            Peer::Tcp(_) | Peer::Unix | Peer::Control(_) => None,
         };
         if let Some(address) = address {
             let mut per_address = counts.per_address.lock();

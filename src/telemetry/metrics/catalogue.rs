@@ -120,8 +120,13 @@ catalogue! {
         "Open client connections.";
     HttpRequestsInFlight "smg_http_requests_in_flight" Gauge Recorder []
         "Requests being served.";
+    HttpInflightRequestAge "smg_http_inflight_request_age" Gauge Scrape ["gt" "le"]
+        "Requests being served by their age in seconds: those older than gt and not older than le.";
     HttpRateLimit "smg_http_rate_limit_total" Counter Recorder ["result"]
         "Inference requests that were let in or turned away at the gates of admission.";
+
+    AuthDecisions "smg_auth_decisions_total" Counter Recorder ["plane" "method" "outcome"]
+        "Requests let in or turned away for who makes them, by half of the gateway, kind of credential and outcome.";
 
     RouterRequests "smg_router_requests_total" Counter Recorder
         ["router_type" "backend_type" "connection_mode" "model" "endpoint" "streaming"]
@@ -132,6 +137,9 @@ catalogue! {
     RouterRequestErrors "smg_router_request_errors_total" Counter Recorder
         ["router_type" "backend_type" "connection_mode" "model" "endpoint" "error_type"]
         "Inference calls that failed, by kind of failure.";
+    RouterStageDuration "smg_router_stage_duration_seconds" Histogram Recorder
+        ["router_type" "stage"]
+        "Time of the stages of an inference call, one value for each time it goes through one, in seconds.";
     RouterUpstreamResponses "smg_router_upstream_responses_total" Counter Recorder
         ["router_type" "status_code" "error_code"]
         "Responses received from workers, one for each attempt.";
@@ -159,6 +167,11 @@ catalogue! {
         "Inference requests that wait to be let in.";
     AdmissionQueueWait "smg_admission_queue_wait_seconds" Histogram Recorder ["class"]
         "Time that requests had to wait until they were let in or gave up, in seconds.";
+
+    TenantRequests "smg_tenant_requests_total" Counter Scrape ["tenant" "result"]
+        "Inference requests by tenant, `other` for those who are none of the file: allowed, or rejected for its limits.";
+    TenantTokens "smg_tenant_tokens_total" Counter Scrape ["tenant" "direction"]
+        "Tokens that workers told of, by tenant: input of prompts, output of answers.";
 
     MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
         "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
@@ -272,6 +285,10 @@ catalogue! {
     DiscoveryDeregistrations "smg_discovery_deregistrations_total" Counter Recorder
         ["source" "reason"]
         "Workers that left, by where they came from.";
+    DiscoverySyncDuration "smg_discovery_sync_duration_seconds" Histogram Recorder ["source"]
+        "Time from reading what a source says of workers until it is in effect, in seconds.";
+    DiscoverySynchronized "smg_discovery_synchronized" Gauge Scrape ["source"]
+        "1 while no worker that a source names waits to be registered, else 0.";
     DiscoveryWorkersDiscovered "smg_discovery_workers_discovered" Gauge Scrape ["source"]
         "Workers that a source names now.";
 
@@ -286,6 +303,13 @@ catalogue! {
         "1 while the configuration in effect is the one of the file, else 0.";
     ConfigReloads "smg_config_reloads_total" Counter Recorder ["trigger" "result"]
         "Reloads, by what asked for them and how they ended.";
+    AuthJwksUp "smg_auth_jwks_up" Gauge Scrape ["issuer"]
+        "Whether the last fetch of the issuer's keys brought them.";
+    TlsCertificateNotAfter "smg_tls_certificate_not_after_seconds" Gauge Scrape ["path"]
+        "When a certificate that the gateway shows ends to be valid, in seconds since the epoch.";
+    TlsReloads "smg_tls_reloads_total" Counter Recorder ["result"]
+        "Reloads in which certificates, keys or authorities were others, by how they ended.";
+
     MemoryBudget "smg_memory_budget_bytes" Gauge Scrape ["state"]
         "Memory for what is buffered: bytes in use, and bytes that may be.";
 
@@ -302,6 +326,8 @@ catalogue! {
 
     LogDropped "smg_log_dropped_total" Counter Recorder ["sink"]
         "Log lines dropped because a sink was full or failed.";
+    TraceSpans "smg_trace_spans_total" Counter Recorder ["result"]
+        "Spans of traced requests by what became of them: exported, failed, or dropped for want of room.";
     BuildInfo "smg_build_info" Gauge Recorder ["version" "revision"]
         "Always 1; the labels name the build.";
     ProcessStartTime "smg_process_start_time_seconds" Gauge Recorder []
@@ -312,6 +338,14 @@ catalogue! {
         "Worker threads of the runtime.";
     TokioGlobalQueueDepth "smg_tokio_global_queue_depth" Gauge Recorder []
         "Tasks that wait in the runtime's global queue.";
+    TokioWorkerBusyRatio "smg_tokio_worker_busy_ratio" Gauge Recorder ["worker"]
+        "Share of the last second in which a thread of the runtime was busy, 0 to 1.";
+    TokioWorkerParks "smg_tokio_worker_parks_total" Counter Recorder ["worker"]
+        "Times that a thread of the runtime has gone to sleep for want of work.";
+    TokioEventLoopDelay "smg_tokio_event_loop_delay_seconds" Histogram Recorder []
+        "Time by which a timer of the runtime was late, measured ten times a second, in seconds.";
+    TokioEventLoopStalls "smg_tokio_event_loop_stalls_total" Counter Recorder []
+        "Times that such a timer was late by 100 ms or more.";
 }
 
 impl Metric {
@@ -350,6 +384,14 @@ pub mod label {
         "classify",
         "responses",
     ];
+    /// `worker_type`: what a worker does of a request.
+    pub const WORKER_TYPES: &[&str] = &["regular", "prefill", "decode"];
+    /// `source` of workers: those of the file, and those that operators have added.
+    pub const SOURCES: &[&str] = &["static", "manual"];
+    /// `stage` of [`RouterStageDuration`](super::Metric::RouterStageDuration): from the body read to
+    /// the choice of a worker, without the queue; the choice; a connection where none was kept; from
+    /// sending to the end of the answer, with that connection.
+    pub const STAGES: &[&str] = &["route", "pick", "connect", "upstream"];
     /// `reason` of [`WorkerRetriesExhausted`](super::Metric::WorkerRetriesExhausted).
     pub const GIVE_UP_REASONS: &[&str] = &["attempts", "budget", "deadline", "no_worker"];
     /// `error_type` of [`WorkerErrors`](super::Metric::WorkerErrors): the connection could not be
@@ -404,8 +446,36 @@ pub mod label {
     /// `mode` of [`PdKvConnectorMode`](super::Metric::PdKvConnectorMode): they meet in a room, the
     /// parameters of prefill's answer are passed on, or there were none.
     pub const KV_MODES: &[&str] = &["bootstrap", "kv_transfer_params", "none"];
+    /// `plane` of [`AuthDecisions`](super::Metric::AuthDecisions).
+    pub const PLANES: &[&str] = &["data", "control"];
+    /// `method` and `outcome` of [`AuthDecisions`](super::Metric::AuthDecisions), as far as they go
+    /// together.
+    pub const AUTH_DECISIONS: &[(&str, &str)] = &[
+        ("none", "allowed"),
+        ("none", "missing"),
+        ("none", "forbidden"),
+        ("api_key", "allowed"),
+        ("api_key", "invalid"),
+        ("api_key", "forbidden"),
+        ("api_key", "throttled"),
+        ("jwt", "allowed"),
+        ("jwt", "invalid"),
+        ("jwt", "forbidden"),
+        ("jwt", "throttled"),
+        ("jwt", "unavailable"),
+        ("peer", "allowed"),
+    ];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
-    pub const LOG_SINKS: &[&str] = &["stdout", "file"];
+    pub const LOG_SINKS: &[&str] = &["stdout", "file", "audit"];
+    /// `result` of [`TraceSpans`](super::Metric::TraceSpans): taken by the collector, refused or not
+    /// reached, or not even tried because too many waited.
+    pub const SPAN_RESULTS: &[&str] = &["exported", "failed", "dropped"];
+
+    /// Bounds of the ages in [`HttpInflightRequestAge`](super::Metric::HttpInflightRequestAge), in
+    /// seconds: `le` of one series and `gt` of the next.
+    pub const AGES: &[u64] = &[
+        30, 60, 180, 300, 600, 1200, 3600, 7200, 14_400, 28_800, 86_400,
+    ];
 
     const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
 
@@ -449,7 +519,9 @@ mod tests {
             if let Some((twin, first)) = metric.twin() {
                 assert!(metric.labels().contains(&first) && !metric.labels().contains(&twin));
             }
-            if metric.labels().contains(&"worker") {
+            // There the label means a thread, and those stay.
+            let threads = name.starts_with("smg_tokio_");
+            if metric.labels().contains(&"worker") && !threads {
                 assert_eq!(
                     metric.source(),
                     Source::Scrape,
@@ -573,11 +645,39 @@ mod tests {
                 "branch of `smg_prefix_hash_policy_branch_total`",
                 label::PREFIX_HASH_BRANCHES,
             ),
+            ("worker_type", label::WORKER_TYPES),
+            ("source of `smg_discovery_*`", label::SOURCES),
+            ("stage", label::STAGES),
+            (
+                "branch of `smg_cache_aware_policy_branch_total`",
+                label::CACHE_AWARE_BRANCHES,
+            ),
             ("mode", label::KV_MODES),
+            ("plane", label::PLANES),
+            ("method", &["none", "api_key", "jwt", "peer"]),
+            (
+                "outcome",
+                &[
+                    "allowed",
+                    "missing",
+                    "invalid",
+                    "forbidden",
+                    "throttled",
+                    "unavailable",
+                ],
+            ),
             ("sink", label::LOG_SINKS),
+            ("result of `smg_trace_spans_total`", label::SPAN_RESULTS),
         ] {
             writeln!(out, "- {name}: {}", values.join(" ")).unwrap();
         }
+        let ages: Vec<String> = label::AGES.iter().map(u64::to_string).collect();
+        writeln!(
+            out,
+            "- le of `smg_http_inflight_request_age`: {} +Inf; gt is the one before, at first 0",
+            ages.join(" ")
+        )
+        .unwrap();
         out
     }
 }

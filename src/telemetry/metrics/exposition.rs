@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use ::metrics::Key;
+
 use super::{Metric, Source};
 
 /// Appends families to an exposition, each with its `HELP` and `TYPE` once.
@@ -11,7 +13,7 @@ use super::{Metric, Source};
 #[derive(Debug)]
 pub struct Families<'a> {
     out: &'a mut String,
-    seen: u64,
+    seen: u128,
 }
 
 impl<'a> Families<'a> {
@@ -27,7 +29,7 @@ impl<'a> Families<'a> {
             Source::Scrape,
             "{metric:?} lives in the recorder"
         );
-        let bit = 1_u64.checked_shl(metric as u32).unwrap_or(0);
+        let bit = 1_u128.checked_shl(metric as u32).unwrap_or(0);
         debug_assert_eq!(self.seen & bit, 0, "{metric:?} opened twice");
         self.seen |= bit;
         Family {
@@ -102,6 +104,16 @@ pub(super) fn header(out: &mut String, metric: Metric) {
     }
 }
 
+/// Writes the labels and returns what comes before another one.
+pub(super) fn labels(out: &mut String, key: &Key) -> char {
+    let mut open = '{';
+    for label in key.labels() {
+        pair(out, open, label.key(), label.value());
+        open = ',';
+    }
+    open
+}
+
 /// Writes one label behind `open`.
 pub(super) fn pair(out: &mut String, open: char, label: &str, value: &str) {
     out.push(open);
@@ -118,7 +130,8 @@ pub(super) fn pair(out: &mut String, open: char, label: &str, value: &str) {
     out.push('"');
 }
 
-fn number(out: &mut String, value: f64) {
+/// Writes a value.
+pub(super) fn number(out: &mut String, value: f64) {
     if value == f64::INFINITY {
         out.push_str("+Inf");
     } else if value == f64::NEG_INFINITY {

@@ -1,7 +1,7 @@
 //! Histograms with fixed bounds: recording is two additions, and nothing is kept per value.
 //!
-//! The recorder of the exporter keeps every value until somebody sorts them into buckets, which
-//! costs an allocation each few requests and memory between scrapes.
+//! Invariant: a request that records into handles it has allocates nothing, and what a histogram
+//! takes up does not grow with what it has seen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use ::metrics::{HistogramFn, Key};
 use parking_lot::Mutex;
 
-use super::exposition::{header, pair};
+use super::exposition::{header, labels, pair};
 use super::{Buckets, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, TOKEN_BUCKETS};
 
 /// All histograms of the process, by family and labels.
@@ -57,7 +57,9 @@ impl Histograms {
         };
         let scale = match metric.buckets() {
             Some(Buckets::Tokens) => 1,
-            _ => 1_000_000_000,
+            Some(Buckets::Overhead | Buckets::Ratio) => 1_000_000_000,
+            // A hundred thousand streams at once take a hundred days to fill it.
+            Some(Buckets::Duration) | None => 10_000_000,
         };
         let mut series = self.series.lock();
         let family = series.entry(metric).or_default();
@@ -68,10 +70,10 @@ impl Histograms {
         )
     }
 
-    /// Appends every family to an exposition.
-    pub(super) fn render(&self, out: &mut String) {
-        for (metric, family) in &*self.series.lock() {
-            header(out, *metric);
+    /// Appends every series of `metric` to an exposition.
+    pub(super) fn render(&self, out: &mut String, metric: Metric) {
+        if let Some(family) = self.series.lock().get(&metric) {
+            header(out, metric);
             for (key, histogram) in family {
                 histogram.render(out, metric.name(), key);
             }
@@ -109,6 +111,7 @@ impl Histogram {
         let scale = i64::from(self.scale);
         let sum = match self.scale {
             1 => sum.to_string(),
+            10_000_000 => format!("{}.{:07}", sum / scale, sum % scale),
             _ => format!("{}.{:09}", sum / scale, sum % scale),
         };
         for (suffix, value) in [("_sum", sum), ("_count", total.to_string())] {
@@ -124,16 +127,6 @@ impl Histogram {
     }
 }
 
-/// Writes the labels and returns what comes before another one.
-fn labels(out: &mut String, key: &Key) -> char {
-    let mut open = '{';
-    for label in key.labels() {
-        pair(out, open, label.key(), label.value());
-        open = ',';
-    }
-    open
-}
-
 impl HistogramFn for Histogram {
     fn record(&self, value: f64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
@@ -142,7 +135,7 @@ impl HistogramFn for Histogram {
         }
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "whole billionths, or whole tokens, are enough"
+            reason = "whole parts of a second, or whole tokens, are enough"
         )]
         self.sum.fetch_add(
             (value * f64::from(self.scale)).round() as i64,
@@ -164,7 +157,7 @@ mod tests {
             histogram.record(value);
         }
         let mut out = String::new();
-        histograms.render(&mut out);
+        histograms.render(&mut out, Metric::RoutePredictionError);
         for line in [
             "_bucket{model=\"m\",le=\"-1024\"} 0",
             "_bucket{model=\"m\",le=\"-256\"} 1",
@@ -186,7 +179,7 @@ mod tests {
         }
         histograms.get(Metric::WorkerRetryBackoff, key).record(0.1);
         let mut out = String::new();
-        histograms.render(&mut out);
+        histograms.render(&mut out, Metric::WorkerRetryBackoff);
         let samples: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             samples,
@@ -194,7 +187,7 @@ mod tests {
                 "smg_worker_retry_backoff_seconds_bucket{attempt=\"1\",le=\"0.1\"} 3",
                 "smg_worker_retry_backoff_seconds_bucket{attempt=\"1\",le=\"1\"} 5",
                 "smg_worker_retry_backoff_seconds_bucket{attempt=\"1\",le=\"+Inf\"} 6",
-                "smg_worker_retry_backoff_seconds_sum{attempt=\"1\"} 9.000000000",
+                "smg_worker_retry_backoff_seconds_sum{attempt=\"1\"} 9.0000000",
                 "smg_worker_retry_backoff_seconds_count{attempt=\"1\"} 6",
             ]
         );

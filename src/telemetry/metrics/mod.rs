@@ -7,11 +7,13 @@ mod catalogue;
 mod exposition;
 mod histogram;
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use parking_lot::Mutex;
+use ::metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _, SharedString,
+};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 pub use catalogue::{
     Buckets, Kind, Metric, OVERHEAD_BUCKETS, RATIO_BUCKETS, Source, TOKEN_BUCKETS, default_buckets,
@@ -20,10 +22,16 @@ pub use catalogue::{
 pub use exposition::{Families, Family};
 use histogram::Histograms;
 
-static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
-static HISTOGRAMS: OnceLock<Histograms> = OnceLock::new();
-static INSTALLING: Mutex<()> = Mutex::new(());
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
 static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
+
+/// The series of the process.
+struct Recorder {
+    /// Counters and gauges.
+    numbers: PrometheusRecorder,
+    /// The exporter would keep every value until somebody sorts them into buckets.
+    histograms: Histograms,
+}
 
 /// Why the recorder could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +39,6 @@ pub enum InstallError {
     /// The list of bucket bounds is empty.
     #[error("there are no histogram buckets")]
     Buckets,
-    /// Something else in this process has installed a recorder.
-    #[error("another metrics recorder is installed already")]
-    Taken,
 }
 
 /// Installs the recorder of this process with `buckets` (ascending upper bounds, in seconds) for
@@ -42,33 +47,31 @@ pub enum InstallError {
 /// Handles made before this count nothing.
 ///
 /// # Errors
-/// [`InstallError::Buckets`] for an empty list, [`InstallError::Taken`] beside a foreign recorder.
+/// [`InstallError::Buckets`] for an empty list.
 pub fn install(buckets: &[f64]) -> Result<(), InstallError> {
-    let _one_at_a_time = INSTALLING.lock();
-    if EXPORTER.get().is_some() {
-        return Ok(());
-    }
     if buckets.is_empty() {
         return Err(InstallError::Buckets);
     }
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let exporter = recorder.handle();
-    ::metrics::set_global_recorder(recorder).map_err(|_| InstallError::Taken)?;
-    describe();
-    HISTOGRAMS.get_or_init(|| Histograms::new(buckets));
-    EXPORTER.get_or_init(|| exporter);
+    RECORDER.get_or_init(|| {
+        let numbers = PrometheusBuilder::new().build_recorder();
+        describe(&numbers);
+        Recorder {
+            numbers,
+            histograms: Histograms::new(buckets),
+        }
+    });
     Ok(())
 }
 
 /// The exposition of every family of [`Source::Recorder`] that has a series; empty before
 /// [`install`]. The families of [`Source::Scrape`] are appended with [`Families`].
 pub fn render() -> String {
-    let mut out = EXPORTER
-        .get()
-        .map(PrometheusHandle::render)
-        .unwrap_or_default();
-    if let Some(histograms) = HISTOGRAMS.get() {
-        histograms.render(&mut out);
+    let Some(recorder) = RECORDER.get() else {
+        return String::new();
+    };
+    let mut out = recorder.numbers.handle().render();
+    for metric in Metric::ALL {
+        recorder.histograms.render(&mut out, *metric);
     }
     out
 }
@@ -76,20 +79,26 @@ pub fn render() -> String {
 /// The counter of `metric` with `labels`, those of [`Metric::labels`] in that order.
 pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
     let key = key(metric, Kind::Counter, labels);
-    ::metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA))
+    match RECORDER.get() {
+        Some(recorder) => recorder.numbers.register_counter(&key, &METADATA),
+        None => Counter::noop(),
+    }
 }
 
 /// The gauge of `metric` with `labels`, those of [`Metric::labels`] in that order.
 pub fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
     let key = key(metric, Kind::Gauge, labels);
-    ::metrics::with_recorder(|recorder| recorder.register_gauge(&key, &METADATA))
+    match RECORDER.get() {
+        Some(recorder) => recorder.numbers.register_gauge(&key, &METADATA),
+        None => Gauge::noop(),
+    }
 }
 
 /// The histogram of `metric` with `labels`, those of [`Metric::labels`] in that order.
 pub fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
     let key = key(metric, Kind::Histogram, labels);
-    match HISTOGRAMS.get() {
-        Some(histograms) => Histogram::from_arc(histograms.get(metric, key)),
+    match RECORDER.get() {
+        Some(recorder) => Histogram::from_arc(recorder.histograms.get(metric, key)),
         None => Histogram::noop(),
     }
 }
@@ -97,27 +106,29 @@ pub fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
 /// Creates the series whose labels all have closed sets, with 0, so that a rate over them has a
 /// beginning. Series named by a model, a path or a worker come with their first use.
 pub fn preseed() {
-    for error in label::WORKER_ERRORS {
-        drop(counter(
-            Metric::WorkerErrors,
-            &[
-                ("worker_type", "regular"),
+    for role in label::WORKER_TYPES {
+        for error in label::WORKER_ERRORS {
+            let labels = [
+                ("worker_type", *role),
                 ("connection_mode", "http"),
                 ("error_type", error),
-            ],
-        ));
-    }
-    for endpoint in label::ENDPOINTS {
-        for reason in label::GIVE_UP_REASONS {
-            drop(counter(
-                Metric::WorkerRetriesExhausted,
-                &[
-                    ("worker_type", "regular"),
+            ];
+            drop(counter(Metric::WorkerErrors, &labels));
+        }
+        for endpoint in label::ENDPOINTS {
+            for reason in label::GIVE_UP_REASONS {
+                let labels = [
+                    ("worker_type", *role),
                     ("endpoint", endpoint),
                     ("reason", reason),
-                ],
-            ));
+                ];
+                drop(counter(Metric::WorkerRetriesExhausted, &labels));
+            }
         }
+    }
+    for stage in label::STAGES {
+        let labels = [("router_type", "http"), ("stage", *stage)];
+        drop(histogram(Metric::RouterStageDuration, &labels));
     }
     for attempt in label::attempts() {
         drop(histogram(
@@ -125,13 +136,17 @@ pub fn preseed() {
             &[("attempt", attempt)],
         ));
     }
-    for source in ["static", "manual"] {
+    for source in label::SOURCES {
+        drop(histogram(
+            Metric::DiscoverySyncDuration,
+            &[("source", source)],
+        ));
         for result in ["success", "failure"] {
-            let labels = [("source", source), ("result", result)];
+            let labels = [("source", *source), ("result", result)];
             drop(counter(Metric::DiscoveryRegistrations, &labels));
         }
         for reason in ["config_removed", "removed"] {
-            let labels = [("source", source), ("reason", reason)];
+            let labels = [("source", *source), ("reason", reason)];
             drop(counter(Metric::DiscoveryDeregistrations, &labels));
         }
     }
@@ -154,11 +169,27 @@ pub fn preseed() {
     for result in ["allowed", "rejected"] {
         drop(counter(Metric::HttpRateLimit, &[("result", result)]));
     }
+    for result in ["applied", "rejected"] {
+        drop(counter(Metric::TlsReloads, &[("result", result)]));
+    }
+    for plane in label::PLANES {
+        for (method, outcome) in label::AUTH_DECISIONS {
+            let labels = [
+                ("plane", *plane),
+                ("method", *method),
+                ("outcome", *outcome),
+            ];
+            drop(counter(Metric::AuthDecisions, &labels));
+        }
+    }
     for mode in label::KV_MODES {
         drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
     }
     drop(counter(Metric::PdBootstrapFailures, &[]));
     drop(counter(Metric::PdKvTransferFailures, &[]));
+    for result in label::SPAN_RESULTS {
+        drop(counter(Metric::TraceSpans, &[("result", result)]));
+    }
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }
@@ -179,28 +210,40 @@ fn key(metric: Metric, kind: Kind, labels: &[(&'static str, &str)]) -> Key {
     );
     let mut full = Vec::with_capacity(labels.len() + 1);
     for (name, value) in labels {
-        full.push(Label::new(*name, (*value).to_owned()));
+        let value = match kind {
+            Kind::Counter | Kind::Gauge => paired(value),
+            Kind::Histogram => Cow::Borrowed(*value),
+        };
+        full.push(Label::new(*name, value.clone().into_owned()));
         if let Some((twin, first)) = metric.twin()
             && first == *name
         {
-            full.push(Label::new(twin, (*value).to_owned()));
+            full.push(Label::new(twin, value.into_owned()));
         }
     }
     Key::from_parts(KeyName::from_const_str(metric.name()), full)
 }
 
-fn describe() {
-    ::metrics::with_recorder(|recorder| {
-        for metric in Metric::ALL {
-            let name = KeyName::from_const_str(metric.name());
-            let help = SharedString::const_str(metric.help());
-            match metric.kind() {
-                Kind::Counter => recorder.describe_counter(name, None, help),
-                Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram => {}
-            }
+/// A label value with its backslashes in pairs: the exporter takes a single one for the beginning of
+/// an escape and drops it, and leaves pairs as they are.
+fn paired(value: &str) -> Cow<'_, str> {
+    if value.contains('\\') {
+        value.replace('\\', r"\\").into()
+    } else {
+        value.into()
+    }
+}
+
+fn describe(numbers: &PrometheusRecorder) {
+    for metric in Metric::ALL {
+        let name = KeyName::from_const_str(metric.name());
+        let help = SharedString::const_str(metric.help());
+        match metric.kind() {
+            Kind::Counter => numbers.describe_counter(name, None, help),
+            Kind::Gauge => numbers.describe_gauge(name, None, help),
+            Kind::Histogram => {}
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -208,6 +251,25 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+
+    #[test]
+    fn what_operators_call_things_stays_what_they_called_it() {
+        install(default_buckets()).unwrap();
+        for (name, shown) in [
+            (r"bs-a\b", r"bs-a\\b"),
+            (r"bs-a\\b", r"bs-a\\\\b"),
+            (r"bs-a\", r"bs-a\\"),
+            (r#"bs-"\n"#, r#"bs-\"\\n"#),
+            ("bs-a\nb", r"bs-a\nb"),
+            ("bs-a\\\nb", r"bs-a\\\nb"),
+            (r#"bs-\"x"#, r#"bs-\\\"x"#),
+        ] {
+            gauge(Metric::HttpConnectionsActive, &[("listener", name)]).set(1.0);
+            let line = format!("smg_http_connections_active{{listener=\"{shown}\"}} 1");
+            let text = render();
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
 
     /// A strict reading of the text format: families in one piece, each with one `HELP` before
     /// one `TYPE` before its samples, no series twice, every escape known.
