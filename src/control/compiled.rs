@@ -43,9 +43,8 @@ pub(super) fn check(
     if !fixed.is_empty() {
         return Err(fixed);
     }
-    let faults = tls::faults(&loaded);
-    if !faults.is_empty() {
-        return Err(faults);
+    if let Some(fault) = tls::fault(&loaded) {
+        return Err(vec![fault]);
     }
     let (fleet, ended) = after_reload(old, new, &known.fleet);
     let facts = Facts { fleet, ..known };

@@ -69,9 +69,9 @@ pub struct Running {
 /// Whether `first` can be started with, as a reload would judge it too. What is wrong with it is
 /// logged.
 pub fn is_usable(first: &Loaded) -> bool {
-    let faults = tls::faults(first);
-    report::log_all(&faults);
-    faults.is_empty()
+    let fault = tls::fault(first);
+    report::log_all(fault.as_slice());
+    fault.is_none()
 }
 
 impl Control {

@@ -22,17 +22,6 @@ pub fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::clone(&ROOTS))
 }
 
-impl Identity<'_> {
-    /// Sees whether it can be shown to a server.
-    ///
-    /// # Errors
-    /// What cannot be read, or does not fit together.
-    pub fn check(self) -> Result<(), TlsError> {
-        let nobody = Arc::new(RootCertStore::empty());
-        settings(nobody, Some(self)).map(drop)
-    }
-}
-
 /// Settings of a client that trusts the authorities in `ca` (PEM files), or those of the system where
 /// there is none, shows `identity` where it is asked, and offers the protocols `alpn`.
 ///
@@ -56,24 +45,19 @@ pub fn client(
         }
         Arc::new(roots)
     };
-    let mut config = settings(roots, identity)?;
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Ok(Arc::new(config))
-}
-
-fn settings(
-    roots: Arc<RootCertStore>,
-    identity: Option<Identity<'_>>,
-) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Key(error.to_string()))?
         .with_root_certificates(roots);
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
         Some(identity) => {
             let (chain, key) = identity.read()?;
-            builder.with_client_auth_cert(chain, key).map_err(mismatch)
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(mismatch)?
         }
-    }
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
 }

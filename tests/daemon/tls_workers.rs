@@ -12,6 +12,8 @@ use crate::scene::{
     LISTENERS, PATIENCE, ask, ask_stream, assert_error, ok, plain_engine, ready, settled,
     short_stream, silent_engine, two_tokens,
 };
+use crate::support::process;
+use crate::support::smg::command;
 use crate::support::tls::{Authority, Pair};
 use crate::support::tls_front::{TlsFront, showing};
 use crate::support::{
@@ -221,7 +223,7 @@ async fn a_worker_that_asks_for_a_certificate_is_shown_one_and_sees_when_it_chan
     eventually(PATIENCE, async || {
         let status = get(main, "/admin/config/status").await.text();
         status.contains("the private key is not that of the certificate")
-            && status.contains("pools[0].tls.cert_path")
+            && status.contains("pools[0].tls.key_path")
     })
     .await;
     assert_eq!(post(smg.main(), COMPLETIONS, &ask()).await.status, 200);
@@ -501,7 +503,7 @@ async fn what_makes_no_tls_is_refused_and_the_old_serves_on() {
     for (text, key) in [
         (
             config(&[front.url()], &ours, &pair_keys(&mixed), ""),
-            "pools[0].tls.cert_path",
+            "pools[0].tls.key_path",
         ),
         (
             config(&[front.url()], &ours, &pair_keys(&swapped), ""),
@@ -517,6 +519,33 @@ async fn what_makes_no_tls_is_refused_and_the_old_serves_on() {
     }
     let output = Smg::expect_failure(&wrong);
     assert_eq!(output.status.code(), Some(78));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_authorities_of_its_own_a_pool_trusts_those_of_the_system() {
+    let ours = Authority::new();
+    let (_engine, front) = front(showing(&ours.issue("127.0.0.1"), None, HTTP1)).await;
+    let text = format!("{LISTENERS}{}", pool("p", "m", &[front.url()], ""));
+    let smg = Smg::start_with(&text, |command| {
+        command.env("SSL_CERT_FILE", ours.path());
+    })
+    .await;
+    assert_eq!(post(smg.main(), COMPLETIONS, &ask()).await.status, 200);
+    // Where the system trusts nobody, nobody is spoken to.
+    let folder = tempfile::tempdir().unwrap();
+    let (file, nobody) = (
+        folder.path().join("smg.toml"),
+        folder.path().join("none.pem"),
+    );
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(&nobody, "").unwrap();
+    let mut command = command();
+    command
+        .arg("--config")
+        .arg(file)
+        .env("SSL_CERT_FILE", nobody);
+    let output = process::run(&mut command, PATIENCE);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
