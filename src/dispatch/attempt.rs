@@ -1,6 +1,7 @@
 //! One try: pick a worker, send, wait until its answer is certain.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -120,8 +121,12 @@ pub(super) async fn attempt(
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
     let body = rank::body(job, worker.plan.key.rank(), &mut state.outline);
-    let (forward, link) = (pool.forward_authorization, link.as_ref());
-    let request = || build(job, &body, worker, forward, &call.id, link);
+    let (forward, link, reached) = (pool.forward_authorization, link.as_ref(), &routed.reached);
+    let request = || {
+        // Made once there is a connection to send it over.
+        reached.store(true, Ordering::Relaxed);
+        build(job, &body, worker, forward, &call.id, link)
+    };
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
@@ -143,6 +148,10 @@ pub(super) async fn attempt(
     count_answer(response.status());
     if let Some(trace) = call.trace.as_mut() {
         trace.answered(response.status());
+    }
+    if response.status().is_informational() {
+        // Nobody has asked for another protocol, and to a client it would be one.
+        return failed(&snapshot, worker.ix, &mut guard, CallError::Malformed);
     }
     let (mut parts, answer) = response.into_parts();
     headers::clean_answer(&mut parts.headers);

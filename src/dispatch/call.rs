@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -10,9 +11,9 @@ use super::trace::Trace;
 use crate::api::{Endpoint, Usage};
 use crate::base::clock;
 use crate::live::{CallGuard, Caller, Live, Phase, Snapshot};
-use crate::plan::{Role, RouteIx, WorkerIx};
+use crate::plan::{Identity, Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
-use crate::state::{ModelCell, Permit, Series};
+use crate::state::{ModelCell, Permit, Series, Spent, Stay};
 use crate::telemetry::access::{self, Access};
 use crate::telemetry::metrics::{self as names, Metric};
 
@@ -49,6 +50,8 @@ pub struct Call {
     pub audit: Option<Box<Audited>>,
     /// Its trace, where requests are traced.
     pub trace: Option<Box<Trace>>,
+    /// What it takes of its caller's allowance, to the end of the answer.
+    pub stay: Option<Stay>,
     /// Counts the answer in the HTTP metrics when the call ends.
     pub observe: Option<fn(&Self, Duration)>,
     guard: CallGuard,
@@ -88,6 +91,8 @@ pub struct Routed {
     pub said: Option<Box<Said>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// Whether a worker may have seen it.
+    pub reached: AtomicBool,
     /// When the whole request body had been read.
     pub body_read: Instant,
     /// How long it waited to be let in.
@@ -192,6 +197,7 @@ impl Call {
             bytes_out: 0,
             audit: None,
             trace: None,
+            stay: None,
             observe: None,
             guard: live.start_call(started),
         }
@@ -213,11 +219,28 @@ impl Call {
     }
 
     /// Who asked, for the log: the configured name of a tenant, else against whom limits are counted.
-    fn tenant(&self) -> String {
+    /// Nothing where that is no more than an address.
+    fn tenant(&self) -> Cow<'_, str> {
         let auth = &self.snapshot.plan.auth;
-        match self.caller.tenant.and_then(|ix| auth.tenant(ix)) {
-            Some(tenant) => tenant.name.to_string(),
-            None => self.caller.identity.to_string(),
+        let tenant = self.caller.tenant.and_then(|ix| auth.tenant(ix));
+        match (tenant, &self.caller.identity) {
+            (Some(tenant), _) => Cow::Borrowed(&tenant.name),
+            (None, Identity::Address(_) | Identity::Anonymous) => Cow::Borrowed(""),
+            (None, identity) => Cow::Owned(identity.to_string()),
+        }
+    }
+
+    /// What it has cost its caller. Who was refused has got nothing, but for those on whom a worker was
+    /// busy until somebody's time or patience ran out.
+    fn spent(&self) -> Spent {
+        let Some(routed) = &self.routed else {
+            return Spent::Nothing;
+        };
+        let refused = self.status >= 400 && !matches!(self.status, 408 | 499 | 504);
+        match routed.usage {
+            Some(usage) => Spent::Told(usage),
+            None if refused || !routed.reached.load(Ordering::Relaxed) => Spent::Nothing,
+            None => Spent::Unknown,
         }
     }
 
@@ -365,10 +388,13 @@ impl Drop for Call {
         {
             self.error_code = "client_closed_request";
         }
+        if let Some(stay) = self.stay.take() {
+            stay.settle(self.spent(), now);
+        }
         // Only a line that will be written is worth its making.
         let tenant = match access::enabled(access::level(self.status)) {
             true => self.tenant(),
-            false => String::new(),
+            false => Cow::Borrowed(""),
         };
         let mut access = Access {
             tenant: &tenant,

@@ -67,6 +67,9 @@ pub struct Job {
     pub fields: Fields,
     /// Whether the client asked for a stream.
     pub streaming: bool,
+    /// Whether the usage of a stream is asked for on the gateway's own account, and is taken out for
+    /// the client.
+    pub hides_usage: bool,
     /// What the bodies take up, for as long as they may have to be sent again.
     pub memory: Arc<Reservation>,
 }

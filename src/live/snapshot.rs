@@ -10,10 +10,11 @@ use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use super::degraded;
+use super::quota::Accounts;
 use crate::api::Endpoint;
 use crate::plan::{
-    DestinationIx, Jwt, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Source, Worker,
-    WorkerIx, WorkerKey,
+    DestinationIx, Jwt, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
+    WorkerKey,
 };
 use crate::policy::{Lane, Memory};
 use crate::state::{
@@ -45,6 +46,7 @@ pub struct Snapshot {
     admission: Arc<AdmissionCell>,
     entries: Box<[Arc<EntryCell>]>,
     issuer: Option<IssuerParts>,
+    accounts: Accounts,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -146,7 +148,7 @@ impl Snapshot {
         let workers: Box<[WorkerParts]> = plan
             .workers
             .iter()
-            .map(|worker| WorkerParts::bind(worker, plan.pool(worker.pool), cells, previous))
+            .map(|worker| WorkerParts::bind(worker, &plan, cells, previous))
             .collect();
         let routes = plan
             .routes
@@ -187,6 +189,7 @@ impl Snapshot {
             sha256: stamp.sha256,
             born: now,
             memory: Allowance::new(&cells.memory, plan.server.memory_budget),
+            accounts: Accounts::bind(&plan, cells),
             plan,
             workers,
             routes,
@@ -239,6 +242,11 @@ impl Snapshot {
     /// The issuer whose tokens are accepted.
     pub fn issuer(&self) -> Option<&IssuerParts> {
         self.issuer.as_ref()
+    }
+
+    /// What callers have used.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The gates of the process.
@@ -398,7 +406,7 @@ impl RouteParts {
 }
 
 impl WorkerParts {
-    fn bind(worker: &Worker, pool: &Pool, cells: &Cells, previous: Option<&Snapshot>) -> Self {
+    fn bind(worker: &Worker, plan: &Plan, cells: &Cells, previous: Option<&Snapshot>) -> Self {
         let health = &worker.health;
         let key = HealthKey {
             // The ranks of an engine live and die together.
@@ -406,11 +414,18 @@ impl WorkerParts {
             endpoint: Arc::clone(&health.endpoint),
             enabled: health.enabled,
         };
+        let guarded = worker.source != Source::File;
         let conn_key = ConnKey {
             host: Arc::clone(&worker.host),
             port: worker.port,
-            http2: pool.connections.http2,
-            guarded: worker.source != Source::File,
+            http2: plan.pool(worker.pool).connections.http2,
+            guarded,
+            // Part of the identity: connections that were made under another list are not used.
+            networks: if guarded {
+                Arc::clone(&plan.auth.worker_cidrs)
+            } else {
+                Arc::default()
+            },
             tls: worker.tls.clone(),
         };
         let conns = || {

@@ -12,7 +12,7 @@ use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
 use crate::dispatch::{Call, CallError, Deadline, Fault, Shortage};
 use crate::plan::Unroutable;
-use crate::state::{Late, Shut};
+use crate::state::{Late, Over, Shut};
 use crate::upstream::headers::X_REQUEST_ID;
 
 /// The stable code of an error.
@@ -113,6 +113,16 @@ impl Refusal {
         refusal.retry_after(wait)
     }
 
+    /// The caller has used what it may for now.
+    pub(crate) fn over(over: Over) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TenantRateLimitExceeded,
+            "you have reached a limit on your requests or tokens",
+        )
+        .retry_after(over.retry_after())
+    }
+
     /// The time to be let in has run out.
     pub(crate) fn late(which: Late) -> Self {
         match which {
@@ -121,6 +131,7 @@ impl Refusal {
                 ErrorCode::AdmissionQueueTimeout,
                 "the request was not let in within the time that it may wait",
             ),
+            Late::Displaced(wait) => Self::shut(Shut::Full(wait)),
             Late::Total => CallError::Timeout(Deadline::Total).into(),
         }
     }

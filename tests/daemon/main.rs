@@ -91,6 +91,8 @@ mod health;
 #[cfg(test)]
 mod http2_workers;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod information;
 #[cfg(test)]
 mod limits;
@@ -119,6 +121,10 @@ mod stale;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tenant_limits;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tls_reload;
+#[cfg(test)]
+mod tls_workers;

@@ -81,7 +81,7 @@ fn sample(line: &str) -> (&str, Vec<(String, String)>) {
         });
         let (value, after) = after.split_at(close.unwrap());
         labels.push((label.trim_start_matches(',').to_owned(), value.to_owned()));
-        rest = &after[1..];
+        rest = after.trim_start_matches('"');
         if rest.starts_with('}') {
             break;
         }

@@ -141,9 +141,10 @@ fn encoded(text: &str) -> String {
 pub(crate) fn hurried(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
-        let indent = line.len() - line.trim_start().len();
-        if line.trim_start().starts_with("for: ") {
-            out.push_str(&line[..indent]);
+        if let Some((indent, _)) = line.split_once("for: ")
+            && indent.trim().is_empty()
+        {
+            out.push_str(indent);
             out.push_str("for: 1s");
         } else {
             let mut rest = line;

@@ -10,6 +10,7 @@ mod sglang;
 mod vllm;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use self::joint::Joint;
@@ -227,6 +228,7 @@ fn note(
     routed.said = None;
     routed.head = None;
     routed.attempts += 1;
+    routed.reached.store(true, Ordering::Relaxed);
     routed.sent = Some(sent);
 }
 

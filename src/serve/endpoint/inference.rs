@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -9,7 +10,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::admission::{self, Entered};
-use super::{decision, rerank};
+use super::{decision, quota, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
@@ -36,6 +37,9 @@ pub(crate) async fn inference(
     headers: HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
+    if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
+        return refusal.into_response(call);
+    }
     if let Err(refusal) = check_type(&headers) {
         return refusal.into_response(call);
     }
@@ -59,6 +63,9 @@ pub(crate) async fn inference(
             return refusal.into_response(call);
         }
     };
+    if let Err(refusal) = quota::reserve(&mut call, endpoint, &asked.payload, &asked.fields) {
+        return refusal.into_response(call);
+    }
     match admission::enter(gate, &mut call, aim.destination).await {
         Ok(Entered::AtOnce) => {}
         Ok(Entered::Waited) => match asked.aim_anew(&mut call) {
@@ -68,12 +75,17 @@ pub(crate) async fn inference(
         Err(refusal) => return refusal.into_response(call),
     }
     let copied = aim.copied.take();
-    let job = match job(asked, aim, memory) {
+    let asks_usage = quota::asks_usage(&call, endpoint, &asked.fields);
+    let rename = aim.rename.clone().filter(|_| asks_usage);
+    let mut job = match job(asked, aim, memory) {
         Ok(job) => job,
         Err(refusal) => return refusal.into_response(call),
     };
     if let Some(copied) = copied {
         copy(&call, &job, &copied);
+    }
+    if asks_usage && let Err(refusal) = ask_usage(&call, &mut job, rename.as_deref()) {
+        return refusal.into_response(call);
     }
     let id = call.id.clone();
     match dispatch::run(call, job).await {
@@ -210,6 +222,7 @@ fn prepare(
         prefill: None,
         said: None,
         attempts: 0,
+        reached: AtomicBool::new(false),
         body_read,
         queued: Duration::ZERO,
         sent: None,
@@ -303,8 +316,27 @@ fn job(asked: Asked, aim: Aim, mut memory: Reservation) -> Result<Job, Refusal> 
         original: payload,
         fields,
         streaming,
+        hides_usage: false,
         memory: Arc::new(memory),
     })
+}
+
+/// Has the worker tell the usage of its stream, which the client has not asked for.
+fn ask_usage(call: &Call, job: &mut Job, rename: Option<&str>) -> Result<(), Refusal> {
+    let Some(asking) = members::told_usage(&job.original, &job.fields, rename) else {
+        return Ok(());
+    };
+    job.hides_usage = true;
+    job.body = match asking.pieces() {
+        // The one that is a copy of all.
+        [whole] => {
+            let room = call.snapshot.memory.try_reserve(whole.len());
+            let room = room.ok_or_else(Refusal::no_memory)?;
+            room.around(Vec::from(whole.clone())).into()
+        }
+        _ => asking,
+    };
+    Ok(())
 }
 
 /// Sends a copy of a request that was let in, where one is due.
@@ -333,6 +365,7 @@ fn copy(call: &Call, job: &Job, copied: &Copied) {
             memory,
             fields: job.fields,
             streaming: job.streaming,
+            hides_usage: false,
         })
     });
 }
@@ -441,8 +474,9 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
         ));
     }
     let coded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if coded {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

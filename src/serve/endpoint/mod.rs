@@ -7,6 +7,7 @@ mod fleet;
 mod health;
 mod inference;
 mod information;
+mod quota;
 mod rerank;
 mod workers;
 

@@ -168,6 +168,11 @@ catalogue! {
     AdmissionQueueWait "smg_admission_queue_wait_seconds" Histogram Recorder ["class"]
         "Time that requests had to wait until they were let in or gave up, in seconds.";
 
+    TenantRequests "smg_tenant_requests_total" Counter Scrape ["tenant" "result"]
+        "Inference requests by tenant, `other` for those who are none of the file: allowed, or rejected for its limits.";
+    TenantTokens "smg_tenant_tokens_total" Counter Scrape ["tenant" "direction"]
+        "Tokens that workers told of, by tenant: input of prompts, output of answers.";
+
     MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
         "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
 
