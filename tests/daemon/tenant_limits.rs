@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use crate::scene::{
-    Door, PATIENCE, Wire, assert_error, config, delta, gateway, ready, settled, silent_engine,
+    Door, PATIENCE, Wire, assert_error, config, delta, gateway, ready, settled, silent_engine, with,
 };
 use crate::support::client::{Answer, json_request};
 use crate::support::engine::Asked;
@@ -391,4 +392,116 @@ async fn hidden_figures_hold_up_nothing() {
     assert!(first.unwrap().unwrap().unwrap().contains("one"));
     gate.open();
     assert_eq!(stream.events().await, ["data: [DONE]"]);
+}
+
+/// A tenant of this name, whose key is `key-NAME`.
+fn tenant(name: &str, keys: &str) -> String {
+    format!("[[auth.tenants]]\nname = \"{name}\"\nkeys = [\"key-{name}\"]\n{keys}\n")
+}
+
+async fn post_as(smg: &Smg, key: &str, ask: &Value) -> Answer {
+    let request = with(
+        json_request(PATH, ask),
+        "authorization",
+        &format!("Bearer {key}"),
+    );
+    Connection::h1(smg.main()).await.send(request).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_have_limits_of_their_own_and_all_others_those_of_everybody() {
+    let engine = engine(&Gate::closed()).await;
+    let everybody = limits("requests_per_minute = 1") + "[auth]\napi_key = \"shared\"\n";
+    let calm = tenant("calm", "");
+    let busy = tenant("busy", "limits = { requests_per_minute = 2 }");
+    let of = |tenants: &[&str]| config(&[engine.url()], &(everybody.clone() + &tenants.concat()));
+    let smg = Smg::start(&of(&[&calm, &busy])).await;
+    for (key, served) in [("key-busy", 2), ("key-calm", 5), ("shared", 1)] {
+        for _ in 0..served {
+            let answer = post_as(&smg, key, &costing("hi", 99, 10)).await;
+            assert_eq!(answer.status, 200, "{key}");
+        }
+    }
+    assert_over(&post_as(&smg, "key-busy", &asking("hi", 99)).await);
+    assert_over(&post_as(&smg, "shared", &asking("hi", 99)).await);
+    // A stranger is turned away and counts nowhere.
+    assert_eq!(post_as(&smg, "nobody", &asking("hi", 99)).await.status, 401);
+    settled(&smg).await;
+    let metrics = smg.metrics().await;
+    for (name, allowed, rejected) in [("busy", 2, 1), ("calm", 5, 0), ("other", 1, 1)] {
+        for (result, expected) in [("allowed", allowed), ("rejected", rejected)] {
+            let labels = [("tenant", name), ("result", result)];
+            let found = metrics.sum("smg_tenant_requests_total", &labels);
+            assert_eq!(found, f64::from(expected), "{name} {result}");
+        }
+        let labels = [("tenant", name), ("direction", "output")];
+        let tokens = metrics.sum("smg_tenant_tokens_total", &labels);
+        assert_eq!(tokens, 9.0 * f64::from(allowed), "{name}");
+    }
+    // In another place, it is the same tenant; and who has left leaves no series.
+    smg.rewrite(&of(&[&busy]));
+    smg.sighup();
+    eventually(PATIENCE, async || series_of(&smg, "calm").await == 0).await;
+    assert_eq!(series_of(&smg, "busy").await, 2);
+    assert_over(&post_as(&smg, "key-busy", &asking("hi", 99)).await);
+}
+
+async fn series_of(smg: &Smg, name: &str) -> usize {
+    let metrics = smg.metrics().await;
+    metrics.count("smg_tenant_requests_total", &[("tenant", name)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_each_address_is_counted_by_itself() {
+    let engine = engine(&Gate::closed()).await;
+    let smg = gateway(&[&engine], &limits("requests_per_minute = 1")).await;
+    for host in ["127.0.0.2", "127.0.0.3"] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{host}:0").parse().unwrap()).unwrap();
+        let mut client = Connection::h1_over(socket.connect(smg.main()).await.unwrap(), "x").await;
+        let mut ask = async || client.send(json_request(PATH, &asking("hi", 99))).await;
+        assert_eq!(ask().await.status, 200);
+        assert_over(&ask().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tenant_keeps_others_out_of_the_queue() {
+    let gate = Gate::closed();
+    let engine = engine(&gate).await;
+    let queue = "[reliability.admission]\nmax_concurrent_requests = 1\nqueue_size = 4\n";
+    let tenants = tenant("many", "") + &tenant("few", "");
+    let smg = gateway(&[&engine], &(tenants + queue)).await;
+    let smg = std::sync::Arc::new(smg);
+    let client = |key: &'static str, prompt: &'static str| {
+        let smg = std::sync::Arc::clone(&smg);
+        tokio::spawn(async move { post_as(&smg, key, &asking(prompt, 99)).await })
+    };
+    let queued = async |number: usize| {
+        eventually(PATIENCE, async || {
+            sum(&smg, "smg_admission_queue_depth", &[]).await == number as f64
+        })
+        .await;
+    };
+    let held = client("key-many", "hold");
+    eventually(PATIENCE, async || engine.calls().len() == 1).await;
+    let mut many = Vec::new();
+    for n in 1..=4 {
+        many.push(client("key-many", "many"));
+        queued(n).await;
+    }
+    // It is full; the others' places are those that came last.
+    let few = [client("key-few", "few"), client("key-few", "few")];
+    for displaced in many.drain(2..) {
+        assert_error(&displaced.await.unwrap(), 429, "admission_queue_full");
+    }
+    queued(4).await;
+    for key in ["key-many", "key-few"] {
+        let refused = post_as(&smg, key, &asking("late", 99)).await;
+        assert_error(&refused, 429, "admission_queue_full");
+    }
+    gate.open();
+    for served in many.into_iter().chain(few).chain([held]) {
+        assert_eq!(served.await.unwrap().status, 200);
+    }
 }
