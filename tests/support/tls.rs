@@ -59,10 +59,15 @@ impl Authority {
 
     /// A new certificate for this host name or IP address, which is also its common name.
     pub(crate) fn issue(&self, name: &str) -> Pair {
+        self.issue_until(name, rcgen::date_time_ymd(2040, 1, 2))
+    }
+
+    /// The same, valid until then.
+    pub(crate) fn issue_until(&self, name: &str, not_after: time::OffsetDateTime) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(2040, 1, 2);
+        params.not_after = not_after;
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let file = |kind: &str, text: String| {
             let name = format!("{name}-{}.{kind}.pem", fastrand::u32(..));
