@@ -1,5 +1,7 @@
 //! smg: an LLM gateway configured by one declarative `smg.toml`.
 
+#![forbid(unsafe_code)]
+
 pub mod base;
 
 pub mod api;

@@ -129,7 +129,7 @@ codes! {
     UriTooLong = "uri_too_long",
     /// The request head is too large, or has too many headers.
     RequestHeadersTooLarge = "request_headers_too_large",
-    /// The head contradicts itself about the length of the body.
+    /// The head contradicts itself about the length of the body, or about the host.
     InvalidFraming = "invalid_framing",
     /// The credential is missing or wrong.
     InvalidApiKey = "invalid_api_key",

@@ -4,6 +4,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::network::Network;
+
 /// Metadata services that lie outside the link-local networks.
 const METADATA_V4: &[Ipv4Addr] = &[
     Ipv4Addr::new(100, 100, 100, 200),
@@ -40,6 +42,13 @@ pub fn is_forbidden(address: IpAddr) -> bool {
                 || embedded(address).is_some_and(is_forbidden_v4)
         }
     }
+}
+
+/// Whether somebody who may name workers may name `address`: it is not forbidden, and it lies in one
+/// of `networks`, if there are any.
+pub fn is_allowed(address: IpAddr, networks: &[Network]) -> bool {
+    !is_forbidden(address)
+        && (networks.is_empty() || networks.iter().any(|network| network.contains(address)))
 }
 
 /// Whether `address` is one of this machine, of a private network, or otherwise not of the internet
@@ -103,6 +112,8 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(behind(high, low)),
+        // NAT64 within a network of one's own (RFC 8215).
+        [0x64, 0xff9b, 1, .., high, low] => Some(behind(high, low)),
         [0x2002, high, low, ..] => Some(behind(high, low)),
         _ => None,
     }
@@ -132,6 +143,7 @@ mod tests {
             "::169.254.169.254",
             "::ffff:0:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
         ] {
             assert!(is_forbidden(text.parse().unwrap()), "{text}");
@@ -150,6 +162,25 @@ mod tests {
         ] {
             assert!(!is_forbidden(text.parse().unwrap()), "{text}");
         }
+    }
+
+    #[test]
+    fn only_what_lies_in_the_networks_that_are_named() {
+        let networks: Vec<Network> = ["10.0.0.0/8", "fd00::/8", "169.254.0.0/16"]
+            .map(|text| text.parse().unwrap())
+            .into();
+        let allowed = |text: &str| is_allowed(text.parse().unwrap(), &networks);
+        assert!(allowed("10.1.2.3") && allowed("::ffff:10.1.2.3") && allowed("fd00::1"));
+        for text in [
+            "11.0.0.1",
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "fd00:ec2::254",
+        ] {
+            assert!(!allowed(text), "{text}");
+        }
+        assert!(is_allowed("8.8.8.8".parse().unwrap(), &[]));
     }
 
     #[test]

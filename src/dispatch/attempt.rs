@@ -149,6 +149,10 @@ pub(super) async fn attempt(
     if let Some(trace) = call.trace.as_mut() {
         trace.answered(response.status());
     }
+    if response.status().is_informational() {
+        // Nobody has asked for another protocol, and to a client it would be one.
+        return failed(&snapshot, worker.ix, &mut guard, CallError::Malformed);
+    }
     let (mut parts, answer) = response.into_parts();
     headers::clean_answer(&mut parts.headers);
     let streams = is_event_stream(&parts.headers);

@@ -13,8 +13,8 @@ use super::degraded;
 use super::quota::Accounts;
 use crate::api::Endpoint;
 use crate::plan::{
-    DestinationIx, Jwt, Leg, Mirror, Plan, Pool, PoolIx, Role, Route, RouteIx, Source, Worker,
-    WorkerIx, WorkerKey,
+    DestinationIx, Jwt, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
+    WorkerKey,
 };
 use crate::policy::{Lane, Memory};
 use crate::state::{
@@ -148,7 +148,7 @@ impl Snapshot {
         let workers: Box<[WorkerParts]> = plan
             .workers
             .iter()
-            .map(|worker| WorkerParts::bind(worker, plan.pool(worker.pool), cells, previous))
+            .map(|worker| WorkerParts::bind(worker, &plan, cells, previous))
             .collect();
         let routes = plan
             .routes
@@ -406,7 +406,7 @@ impl RouteParts {
 }
 
 impl WorkerParts {
-    fn bind(worker: &Worker, pool: &Pool, cells: &Cells, previous: Option<&Snapshot>) -> Self {
+    fn bind(worker: &Worker, plan: &Plan, cells: &Cells, previous: Option<&Snapshot>) -> Self {
         let health = &worker.health;
         let key = HealthKey {
             // The ranks of an engine live and die together.
@@ -414,11 +414,18 @@ impl WorkerParts {
             endpoint: Arc::clone(&health.endpoint),
             enabled: health.enabled,
         };
+        let guarded = worker.source != Source::File;
         let conn_key = ConnKey {
             host: Arc::clone(&worker.host),
             port: worker.port,
-            http2: pool.connections.http2,
-            guarded: worker.source != Source::File,
+            http2: plan.pool(worker.pool).connections.http2,
+            guarded,
+            // Part of the identity: connections that were made under another list are not used.
+            networks: if guarded {
+                Arc::clone(&plan.auth.worker_cidrs)
+            } else {
+                Arc::default()
+            },
             tls: worker.tls.clone(),
         };
         let conns = || {

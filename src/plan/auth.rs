@@ -43,7 +43,7 @@ pub struct Auth {
     /// Whether the control plane is open to all while no credential is configured.
     pub open: bool,
     /// Where the URL of a worker that is added may lead; empty: anywhere.
-    pub worker_cidrs: Vec<Network>,
+    pub worker_cidrs: Arc<[Network]>,
     /// Tokens of an identity provider.
     pub jwt: Option<Arc<Jwt>>,
 }
@@ -269,7 +269,7 @@ pub(super) fn compile(spec: &Spec) -> Auth {
         default_limits: Arc::new(limits(&auth.default_limits)),
         operators: operators.collect(),
         open: auth.control_plane.open,
-        worker_cidrs: auth.control_plane.worker_cidrs.clone(),
+        worker_cidrs: auth.control_plane.worker_cidrs.as_slice().into(),
         jwt: auth.jwt.as_ref().and_then(jwt),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, ORIGIN, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -181,6 +181,7 @@ fn enter(gate: &Gate, head: http::request::Parts, body: Incoming) -> Arrival {
         call: Box::new(call),
         method: head.method,
         uri: head.uri,
+        version: head.version,
         headers: head.headers,
         body,
     }
@@ -213,9 +214,10 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         method,
         uri,
         mut headers,
+        version,
         body,
     } = arrival;
-    if let Err(refusal) = check_head(&uri, &headers, &gate.listener.limits) {
+    if let Err(refusal) = check_head(&uri, version, &headers, &gate.listener.limits) {
         return refusal.into_response(call);
     }
     let Some(found) = routes::find(uri.path(), gate.listener.serve) else {
@@ -285,7 +287,12 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     }
 }
 
-fn check_head(uri: &http::Uri, headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+fn check_head(
+    uri: &http::Uri,
+    version: Version,
+    headers: &HeaderMap,
+    limits: &Limits,
+) -> Result<(), Refusal> {
     let target = uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
@@ -300,10 +307,12 @@ fn check_head(uri: &http::Uri, headers: &HeaderMap, limits: &Limits) -> Result<(
         )
         .and_close());
     }
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
     let bytes: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
+        .sum::<usize>()
+        + authority.len();
     if headers.len() > limits.max_headers || bytes > limits.max_header_bytes {
         return Err(Refusal::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -322,14 +331,39 @@ fn check_head(uri: &http::Uri, headers: &HeaderMap, limits: &Limits) -> Result<(
         )
         .and_close());
     }
-    let coding = headers.get(TRANSFER_ENCODING).map(HeaderValue::as_bytes);
-    if coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
+    // Chunked once: applied twice it means something else, or nothing, to others along the way.
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next().map(HeaderValue::as_bytes);
+    if codings.next().is_some()
+        || coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
+    {
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             ErrorCode::NotImplemented,
-            "the only transfer coding understood is chunked",
+            "the only transfer coding understood is chunked, once",
         )
         .and_close());
     }
-    Ok(())
+    check_host(authority, version, headers)
+}
+
+/// A request says once to whom it is, or several times the same: who decides by one name must not be
+/// led past by another. RFC 9112 §3.2, RFC 9113 §8.3.1.
+fn check_host(authority: &str, version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().map(HeaderValue::as_bytes);
+    let why = if hosts.next().is_some() {
+        "a request has one host"
+    } else {
+        match host {
+            None if version == Version::HTTP_11 => "a request of HTTP/1.1 has a host",
+            Some(host)
+                if !authority.is_empty() && !host.eq_ignore_ascii_case(authority.as_bytes()) =>
+            {
+                "the host of the request is not that of its target"
+            }
+            Some(_) | None => return Ok(()),
+        }
+    };
+    Err(Refusal::bad_request(ErrorCode::InvalidFraming, why).and_close())
 }

@@ -10,7 +10,6 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::http::is_short;
 use super::resolve::{self, Lookup};
 use super::tls;
-use crate::base::address::is_forbidden;
 use crate::base::clock;
 use crate::state::{ConnPool, Stream};
 
@@ -91,8 +90,9 @@ async fn connect(
     mut address: SocketAddr,
     end: Instant,
 ) -> io::Result<(Stream, IpAddr)> {
-    if pool.is_guarded() && is_forbidden(address.ip()) {
-        let why = "no worker has a link-local, metadata, unspecified or multicast address";
+    if !pool.may_reach(address.ip()) {
+        let why = "no worker has such an address: it is link-local, unspecified, multicast, of a \
+                   metadata service, or outside `auth.control_plane.worker_cidrs`";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     address.set_port(pool.port());
@@ -203,6 +203,7 @@ mod tests {
             port,
             http2: false,
             guarded,
+            networks: Arc::default(),
             tls: None,
         };
         ConnPool::new(&key, Arc::clone(names), &Keyed::default())

@@ -1,9 +1,9 @@
 //! Which headers cross the gateway, in both directions.
 
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 
 use crate::live::WorkerRef;
@@ -16,6 +16,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// Keeps requests that carry the same value together.
 pub const X_SMG_ROUTING_KEY: HeaderName = HeaderName::from_static("x-smg-routing-key");
+
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("smg/", env!("CARGO_PKG_VERSION")));
 
@@ -39,7 +41,8 @@ pub fn forwardable(client: &HeaderMap, request_id: &HeaderValue) -> HeaderMap {
         }
     }
     for (name, value) in client {
-        if name.as_str().starts_with("x-request-id-") {
+        // Some servers read `_` as `-`: to them such a name may be another one.
+        if name.as_str().starts_with("x-request-id-") && !name.as_str().contains('_') {
             out.append(name.clone(), value.clone());
         }
     }
@@ -64,6 +67,8 @@ pub fn address(headers: &mut HeaderMap, worker: WorkerRef<'_>, client: Option<&H
 pub fn own(worker: WorkerRef<'_>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(USER_AGENT, AGENT);
+    // What is read here is never inflated.
+    headers.insert(ACCEPT_ENCODING, IDENTITY);
     address(&mut headers, worker, None);
     headers
 }

@@ -91,6 +91,8 @@ mod health;
 #[cfg(test)]
 mod http2_workers;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod information;
 #[cfg(test)]
 mod limits;
@@ -124,3 +126,5 @@ mod tenant_limits;
 mod tls;
 #[cfg(test)]
 mod tls_reload;
+#[cfg(test)]
+mod tls_workers;

@@ -63,7 +63,7 @@ impl Guarded {
     /// Puts a pair in the place of the one that is shown; it ends to be valid after so many days.
     pub(crate) fn certify(&self, days: u32) {
         let until = time::OffsetDateTime::now_utc() + Duration::from_secs(86_400) * days;
-        let pair = self.authority.issue_until(NAME, until);
+        let pair = self.authority.issue_ending(NAME, until);
         replace(&self.files.path().join("cert.pem"), &pair.cert);
         replace(&self.files.path().join("key.pem"), &pair.key);
     }

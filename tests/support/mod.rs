@@ -11,6 +11,7 @@ pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod smg;
 pub(crate) mod tls;
+pub(crate) mod tls_front;
 pub(crate) mod venv;
 pub(crate) mod worker;
 

@@ -40,9 +40,10 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "authority of a test");
+        params.distinguished_name.push(
+            DnType::CommonName,
+            format!("authority {:08x}", fastrand::u32(..)),
+        );
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, params.self_signed(&key).unwrap().pem()).unwrap();
         Self {
@@ -59,11 +60,16 @@ impl Authority {
 
     /// A new certificate for this host name or IP address, which is also its common name.
     pub(crate) fn issue(&self, name: &str) -> Pair {
-        self.issue_until(name, rcgen::date_time_ymd(2040, 1, 2))
+        self.issue_until(name, 2040)
     }
 
-    /// The same, valid until then.
-    pub(crate) fn issue_until(&self, name: &str, not_after: time::OffsetDateTime) -> Pair {
+    /// The same with an end at the beginning of this year.
+    pub(crate) fn issue_until(&self, name: &str, year: i32) -> Pair {
+        self.issue_ending(name, rcgen::date_time_ymd(year, 1, 2))
+    }
+
+    /// The same with this end.
+    pub(crate) fn issue_ending(&self, name: &str, not_after: time::OffsetDateTime) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);

@@ -36,6 +36,9 @@ pub enum WorkerUrlError {
     /// The port is 0 or no port.
     #[error("the port of a worker URL is from 1 to 65535")]
     Port,
+    /// There is a character in it that readers of URLs drop, or take for another one.
+    #[error("a worker URL has no control characters and no backslashes")]
+    Character,
     /// There is a user or a password.
     #[error("a worker URL has no user and no password")]
     UserInfo,
@@ -63,6 +66,9 @@ impl FromStr for WorkerUrl {
     type Err = WorkerUrlError;
 
     fn from_str(text: &str) -> Result<Self, WorkerUrlError> {
+        if text.contains(|c: char| c.is_control() || c == '\\') {
+            return Err(WorkerUrlError::Character);
+        }
         let (scheme, rest) = text.split_once("://").ok_or(WorkerUrlError::NoScheme)?;
         let lower = scheme.to_ascii_lowercase();
         if !matches!(lower.as_str(), "http" | "https" | "grpc" | "grpcs") {
@@ -180,6 +186,9 @@ mod tests {
             ("http://", E::Host),
             ("http://:80", E::Host),
             ("http://a b", E::Host),
+            ("http://h/\r\nx: y", E::Character),
+            ("http://h\t", E::Character),
+            ("http://h\\@other", E::Character),
             ("http://h:0", E::Port),
             ("http://h:70000", E::Port),
             ("http://u:p@h", E::UserInfo),

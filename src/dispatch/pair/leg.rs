@@ -146,6 +146,9 @@ impl Letter {
             }
         };
         count_answer(response.status());
+        if response.status().is_informational() {
+            return Err(self.lost(Fault::Malformed));
+        }
         let (mut parts, answer) = response.into_parts();
         headers::clean_answer(&mut parts.headers);
         if parts.status.is_success() {

@@ -37,7 +37,7 @@ pub(crate) async fn inference(
     headers: HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
-    if let Err(refusal) = quota::arrive(&mut call, &body) {
+    if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
         return refusal.into_response(call);
     }
     if let Err(refusal) = check_type(&headers) {
@@ -474,8 +474,9 @@ pub(crate) fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
         ));
     }
     let coded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if coded {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -1,6 +1,6 @@
 //! The limits of whoever asks: on the head, and once the body is there.
 
-use http_body::Body as _;
+use http::header::HeaderMap;
 use hyper::body::Incoming;
 
 use crate::api::scan::Fields;
@@ -8,16 +8,14 @@ use crate::api::{self, Endpoint, Payload};
 use crate::base::clock;
 use crate::dispatch::Call;
 use crate::serve::error::Refusal;
+use crate::serve::intake;
 use crate::state::Wanted;
-
-/// The rest of a body that is longer is not waited for, to keep a connection.
-const SHORT: u64 = 16 * 1024;
 
 /// Judges what needs the head alone; no byte of `body` has been read.
 ///
 /// # Errors
 /// 429 over a limit.
-pub(super) fn arrive(call: &mut Call, body: &Incoming) -> Result<(), Refusal> {
+pub(super) fn arrive(call: &mut Call, headers: &HeaderMap, body: &Incoming) -> Result<(), Refusal> {
     match call.snapshot.arrive(&call.caller, clock::now()) {
         Ok(stay) => {
             call.stay = stay;
@@ -25,12 +23,10 @@ pub(super) fn arrive(call: &mut Call, body: &Incoming) -> Result<(), Refusal> {
         }
         Err(over) => {
             let refusal = Refusal::over(over);
-            let length = body.size_hint().upper();
-            if length.is_some_and(|length| length <= SHORT) {
-                Err(refusal)
-            } else {
-                Err(refusal.and_close())
-            }
+            Err(match intake::is_long(body, headers) {
+                true => refusal.and_close(),
+                false => refusal,
+            })
         }
     }
 }
@@ -49,15 +45,11 @@ pub(super) fn reserve(
         return Ok(());
     };
     let asked = fields.model.and_then(|span| body.text(span));
-    let found = call.snapshot.plan.routes.resolve(asked.as_deref()).ok();
-    // An alias is no way around the limits of a model.
-    let canonical = found.and_then(|found| Some(&**found.canonical?));
-    let label = call.routed.as_ref().map(|routed| &*routed.label);
+    let routes = &call.snapshot.plan.routes;
+    let found = routes.resolve(asked.as_deref()).ok();
     let wanted = Wanted {
-        model: canonical
-            .or(asked.as_deref().filter(|name| !name.is_empty()))
-            .or(label)
-            .unwrap_or_default(),
+        // An alias is no way around the limits of a model.
+        model: found.map_or("", |found| routes.meant(&found)),
         bytes: body.len(),
         generates: endpoint.generates(),
         most: api::ceiling(endpoint, body, fields),

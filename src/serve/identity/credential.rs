@@ -52,6 +52,12 @@ pub(super) fn has_own_header(headers: &HeaderMap, gateway: &str) -> bool {
     gateway != AUTHORIZATION && headers.contains_key(gateway)
 }
 
+/// Whether a credential stands behind `Bearer`.
+pub(super) fn has_bearer(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    values.any(|value| bearer(value).is_some())
+}
+
 /// What `authorization` says behind its scheme, whichever that is, and the whole of it.
 pub(super) fn parts(value: &HeaderValue) -> [Credential<'_>; 2] {
     let whole = value.as_bytes().trim_ascii();

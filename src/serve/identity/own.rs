@@ -14,16 +14,15 @@ use crate::plan::Digest;
 pub(super) async fn withhold(snapshot: &Snapshot, headers: &mut HeaderMap, accepted: bool) {
     let header = &*snapshot.plan.auth.api_key_header;
     let by_own_header = credential::has_own_header(headers, header);
-    let accepted = accepted && !by_own_header;
     if by_own_header {
         headers.remove(header);
     }
-    if headers.contains_key(AUTHORIZATION)
-        && (accepted || shows(snapshot, headers, &AUTHORIZATION).await)
-    {
+    let accepted = accepted && !by_own_header;
+    let by_bearer = accepted && credential::has_bearer(headers);
+    if by_bearer || shows(snapshot, headers, &AUTHORIZATION).await {
         replace(headers);
     }
-    if headers.contains_key(X_API_KEY) && (accepted || shows(snapshot, headers, &X_API_KEY).await) {
+    if accepted || shows(snapshot, headers, &X_API_KEY).await {
         headers.remove(X_API_KEY);
     }
 }

@@ -6,7 +6,7 @@ mod panic;
 pub(crate) use cors::{CorsLayer, allows};
 pub(crate) use panic::{Panic, PanicLayer, poll_caught};
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use hyper::body::Incoming;
 
 use crate::dispatch::Call;
@@ -19,6 +19,8 @@ pub(crate) struct Arrival {
     pub(crate) method: Method,
     /// Target.
     pub(crate) uri: Uri,
+    /// Protocol.
+    pub(crate) version: Version,
     /// Headers.
     pub(crate) headers: HeaderMap<HeaderValue>,
     /// Body, not read yet.

@@ -262,6 +262,7 @@ mod tests {
                     call: call(&known, id),
                     method: head.method,
                     uri: head.uri,
+                    version: head.version,
                     headers: head.headers,
                     body,
                 };

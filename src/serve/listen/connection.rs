@@ -21,13 +21,16 @@ use crate::serve::gate::{Gate, Standing};
 use crate::serve::guarded::{Deadlines, Guarded, Timer};
 use crate::serve::stack;
 
-/// Bytes of a head that are read in any case: below this the library refuses nothing, so that the
-/// answer to a head beyond the listener's own limits is ours.
+/// Bytes of a head of HTTP/1 that are read in any case: below this the library refuses nothing, so
+/// that the answer to a head beyond the listener's own limits is ours.
 const HEAD: usize = 400 * 1024;
 
 /// Bytes of an answer that an HTTP/2 stream takes from its worker before the client takes them, and
 /// what one frame of the worker's holds besides. That of HTTP/1 is bounded by [`HEAD`].
 const UNSENT: usize = 64 * 1024;
+
+/// Streams of an HTTP/2 connection that may break its rules before the connection ends.
+const RESETS: usize = 256;
 
 /// Runs the streams of an HTTP/2 connection, each a task of its own. A client that does not take
 /// what its stream has to give stalls no write, since the frames of others may pass, so each stream
@@ -109,7 +112,7 @@ pub(super) async fn serve<S>(
     let limits = gate.listener.limits;
     // Each header of HTTP/2 counts 32 bytes more than it has.
     let head = limits.max_header_bytes + limits.max_uri_bytes + 32 * limits.max_headers;
-    let head = HEAD.max(head * 2);
+    let head = head * 2;
     let (live, standing) = (Arc::clone(&gate.live), Arc::clone(&gate.standing));
     standing
         .multiplexed
@@ -124,13 +127,15 @@ pub(super) async fn serve<S>(
         .timer(TokioTimer::new())
         // Heads are timed by the guard, which also knows kept connections.
         .header_read_timeout(None)
-        .max_buf_size(head)
+        .max_buf_size(HEAD.max(head))
         .max_headers(limits.max_headers.saturating_add(1));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_streams)
         .max_send_buf_size(UNSENT)
+        .max_local_error_reset_streams(Some(RESETS))
+        // Compressed, a head of any size costs a client few bytes, so it is bounded closely.
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
     let builder = match speaks {
         Speaks::Either => builder,

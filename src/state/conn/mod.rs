@@ -19,6 +19,8 @@ use hyper::client::conn::http1::SendRequest;
 
 use super::{Keyed, NameCell};
 use crate::api::payload::Sending;
+use crate::base::address::is_allowed;
+use crate::base::network::Network;
 use crate::plan::ClientTls;
 
 /// Identity of a connection pool: what must be equal for a connection to be reusable.
@@ -33,6 +35,8 @@ pub struct ConnKey {
     /// Whether each address is looked at before it is connected to: the host was not named in the
     /// configuration.
     pub guarded: bool,
+    /// The networks in which an address that is looked at must lie; empty: any.
+    pub networks: Arc<[Network]>,
     /// What is spoken over TLS is shared by nobody who trusts, shows or expects anything else.
     pub tls: Option<Arc<ClientTls>>,
 }
@@ -43,6 +47,7 @@ pub struct ConnPool {
     names: Arc<NameCell>,
     port: u16,
     guarded: bool,
+    networks: Arc<[Network]>,
     secured: Option<Secured>,
     kept: Kept,
     open: Arc<AtomicUsize>,
@@ -63,6 +68,7 @@ impl ConnPool {
             names,
             port: key.port,
             guarded: key.guarded,
+            networks: Arc::clone(&key.networks),
             secured: key.tls.as_ref().map(secured),
             kept: if key.http2 {
                 Kept::Http2(http2::Links::default())
@@ -83,9 +89,9 @@ impl ConnPool {
         self.port
     }
 
-    /// Whether each address is looked at before it is connected to.
-    pub fn is_guarded(&self) -> bool {
-        self.guarded
+    /// Whether a connection may lead to `address`.
+    pub fn may_reach(&self, address: IpAddr) -> bool {
+        !self.guarded || is_allowed(address, &self.networks)
     }
 
     /// How its connections are secured; `None`: in the clear.

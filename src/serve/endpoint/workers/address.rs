@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::fields::Fault;
-use crate::base::address::{is_forbidden, is_forbidden_name};
+use crate::base::address::{is_allowed, is_forbidden, is_forbidden_name};
+use crate::base::network::Network;
 use crate::config::spec::WorkerUrl;
 
 /// How long a name may take to be resolved here.
@@ -19,27 +20,35 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 /// later; what it leads to then is looked at again on every connection.
 ///
 /// # Errors
-/// Where it leads to what is no worker.
-pub(super) async fn check(url: &WorkerUrl) -> Result<(), Fault> {
+/// Where it leads to what is no worker, or out of `networks`.
+pub(super) async fn check(url: &WorkerUrl, networks: &[Network]) -> Result<(), Fault> {
     let parsed = Url::parse(url.as_str()).ok();
-    let host = parsed.as_ref().and_then(Url::host);
-    let allowed = match host {
-        None => false,
-        Some(Host::Ipv4(address)) => !is_forbidden(IpAddr::V4(address)),
-        Some(Host::Ipv6(address)) => !is_forbidden(IpAddr::V6(address)),
-        Some(Host::Domain(name)) => !is_forbidden_name(name) && leads_nowhere_else(name).await,
+    let found = match parsed.as_ref().and_then(Url::host) {
+        None => return Err(no_worker()),
+        Some(Host::Ipv4(address)) => vec![IpAddr::V4(address)],
+        Some(Host::Ipv6(address)) => vec![IpAddr::V6(address)],
+        Some(Host::Domain(name)) if is_forbidden_name(name) => return Err(no_worker()),
+        Some(Host::Domain(name)) => addresses(name).await,
     };
-    if allowed {
-        return Ok(());
+    if found.iter().any(|address| is_forbidden(*address)) {
+        Err(no_worker())
+    } else if found.iter().all(|address| is_allowed(*address, networks)) {
+        Ok(())
+    } else {
+        let why = "it lies outside the networks of `auth.control_plane.worker_cidrs`";
+        Err(Fault::unfit("url", why))
     }
-    let why = "link-local, metadata, unspecified and multicast addresses are no workers";
-    Err(Fault::unfit("url", why))
 }
 
-async fn leads_nowhere_else(name: &str) -> bool {
+fn no_worker() -> Fault {
+    let why = "link-local, metadata, unspecified and multicast addresses are no workers";
+    Fault::unfit("url", why)
+}
+
+async fn addresses(name: &str) -> Vec<IpAddr> {
     match timeout(LOOK_UP, lookup_host((name, 0))).await {
-        Ok(Ok(mut addresses)) => !addresses.any(|address| is_forbidden(address.ip())),
-        Ok(Err(_)) | Err(_) => true,
+        Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
 
@@ -64,10 +73,40 @@ mod tests {
             ("http://[fd00:ec2::254]", false),
             ("http://0.0.0.0:1", false),
             ("http://[::]:1", false),
+            ("http://169.254.169.254./", false),
+            ("http://0xa9.254.0251.0xfe:80", false),
+            ("http://169.16689662", false),
+            ("http://[64:ff9b::169.254.169.254]", false),
+            ("http://[64:ff9b:1::a9fe:a9fe]", false),
+            ("http://[::a9fe:a9fe]", false),
             ("http://metadata.google.internal", false),
+            ("http://METADATA.google.internal.", false),
         ] {
             let url: WorkerUrl = url.parse().unwrap();
-            assert_eq!(check(&url).await.is_ok(), allowed, "{url}");
+            assert_eq!(check(&url, &[]).await.is_ok(), allowed, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn only_where_the_configuration_lets_workers_be() {
+        let networks = ["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+        for (url, allowed) in [
+            ("http://10.1.2.3:8000", true),
+            ("http://[::ffff:10.1.2.3]", true),
+            ("http://[::1]:8000", true),
+            ("http://no-such-host.invalid:8000", true),
+            ("http://127.0.0.1:8000", false),
+            ("http://2130706433", false),
+            ("http://8.8.8.8", false),
+            ("http://169.254.169.254", false),
+        ] {
+            let url: WorkerUrl = url.parse().unwrap();
+            assert_eq!(check(&url, &networks).await.is_ok(), allowed, "{url}");
+        }
+        // A name is judged by all that it has.
+        let url: WorkerUrl = "http://localhost:8000".parse().unwrap();
+        let v4 = ["127.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+        assert!(check(&url, &v4).await.is_ok());
+        assert!(check(&url, &networks[..1]).await.is_err());
     }
 }

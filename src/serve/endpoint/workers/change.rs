@@ -119,7 +119,7 @@ async fn add(
     };
     // Where the file has it, it comes back as the file has it: that was not named from here.
     if !fleet.tombstones.contains(&addition.member) {
-        address::check(declared.url()).await?;
+        check(gate, &declared).await?;
     }
     gate.admin.change(Change::Add(Box::new(addition))).await?;
     let location = format!("/workers/{}", key.id());
@@ -127,6 +127,12 @@ async fn add(
     answer["url"] = key.as_str().into();
     answer["location"] = location.into();
     Ok(answer)
+}
+
+/// Whether the worker may be where the body says, by what is configured now.
+async fn check(gate: &Gate, declared: &Declared) -> Result<(), Refused> {
+    let networks = Arc::clone(&gate.live.load().plan.auth.worker_cidrs);
+    Ok(address::check(declared.url(), &networks).await?)
 }
 
 /// The pool from which the worker was removed though the file declares it, where there is one such.
@@ -174,7 +180,7 @@ async fn replace(
         let message = "`url` must be that of the worker: another one is another worker";
         return Err(Refused::bad(message));
     }
-    address::check(declared.url()).await?;
+    check(gate, &declared).await?;
     let mut additions = Vec::new();
     for stand in wanted(stands, asked.as_deref(), declared.pool.as_deref())? {
         if stand.source == Source::File {
