@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::bustle::{LISTENERS, PATIENCE};
+use crate::guarded::Guarded;
 use crate::prometheus::{Job, Prometheus, hurried, promtool, tool};
 use crate::support::{Gate, eventually, post};
 use crate::troubles::{self, Site};
@@ -20,14 +21,6 @@ const RULES_TEST: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/observability/smg.rules.test.yml"
 );
-
-/// Alerts about features that no gateway here has.
-const AWAITED: &[&str] = &[
-    "SmgAuthenticationFailures",
-    "SmgCertificateExpiresSoon",
-    "SmgCertificateRefused",
-    "SmgIssuerKeysUnavailable",
-];
 
 fn rules() -> String {
     std::fs::read_to_string(RULES).unwrap()
@@ -203,6 +196,48 @@ impl Watch<'_> {
         self.end(&["SmgLogLinesDropped"], label).await;
     }
 
+    async fn certified(&self, guarded: &Guarded) {
+        let instance = guarded.smg.address("metrics").to_string();
+        let label = ("instance", instance.as_str());
+        guarded.certify(3);
+        self.fire(&["SmgCertificateExpiresSoon"], label).await;
+        guarded.certify(90);
+        self.end(&["SmgCertificateExpiresSoon"], label).await;
+        guarded.mismatch();
+        self.fire(&["SmgCertificateRefused"], label).await;
+        guarded.certify(90);
+        self.end(&["SmgCertificateRefused"], label).await;
+    }
+
+    async fn besieged(&self, guarded: &Guarded) {
+        let instance = guarded.smg.address("metrics").to_string();
+        let label = ("instance", instance.as_str());
+        let strangers = guarded.clients(&["one", "two", "three"]);
+        self.fire(&["SmgAuthenticationFailures"], label).await;
+        drop(strangers);
+        self.end(&["SmgAuthenticationFailures"], label).await;
+    }
+
+    async fn keyless(&self, guarded: &Guarded) {
+        let instance = guarded.smg.address("metrics").to_string();
+        let label = ("instance", instance.as_str());
+        let strangers = guarded.lose_keys();
+        self.fire(&["SmgIssuerKeysUnavailable"], label).await;
+        guarded.find_keys();
+        self.end(&["SmgIssuerKeysUnavailable"], label).await;
+        drop(strangers);
+    }
+
+    /// Nobody takes its spans, until it makes none any more.
+    async fn untraced(&self, site: &Site) {
+        let instance = site.instance();
+        let label = ("instance", instance.as_str());
+        let _clients = site.clients(&["m"], false);
+        self.fire(&["SmgSpansLost"], label).await;
+        site.smg.apply(LISTENERS).await;
+        self.end(&["SmgSpansLost"], label).await;
+    }
+
     /// The machine gives it no time now and then.
     async fn starved(&self, site: &mut Site) {
         let instance = site.instance();
@@ -242,13 +277,22 @@ async fn every_alert_fires_in_trouble_and_ends_with_it() {
     let mortal = troubles::alone(&mortal_toml).await;
     let speechless = troubles::alone(&troubles::logging_to(logs.path())).await;
     let mut starved = troubles::alone(LISTENERS).await;
+    let untraced = troubles::alone(&troubles::tracing_to_nobody()).await;
+    let certified = Guarded::start().await;
+    let besieged = Guarded::start().await;
+    let keyless = Guarded::start().await;
     let (one, other) = (
         troubles::alone(LISTENERS).await,
         troubles::alone(LISTENERS).await,
     );
 
     let metrics = |site: &Site| site.smg.address("metrics");
+    let guarded = [&certified, &besieged, &keyless];
     let jobs = [
+        Job {
+            name: "guarded",
+            targets: guarded.map(|site| site.smg.address("metrics")).to_vec(),
+        },
         Job {
             name: "smg",
             targets: [
@@ -263,6 +307,7 @@ async fn every_alert_fires_in_trouble_and_ends_with_it() {
                 &mortal,
                 &speechless,
                 &starved,
+                &untraced,
             ]
             .map(metrics)
             .to_vec(),
@@ -290,11 +335,15 @@ async fn every_alert_fires_in_trouble_and_ends_with_it() {
         watch.mortal(mortal, &mortal_toml),
         watch.speechless(&speechless, &log),
         watch.starved(&mut starved),
+        watch.untraced(&untraced),
+        watch.certified(&certified),
+        watch.besieged(&besieged),
+        watch.keyless(&keyless),
     );
     let mut unseen = prometheus.rules().await;
     assert!(unseen.len() > 15, "{unseen:?}");
     let seen = watch.seen.into_inner();
-    unseen.retain(|alert| !seen.contains(alert) && !AWAITED.contains(&&**alert));
+    unseen.retain(|alert| !seen.contains(alert));
     assert!(unseen.is_empty(), "never seen: {unseen:?}");
 }
 

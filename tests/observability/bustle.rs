@@ -1,5 +1,6 @@
 //! One gateway that does everything at once: every policy, pairs of workers, failures, retries,
-//! queues, reloads, workers that come and go. Whatever has a metric happens again and again.
+//! queues, reloads, workers that come and go; and one beside it that wants to know who asks. Whatever
+//! has a metric happens again and again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::guarded::{self, Guarded};
 use crate::support::client::{json_request, request};
 use crate::support::engine::Asked;
 use crate::support::{Connection, FakeEngine, Smg, Step, eventually, get};
@@ -38,9 +40,11 @@ pub(crate) const ODD_NAMES: [&str; 4] = ["a\"b", r"c\d", r"e\\f\", r#"\"{g="h"}"
 /// The busy gateway.
 pub(crate) struct Bustle {
     pub(crate) smg: Smg,
+    guarded: Guarded,
     _engines: Vec<FakeEngine>,
     _stuck: Stuck,
     _load: Load,
+    _clients: JoinSet<()>,
 }
 
 /// The load, which ends with this.
@@ -170,12 +174,21 @@ impl Bustle {
         let load = Load(tokio::spawn(load(At::of(&smg), spare.url())).abort_handle());
         let mut engines = engines;
         engines.push(spare);
+        let guarded = Guarded::start().await;
+        let clients = guarded.clients(&[guarded::TEAM_KEY, "no-key-of-anybody"]);
         Self {
             smg,
+            guarded,
             _engines: engines,
             _stuck: stuck,
             _load: load,
+            _clients: clients,
         }
+    }
+
+    /// Both gateways.
+    pub(crate) fn gateways(&self) -> [&Smg; 2] {
+        [&self.smg, &self.guarded.smg]
     }
 }
 

@@ -10,9 +10,6 @@ use crate::exposition::{Family, families};
 use crate::prometheus::{promtool, tool};
 use crate::support::{Smg, eventually, get, post};
 
-/// Families that one gateway in front of well-behaved engines cannot show, and who sees to them.
-const ELSEWHERE: &[&str] = &[];
-
 /// What promtool says of a scrape that is as it is meant to be: the ages of requests are told as a
 /// gauge by two bounds, of which one is called `le`.
 const ACCEPTED: &[&str] =
@@ -74,24 +71,19 @@ fn reference() -> BTreeMap<String, (String, Vec<String>, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalogue_the_reference_and_the_scrape_agree() {
     let bustle = Bustle::start().await;
-    let wanted: BTreeSet<&str> = Metric::ALL
-        .iter()
-        .map(|metric| metric.name())
-        .filter(|name| !ELSEWHERE.contains(name))
-        .collect();
-    let mut text = String::new();
-    let mut missing = wanted.clone();
+    let wanted: BTreeSet<&str> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+    let mut missing = wanted;
     let complete = tokio::time::timeout(PATIENCE, async {
         while !missing.is_empty() {
-            text = scrape(&bustle.smg).await;
-            let found = families(&text);
-            missing.retain(|name| !found.contains_key(*name));
+            for smg in bustle.gateways() {
+                let found = families(&scrape(smg).await);
+                missing.retain(|name| !found.contains_key(*name));
+            }
         }
     })
     .await;
     assert!(complete.is_ok(), "never seen in a scrape: {missing:?}");
 
-    let text = scrape(&bustle.smg).await;
     let reference = reference();
     assert_eq!(
         reference.keys().map(String::as_str).collect::<Vec<_>>(),
@@ -103,7 +95,23 @@ async fn the_catalogue_the_reference_and_the_scrape_agree() {
             .collect::<Vec<_>>(),
         "docs/METRICS.md is stale"
     );
-    for (name, family) in families(&text) {
+    for smg in bustle.gateways() {
+        let text = scrape(smg).await;
+        agree(&text, &reference);
+        lint(&text);
+    }
+    // A name means the same to whoever reads the scrape as to the operator who chose it.
+    let samples = bustle.smg.metrics().await;
+    for name in ODD_NAMES {
+        let labels = [("model", name), ("endpoint", "chat")];
+        let calls = samples.sum("smg_router_requests_total", &labels);
+        assert!(calls > 0.0, "{name:?}");
+    }
+}
+
+/// Every family of this scrape is the one of the catalogue and of the reference.
+fn agree(text: &str, reference: &BTreeMap<String, (String, Vec<String>, String)>) {
+    for (name, family) in families(text) {
         let metric = Metric::ALL.iter().find(|metric| metric.name() == name);
         let metric = metric.unwrap_or_else(|| panic!("`{name}` is in no catalogue"));
         check(&name, &family, *metric);
@@ -114,16 +122,6 @@ async fn the_catalogue_the_reference_and_the_scrape_agree() {
             "{name}"
         );
     }
-    // A name means the same to whoever reads the scrape as to the operator who chose it.
-    let samples = bustle.smg.metrics().await;
-    for name in ODD_NAMES {
-        let labels = [("model", name), ("endpoint", "chat")];
-        assert!(
-            samples.sum("smg_router_requests_total", &labels) > 0.0,
-            "{name:?} in\n{text}"
-        );
-    }
-    lint(&text);
 }
 
 fn lint(text: &str) {

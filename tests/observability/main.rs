@@ -17,6 +17,8 @@ mod bustle;
 #[cfg(test)]
 mod exposition;
 #[cfg(test)]
+mod guarded;
+#[cfg(test)]
 mod prometheus;
 
 #[cfg(test)]

@@ -238,6 +238,12 @@ pub(crate) fn logging_to(folder: &Path) -> String {
     format!("{LISTENERS}[logging]\nrotate = \"never\"\ndir = {folder:?}\n")
 }
 
+/// A configuration with spans for a collector that is not there.
+pub(crate) fn tracing_to_nobody() -> String {
+    let nobody = free_address();
+    format!("{LISTENERS}[tracing]\nenabled = true\notlp_endpoint = \"{nobody}\"\n")
+}
+
 /// A port that was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -65,10 +65,15 @@ impl Authority {
 
     /// The same with an end at the beginning of this year.
     pub(crate) fn issue_until(&self, name: &str, year: i32) -> Pair {
+        self.issue_ending(name, rcgen::date_time_ymd(year, 1, 2))
+    }
+
+    /// The same with this end.
+    pub(crate) fn issue_ending(&self, name: &str, not_after: time::OffsetDateTime) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(year, 1, 2);
+        params.not_after = not_after;
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let file = |kind: &str, text: String| {
             let name = format!("{name}-{}.{kind}.pem", fastrand::u32(..));
