@@ -65,7 +65,7 @@ async fn on_every_answer() {
         (200, plain(Method::GET, "/workers"), "req-"),
         (200, plain(Method::GET, "/admin/config/status"), "req-"),
         (200, json_request("/admin/reload", &json!({})), "req-"),
-        (204, preflight, "req-"),
+        (204, preflight, "cmpl-"),
         (400, json("/v1/chat/completions", "{"), "chatcmpl-"),
         (
             400,
@@ -91,7 +91,7 @@ async fn on_every_answer() {
             "req-",
         ),
         (404, plain(Method::GET, "/no/such/path"), "req-"),
-        (404, plain(Method::GET, "/workers/nobody"), "req-"),
+        (400, plain(Method::GET, "/workers/nobody"), "req-"),
         (404, json("/v1/responses", r#"{"model":"nobody"}"#), "resp-"),
         (405, plain(Method::DELETE, "/v1/completions"), "cmpl-"),
         (
