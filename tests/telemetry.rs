@@ -92,7 +92,7 @@ fn a_process_says_everything_before_it_ends() {
     assert!(
         last[0].ends_with(
             " ERROR smg::response: finished processing request path=/last status=500 \
-             latency_us=0 attempts=0 generation=0"
+             latency_us=0 bytes_in=0 bytes_out=0 attempts=0 generation=0"
         ),
         "{last:?}"
     );

@@ -23,7 +23,8 @@ pub(crate) struct Body {
 enum Kind {
     Full(
         Option<Bytes>,
-        #[expect(dead_code, reason = "held for its end")] Option<Box<Call>>,
+        // Held for its end.
+        Option<Box<Call>>,
     ),
     /// Gone once it has panicked.
     Worker(Option<Answered>),
@@ -57,8 +58,11 @@ impl Body {
 
     /// The same for a request that wants no data; data at hand is dropped.
     pub(crate) fn without_data(mut self) -> Self {
-        if let Kind::Full(data, _) = &mut self.kind {
+        if let Kind::Full(data, call) = &mut self.kind {
             *data = None;
+            if let Some(call) = call {
+                call.bytes_out = 0;
+            }
         }
         self
     }

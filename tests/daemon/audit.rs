@@ -58,7 +58,7 @@ async fn what_was_let_in_and_what_was_not() {
         "r-1",
     );
     let answer = Connection::h1(smg.main()).await.send(ask).await;
-    assert_eq!(answer.status, 404);
+    assert_eq!(answer.status, 400);
     let found = record(&path, |record| record["request_id"] == "r-1").await;
     for (key, value) in [
         ("message", json!("control_plane_audit")),
@@ -69,7 +69,7 @@ async fn what_was_let_in_and_what_was_not() {
         ("path", json!("/workers/nobody")),
         ("resource", json!("nobody")),
         ("outcome", json!("success")),
-        ("status", json!(404)),
+        ("status", json!(400)),
         ("client", json!("127.0.0.1")),
     ] {
         assert_eq!(found[key], value, "{key}: {found}");

@@ -136,7 +136,7 @@ struct Work {
 
 impl Work {
     async fn run(mut self) {
-        let mut otlp = connect(&self.settings).map_err(ExportError::from);
+        let mut otlp = connect(&self.settings);
         if let Ok(otlp) = &mut otlp {
             otlp.set_resource(&resource(&self.settings));
         }
