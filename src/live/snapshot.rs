@@ -12,8 +12,8 @@ use uuid::fmt::Hyphenated;
 use super::degraded;
 use crate::api::Endpoint;
 use crate::plan::{
-    DestinationIx, Jwt, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Source, Worker,
-    WorkerIx, WorkerKey,
+    DestinationIx, Jwt, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
+    WorkerKey,
 };
 use crate::policy::{Lane, Memory};
 use crate::state::{

@@ -19,4 +19,6 @@ mod request_id;
 mod routes;
 mod stack;
 
+#[doc(hidden)]
+pub use identity::read_unverified;
 pub use listen::{ControlSocket, Listeners};

@@ -1,3 +1,6 @@
 //! Who may come in.
 
 mod token;
+
+#[doc(hidden)]
+pub use token::read_unverified;
