@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smg::telemetry::access::{self, Access};
 use smg::telemetry::event::{ConfigApplied, ConfigRejected, ConfigUnchanged, Trigger};
-use smg::telemetry::log::{self, Format, LogError, Rotate, Settings};
+use smg::telemetry::log::{self, Audit, Format, LogError, Rotate, Settings};
 use smg::telemetry::metrics;
 use tracing::Level;
 
@@ -25,6 +25,7 @@ fn child() {
         dir: None,
         rotate: Rotate::Daily,
         keep: 7,
+        audit: Audit::default(),
     };
     let handle = log::init(&settings).unwrap();
     assert!(matches!(log::init(&settings), Err(LogError::Taken)));

@@ -184,6 +184,54 @@ pub fn renamed(body: &Payload, fields: &Fields, name: &str) -> Payload {
     changed.joined()
 }
 
+/// More options than any stream needs.
+const MOST_OPTIONS: usize = 64 * 1024;
+
+/// `body`, which `fields` describes, with another model name, if any, and with
+/// `stream_options.include_usage` true. `None` where the options are of a kind that an engine refuses.
+/// A large body is not copied.
+pub fn told_usage(body: &Payload, fields: &Fields, name: Option<&str>) -> Option<Payload> {
+    const ASKED: &str = r#"{"include_usage":true}"#;
+    let close = fields.object.close;
+    let comma = if fields.object.empty { "" } else { "," };
+    let added = |place, text: String| (Span::new(place, place), Bytes::from(text));
+    let mut edits = Vec::with_capacity(2);
+    if let Some(name) = name {
+        let name = quoted(name);
+        edits.push(match fields.model {
+            Some(span) => (span, name.into()),
+            None => {
+                let member = [b"\"model\":", &*name, b","].concat();
+                let open = fields.object.open;
+                (Span::new(open, open), member.into())
+            }
+        });
+    }
+    edits.push(match fields.stream_options {
+        None => added(close, format!("{comma}\"stream_options\":{ASKED}")),
+        Some(span) if span.len() > MOST_OPTIONS => return None,
+        Some(span) => {
+            let options = body.raw(span)?;
+            let member = |name| lex::member(&options, Span::new(0, options.len()), name);
+            match (options.as_slice(), member("include_usage")) {
+                (b"null", _) => (span, Bytes::from_static(ASKED.as_bytes())),
+                ([b'{', ..], Some(value)) => {
+                    let value = Span::new(span.start + value.start, span.start + value.end);
+                    (value, Bytes::from_static(b"true"))
+                }
+                ([b'{', between @ .., b'}'], None) => {
+                    let none = between.trim_ascii().is_empty();
+                    let comma = if none { "" } else { "," };
+                    added(span.start + 1, format!("\"include_usage\":true{comma}"))
+                }
+                _ => return None,
+            }
+        }
+    });
+    edits.sort_by_key(|(at, _)| (at.start, at.end));
+    Some(body.edited(edits).joined())
+}
+
 /// Parameters above this are none: a cache of millions of tokens has no more blocks to name.
 const MOST_PARAMETERS: usize = 16 * 1024 * 1024;
 
@@ -287,6 +335,51 @@ mod tests {
                     1,
                     "a small body is sent in one piece"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_usage_is_asked_for_in_any_spelling_of_the_options() {
+        for (body, expected) in [
+            ("{}", Some(r#"{"stream_options":{"include_usage":true}}"#)),
+            (
+                r#"{"model":"m","stream":true } "#,
+                Some(r#"{"model":"m","stream":true ,"stream_options":{"include_usage":true}} "#),
+            ),
+            (
+                r#"{"stream_options":null,"model":"m"}"#,
+                Some(r#"{"stream_options":{"include_usage":true},"model":"m"}"#),
+            ),
+            (
+                r#"{"stream_options":{ },"n":1}"#,
+                Some(r#"{"stream_options":{"include_usage":true },"n":1}"#),
+            ),
+            (
+                r#"{"stream_options": {"x":[{}]}}"#,
+                Some(r#"{"stream_options": {"include_usage":true,"x":[{}]}}"#),
+            ),
+            (
+                r#"{"stream_options":{"x":1,"include_usage" : false}}"#,
+                Some(r#"{"stream_options":{"x":1,"include_usage" : true}}"#),
+            ),
+            (r#"{"stream_options":[]}"#, None),
+            (r#"{"stream_options":true}"#, None),
+        ] {
+            let fields = scan(body.as_bytes()).unwrap().fields;
+            for cut in 0..body.len() {
+                let told = |name| {
+                    let told = told_usage(&pieces(body, cut), &fields, name)?;
+                    Some(String::from_utf8(told.pieces().concat()).unwrap())
+                };
+                assert_eq!(told(None).as_deref(), expected, "{body}");
+                let named = told(Some("other"));
+                assert_eq!(named.is_some(), expected.is_some());
+                if let Some(named) = named {
+                    let named: serde_json::Value = serde_json::from_str(&named).unwrap();
+                    assert_eq!(named["model"], "other");
+                    assert_eq!(named["stream_options"]["include_usage"], true);
+                }
             }
         }
     }

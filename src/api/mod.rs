@@ -3,6 +3,7 @@
 //! What runs per request ([`scan`], [`members`]) or per chunk ([`sse`], [`usage`]) works on the bytes
 //! as they came and builds no tree; what runs once in a while ([`rerank`], [`models`]) uses serde.
 
+mod ceiling;
 mod endpoint;
 mod lex;
 mod quote;
@@ -20,6 +21,7 @@ pub mod skim;
 pub mod sse;
 pub mod usage;
 
+pub use ceiling::ceiling;
 pub use endpoint::Endpoint;
 pub use lex::Span;
 pub use payload::Payload;

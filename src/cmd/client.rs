@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use clap::ArgMatches;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -20,6 +22,9 @@ use crate::config::{Environment, Input, load};
 
 /// How long to wait for a connection. The answer may take as long as the gateway needs.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// The variable that says the key.
+const KEY: &str = "SMG_KEY";
 
 /// Where a gateway may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +72,9 @@ pub(super) enum ClientError {
     /// TLS is not part of this version.
     #[error("`{0}`: a URL with `https` is not available in this version")]
     Https(String),
+    /// The key is none that a header can carry. It is not shown.
+    #[error("the key is not of visible ASCII characters")]
+    Key,
     /// There is nothing to try.
     #[error("the configuration names no control socket and no listener that serves `admin`")]
     NoWay,
@@ -191,6 +199,25 @@ fn parse(text: &str) -> Result<Way, ClientError> {
     })
 }
 
+/// The key to show: that of `--key`, else of `SMG_KEY`.
+///
+/// # Errors
+/// [`ClientError::Key`]
+pub(super) fn key(
+    own: &ArgMatches,
+    environment: &Environment,
+) -> Result<Option<HeaderValue>, ClientError> {
+    let typed = own.get_one::<String>("key").cloned();
+    let key = typed.or_else(|| environment.get(KEY));
+    let Some(key) = key.filter(|key| !key.is_empty()) else {
+        return Ok(None);
+    };
+    let value = HeaderValue::try_from(format!("Bearer {key}"));
+    let mut value = value.map_err(|_| ClientError::Key)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
 /// Asks the first gateway that can be reached on one of `ways`. `body` is JSON; it may be empty.
 ///
 /// # Errors
@@ -199,6 +226,7 @@ pub(super) fn ask(
     ways: Vec<Way>,
     method: &Method,
     path: &str,
+    key: Option<HeaderValue>,
     body: Vec<u8>,
 ) -> Result<Answer, ClientError> {
     let body = Bytes::from(body);
@@ -211,7 +239,7 @@ pub(super) fn ask(
         for way in ways {
             let asked = match &way {
                 Way::Unix(socket) => match connect(UnixStream::connect(socket)).await {
-                    Ok(stream) => exchange(stream, method, path, body).await,
+                    Ok(stream) => exchange(stream, method, path, key, body).await,
                     Err(error) => {
                         failed.push((way, error));
                         continue;
@@ -220,7 +248,7 @@ pub(super) fn ask(
                 Way::Tcp { host, port, prefix } => {
                     match connect(TcpStream::connect((host.as_str(), *port))).await {
                         Ok(stream) => {
-                            exchange(stream, method, &format!("{prefix}{path}"), body).await
+                            exchange(stream, method, &format!("{prefix}{path}"), key, body).await
                         }
                         Err(error) => {
                             failed.push((way, error));
@@ -246,19 +274,23 @@ async fn exchange<S>(
     stream: S,
     method: &Method,
     path: &str,
+    key: Option<HeaderValue>,
     body: Bytes,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header(http::header::HOST, "localhost")
         .header(http::header::ACCEPT, "application/json")
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))?;
+    if let Some(key) = key {
+        request.headers_mut().insert(AUTHORIZATION, key);
+    }
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();

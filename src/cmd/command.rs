@@ -38,6 +38,7 @@ pub(super) fn command() -> Command {
         reload(),
         explain(),
         config(),
+        key(),
         sample_worker(),
         schema,
         completions(),
@@ -155,7 +156,8 @@ fn reload() -> Command {
         .arg(url(
             "url",
             "Listener that serves admin, such as http://127.0.0.1:30000",
-        ));
+        ))
+        .arg(key_of(None));
     with_flags(command, Shown::No)
 }
 
@@ -187,6 +189,7 @@ fn explain() -> Command {
             .num_args(0..=1)
             .default_missing_value(""),
         )
+        .arg(key_of(Some("live")))
         .arg(
             Arg::new("format")
                 .long("format")
@@ -235,13 +238,39 @@ fn config() -> Command {
             )
             .num_args(0..=1)
             .default_missing_value(""),
-        );
+        )
+        .arg(key_of(Some("live")));
     Command::new("config")
         .about("Look at the effective configuration, or compare two")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_flags(dump, Shown::No))
         .subcommand(with_flags(diff, Shown::No))
+}
+
+fn key() -> Command {
+    let new = Command::new("new")
+        .about("Make a key, and print it with its hash for the file")
+        .long_about(
+            "Make a key, and print it with its hash for the file.\n\n\
+             The key, of 256 random bits, is for whoever is to use it and is kept nowhere. The line \
+             below it stands for the key in `auth.tenants[].keys`, or as the `key` of \
+             `auth.control_plane.api_keys`.",
+        )
+        .arg(
+            Arg::new("name")
+                .long("name")
+                .value_name("TENANT")
+                .help("Print a whole [[auth.tenants]] of this name"),
+        );
+    let hash = Command::new("hash")
+        .about("Read a key from standard input, and print its hash for the file");
+    Command::new("key")
+        .about("Make a key for the file, or hash one")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(new)
+        .subcommand(hash)
 }
 
 fn sample_worker() -> Command {
@@ -306,6 +335,18 @@ fn switch(name: &'static str) -> Arg {
 
 fn url(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("URL").help(help)
+}
+
+/// The key for the running gateway; it means nothing without the argument `of`.
+fn key_of(of: Option<&'static str>) -> Arg {
+    let key = Arg::new("key")
+        .long("key")
+        .value_name("KEY")
+        .help("Key of the control plane; SMG_KEY, which other users cannot see, says it too");
+    match of {
+        Some(of) => key.requires(of),
+        None => key,
+    }
 }
 
 fn with_flags(command: Command, shown: Shown) -> Command {

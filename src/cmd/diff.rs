@@ -64,14 +64,19 @@ fn live(matches: &[&ArgMatches], url: &str, environment: &Environment) -> Result
         exit::USAGE
     })?;
     let mut invocation = invocation;
-    let own = matches.last();
-    if let Some(file) = own.and_then(|own| own.get_one::<PathBuf>("a")) {
+    let Some(own) = matches.last() else {
+        return Err(exit::USAGE);
+    };
+    if let Some(file) = own.get_one::<PathBuf>("a") {
         // The file that is compared is that of the gateway, unless another one is named.
         invocation.file.get_or_insert_with(|| file.clone());
     }
     let url = (!url.is_empty()).then_some(url);
     let answer = client::ways(url, invocation, environment.clone())
-        .and_then(|ways| client::ask(ways, &Method::GET, "/admin/config", Vec::new()))
+        .and_then(|ways| {
+            let key = client::key(own, environment)?;
+            client::ask(ways, &Method::GET, "/admin/config", key, Vec::new())
+        })
         .map_err(|error| {
             out::error(&error);
             status_of(&error)

@@ -12,6 +12,7 @@ mod exit;
 mod explain;
 mod generate;
 mod given;
+mod key;
 mod out;
 mod reload;
 mod run;
@@ -113,6 +114,7 @@ fn without_gateway(name: &str, matches: &ArgMatches, command: &clap::Command) ->
             }
         },
         "sample-worker" => return sample(matches),
+        "key" => return key::run(matches),
         _ => return exit::USAGE,
     }
     exit::OK

@@ -27,7 +27,9 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     };
     let url = own.get_one::<String>("url").map(String::as_str);
     let ways = client::ways(url, invocation, environment.clone());
-    match ways.and_then(|ways| client::ask(ways, &Method::POST, path, Vec::new())) {
+    let key = client::key(own, environment);
+    let asked = ways.and_then(|ways| client::ask(ways, &Method::POST, path, key?, Vec::new()));
+    match asked {
         Ok(answer) => report(&answer, environment),
         Err(error) => {
             out::error(&error);
@@ -39,7 +41,7 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
 /// The exit status where there is no answer.
 pub(super) fn status_of(error: &ClientError) -> u8 {
     match error {
-        ClientError::Url(_) | ClientError::Https(_) => exit::USAGE,
+        ClientError::Url(_) | ClientError::Https(_) | ClientError::Key => exit::USAGE,
         ClientError::NoWay
         | ClientError::Unreachable(_)
         | ClientError::Exchange { .. }

@@ -50,6 +50,7 @@ impl<'a> Reading<'a> {
                 sources: Vec::new(),
                 broken: BTreeMap::new(),
                 incomplete: false,
+                level_is_masked: false,
             },
             diagnostics: Vec::new(),
             files: Vec::new(),

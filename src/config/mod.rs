@@ -116,7 +116,11 @@ pub fn load(input: &Input) -> Loaded {
     if let Some(mut root) = root {
         choice::spell(&mut root);
         overlay::add_defaults(&mut root);
+        let level = tree::path::KeyPath::parse("logging.level");
+        let written = root.find(&level).map(|node| node.value.clone());
         input.overlay.apply(&mut root, &origins, &mut diagnostics);
+        let now = root.find(&level).map(|node| &node.value);
+        origins.level_is_masked = written.is_some() && written.as_ref() != now;
         add_folders(&mut root, &input.environment);
         read::unite_health(&mut root, &origins, &mut diagnostics);
         spec = read::read(&mut root, &origins, &mut diagnostics);

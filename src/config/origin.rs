@@ -50,6 +50,8 @@ pub struct Origins {
     pub(crate) broken: BTreeMap<usize, BTreeSet<usize>>,
     /// Whether a file is broken or could not be read at all, so that something may be missing.
     pub(crate) incomplete: bool,
+    /// Whether a flag or a variable stands over a `logging.level` that is written.
+    pub(crate) level_is_masked: bool,
 }
 
 impl Origins {
@@ -63,6 +65,11 @@ impl Origins {
             Some(node) => self.origin(&node.mark),
             None => Origin::Default,
         }
+    }
+
+    /// Whether a file says `logging.level`, and a flag or a variable something else.
+    pub fn level_is_masked(&self) -> bool {
+        self.level_is_masked
     }
 
     /// The place of a key's value, for a diagnostic about it. Where the key is not written, that

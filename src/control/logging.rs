@@ -1,15 +1,38 @@
-//! The log as the configuration wants it.
+//! The log and the traces as the configuration wants them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::spec::{self, Spec};
-use crate::telemetry::log::{self, Format, Handle, LogError, Prepared, Rotate, Settings};
+use crate::config::{Origin, Origins};
+use crate::plan::Plan;
+use crate::telemetry::log::{self, Audit, Format, Handle, LogError, Prepared, Rotate, Settings};
+use crate::telemetry::trace;
 
-/// The running log and what stands over `[logging]`.
+/// The running log, that of audits included, and what stands over `[logging]`.
 #[derive(Clone)]
 pub struct Logging {
     handle: Handle,
     over: Over,
+}
+
+impl Logging {
+    /// Says so where the level that the files name has no effect.
+    pub(super) fn warn_of_mask(&self, origins: &Origins) {
+        let by_filter =
+            self.over.filter.is_some() && origins.of("logging.level") != Origin::Default;
+        if by_filter || origins.level_is_masked() {
+            let by = if by_filter {
+                "RUST_LOG".to_owned()
+            } else {
+                origins.of("logging.level").to_string()
+            };
+            tracing::warn!(
+                target: "smg::config",
+                by, "`logging.level` of the configuration has no effect"
+            );
+        }
+    }
 }
 
 /// What the file cannot change.
@@ -27,13 +50,13 @@ impl Logging {
     /// # Errors
     /// Any [`LogError`].
     pub fn start(spec: &Spec, over: Over) -> Result<Self, LogError> {
-        let handle = log::init(&settings(&spec.logging, &over))?;
+        let handle = log::init(&settings(spec, &over))?;
         Ok(Self { handle, over })
     }
 
     /// Does everything about the new settings that may fail.
     pub(super) fn prepare(&self, spec: &Spec) -> Result<Prepared, LogError> {
-        log::prepare(&settings(&spec.logging, &self.over))
+        log::prepare(&settings(spec, &self.over))
     }
 
     /// Goes over to the new settings; a log file that was moved away is let go.
@@ -42,7 +65,8 @@ impl Logging {
     }
 }
 
-fn settings(logging: &spec::Logging, over: &Over) -> Settings {
+fn settings(spec: &Spec, over: &Over) -> Settings {
+    let (logging, audit) = (&spec.logging, &spec.audit);
     Settings {
         filter: over
             .filter
@@ -59,5 +83,18 @@ fn settings(logging: &spec::Logging, over: &Over) -> Settings {
             spec::Rotate::Never => Rotate::Never,
         },
         keep: logging.keep as usize,
+        audit: Audit {
+            enabled: audit.enabled,
+            path: audit.path.as_deref().map(Path::to_owned),
+        },
     }
+}
+
+/// Sends spans where `plan` wants them.
+pub(super) fn trace(plan: &Plan) {
+    let tracing = &plan.tracing;
+    trace::follow(tracing.enabled.then(|| trace::Settings {
+        endpoint: Arc::clone(&tracing.endpoint),
+        service_name: Arc::clone(&tracing.service_name),
+    }));
 }

@@ -19,6 +19,7 @@ use super::certificates::{self, Ending};
 use super::compiled::{Compiled, broken, check, compile, is_same};
 use super::desk::{Desk, Request};
 use super::fleet::{Asked, Board, Ended, Ledger};
+use super::logging;
 use super::report;
 use super::status::{Candidate, Status};
 use super::watch::Watched;
@@ -29,7 +30,7 @@ use crate::live::{
 };
 use crate::plan::{self, Change, Facts, Fleet, Plan, WorkerKey};
 use crate::state::{Cells, MemoryCell};
-use crate::telemetry::{event, log};
+use crate::telemetry::{audit, event, log};
 
 /// After a change of the facts has been published, further ones are gathered for this long.
 const GATHER: Duration = Duration::from_millis(250);
@@ -125,6 +126,7 @@ impl Publisher {
         };
         let snapshot = Snapshot::bind(plan, &cells, None, stamp, clock::now());
         snapshot.hold_limits(clock::now());
+        logging::trace(&snapshot.plan);
         let applied = event::ConfigApplied {
             trigger: event::Trigger::Start,
             generation,
@@ -299,7 +301,11 @@ impl Publisher {
             ended,
         } = compiled;
         let log = self.log_settings(&loaded).map_err(|error| {
-            vec![Diagnostic::error("logging", error.to_string()).about("logging")]
+            let key = match error {
+                log::LogError::Audit { .. } => "audit.path",
+                _ => "logging",
+            };
+            vec![Diagnostic::error("logging", error.to_string()).about(key)]
         })?;
         let sockets = sockets.prepare(&plan.listeners).await.map_err(|errors| {
             errors
@@ -347,7 +353,16 @@ impl Publisher {
         self.swap(&old, next);
         sockets.commit();
         report::synchronized("static", began);
+        logging::trace(&self.live.load().plan);
+        // The reload that puts an end to the audit log is the last thing in it.
+        let audited = audit::enabled();
+        if audited {
+            self.audit(trigger, "applied", &sha256);
+        }
         self.apply_log(log);
+        if !audited {
+            self.audit(trigger, "applied", &sha256);
+        }
         event::ConfigApplied {
             trigger: report::trigger_of(trigger),
             generation: self.generation,
@@ -357,6 +372,9 @@ impl Publisher {
         .emit();
         report::log_all(&loaded.diagnostics);
         certificates::count(&self.loaded, &loaded, Ending::Applied);
+        if let Some(logging) = &self.outside.logging {
+            logging.warn_of_mask(&loaded.origins);
+        }
         self.loaded = loaded;
         self.refused = None;
         *self.status.lock() = Status {
@@ -379,6 +397,16 @@ impl Publisher {
         }
     }
 
+    fn audit(&self, trigger: Trigger, result: &str, sha256: &str) {
+        let reload = audit::Reload {
+            trigger: report::trigger_of(trigger).as_str(),
+            result,
+            generation: self.generation,
+            sha256,
+        };
+        audit::reloaded(&reload);
+    }
+
     fn apply_log(&self, prepared: Option<log::Prepared>) {
         if let (Some(logging), Some(prepared)) = (&self.outside.logging, prepared) {
             logging.apply(prepared);
@@ -394,6 +422,7 @@ impl Publisher {
                 tracing::warn!(target: "smg::config", %error, "log file not opened anew");
             }
         }
+        self.audit(trigger, "unchanged", &self.loaded.sha256);
         event::ConfigUnchanged {
             trigger: report::trigger_of(trigger),
         }
@@ -414,6 +443,7 @@ impl Publisher {
             .first()
             .map(|error| report::line(error))
             .unwrap_or_default();
+        self.audit(trigger, "rejected", sha256);
         event::ConfigRejected {
             trigger: report::trigger_of(trigger),
             errors: errors.len(),

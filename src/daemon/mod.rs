@@ -19,10 +19,10 @@ use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
 use crate::control::{self, Control, Logging, Outside, Over};
 use crate::live::{Admin, BindError, Trigger};
-use crate::serve::Listeners;
-use crate::telemetry::log;
+use crate::serve::{Listeners, warn_of_open_doors};
 use crate::telemetry::metrics::{self, InstallError};
 use crate::telemetry::process::{self, Sampler};
+use crate::telemetry::{audit, log, trace};
 
 /// Everything ended as it should.
 const CLEAN: u8 = 0;
@@ -36,6 +36,9 @@ const UPKEEP: Duration = Duration::from_secs(1);
 
 /// How long the last log lines may take.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// How long the last spans may take.
+const LAST_SPANS: Duration = Duration::from_secs(5);
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -101,6 +104,10 @@ pub fn run(input: Input, loaded: Loaded, filter: Option<String>) -> u8 {
         tracing::error!(target: "smg::daemon", %error, "start failed");
         FAILED
     });
+    if !trace::flush(LAST_SPANS) {
+        tracing::warn!(target: "smg::daemon", "the collector did not take the last spans in time");
+    }
+    audit::sweep(None);
     log::flush(FLUSH);
     code
 }
@@ -163,6 +170,7 @@ async fn live_through(
     let _delays = AbortOnDrop::spawn("delays", process::watch_delays());
     let _watchdog =
         systemd::watchdog().map(|every| AbortOnDrop::spawn("watchdog", systemd::pet(every)));
+    warn_of_open_doors(&live.load().plan);
     tracing::info!(target: "smg::daemon", generation = live.load().generation, "ready");
     systemd::ready(live.load().generation);
 

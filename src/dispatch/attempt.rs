@@ -1,6 +1,7 @@
 //! One try: pick a worker, send, wait until its answer is certain.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use crate::plan::{Leg, Role, Timeouts, WorkerIx};
 use crate::policy::{self, Mode, Refused};
 use crate::state::{Allowance, HealthCell, InFlight, Outcome, Reservation};
 use crate::telemetry::metrics::{self as names, Metric};
+use crate::telemetry::trace::Link;
 use crate::upstream::{self, Failure, headers};
 
 /// Bytes of role-only deltas and comments, or of an answer that is no stream, that are held back at
@@ -110,10 +112,21 @@ pub(super) async fn attempt(
 
     let total_by = call.started + route.timeouts.total;
     routed.sent = Some(sent);
+    let mut link = None;
+    if let Some(trace) = call.trace.as_mut() {
+        let (at, number) = ((Role::Regular, worker.ix), routed.attempts);
+        trace.attempt(at, chosen.policy, number, sent);
+        link = trace.link_of(Role::Regular);
+    }
     let pool = snapshot.plan.pool(worker.plan.pool);
     let by = deadline(job.streaming, sent, &route.timeouts, total_by);
     let body = rank::body(job, worker.plan.key.rank(), &mut state.outline);
-    let request = || build(job, &body, worker, pool.forward_authorization, &call.id);
+    let (forward, link, reached) = (pool.forward_authorization, link.as_ref(), &routed.reached);
+    let request = || {
+        // Made once there is a connection to send it over.
+        reached.store(true, Ordering::Relaxed);
+        build(job, &body, worker, forward, &call.id, link)
+    };
     let sending = upstream::http::send(worker, pool.connections, route.timeouts.connect, request);
     let sending = unless_lost(&worker.parts.health, sending);
     let response = match timeout_at(TokioInstant::from_std(by), sending).await {
@@ -133,6 +146,9 @@ pub(super) async fn attempt(
     };
     routed.head = Some(clock::now());
     count_answer(response.status());
+    if let Some(trace) = call.trace.as_mut() {
+        trace.answered(response.status());
+    }
     if response.status().is_informational() {
         // Nobody has asked for another protocol, and to a client it would be one.
         return failed(&snapshot, worker.ix, &mut guard, CallError::Malformed);
@@ -295,6 +311,7 @@ pub(super) fn build(
     worker: WorkerRef<'_>,
     forward: bool,
     id: &http::HeaderValue,
+    link: Option<&Link>,
 ) -> Request<Sending> {
     let mut request = Request::new(body.send());
     *request.method_mut() = Method::POST;
@@ -302,6 +319,9 @@ pub(super) fn build(
         request.uri_mut().clone_from(target);
     }
     let mut sent = headers::forwardable(&job.headers, id);
+    if let Some(link) = link {
+        link.put(&mut sent);
+    }
     headers::address(&mut sent, worker, job.credential(forward));
     *request.headers_mut() = sent;
     request

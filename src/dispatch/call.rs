@@ -2,16 +2,18 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use super::trace::Trace;
 use crate::api::{Endpoint, Usage};
 use crate::base::clock;
 use crate::live::{CallGuard, Caller, Live, Phase, Snapshot};
-use crate::plan::{Role, RouteIx, WorkerIx};
+use crate::plan::{Identity, Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
-use crate::state::{ModelCell, Permit, Series};
+use crate::state::{ModelCell, Permit, Series, Spent, Stay};
 use crate::telemetry::access::{self, Access};
 use crate::telemetry::metrics::{self as names, Metric};
 
@@ -40,9 +42,30 @@ pub struct Call {
     pub routed: Option<Routed>,
     /// Its place among the requests that are let in, held to the end of the answer.
     pub permit: Option<Permit>,
+    /// Bytes of the body that were read.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were handed over.
+    pub bytes_out: u64,
+    /// Set for requests to the control plane.
+    pub audit: Option<Box<Audited>>,
+    /// Its trace, where requests are traced.
+    pub trace: Option<Box<Trace>>,
+    /// What it takes of its caller's allowance, to the end of the answer.
+    pub stay: Option<Stay>,
     /// Counts the answer in the HTTP metrics when the call ends.
     pub observe: Option<fn(&Self, Duration)>,
     guard: CallGuard,
+}
+
+/// What the audit log says of a request beyond what is known of any.
+#[derive(Debug)]
+pub struct Audited {
+    /// Where it comes from, unless the caller's address says more.
+    pub client: Arc<str>,
+    /// The worker or pool that its path names.
+    pub resource: Option<Box<str>>,
+    /// The subject of the client's certificate.
+    pub details: Option<Arc<str>>,
 }
 
 /// The part of a call that inference requests have.
@@ -68,6 +91,8 @@ pub struct Routed {
     pub said: Option<Box<Said>>,
     /// Attempts so far.
     pub attempts: u32,
+    /// Whether a worker may have seen it.
+    pub reached: AtomicBool,
     /// When the whole request body had been read.
     pub body_read: Instant,
     /// How long it waited to be let in.
@@ -118,6 +143,8 @@ pub struct Prefilling {
     pub usage: Option<Usage>,
     /// When it had handed its work over, where that is known.
     pub handed_over: Option<Instant>,
+    /// When its own answer had come to its end.
+    pub done: Option<Instant>,
 }
 
 /// What a worker said with its refusal, for the client.
@@ -166,6 +193,11 @@ impl Call {
             caller: Caller::default(),
             routed: None,
             permit: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            audit: None,
+            trace: None,
+            stay: None,
             observe: None,
             guard: live.start_call(started),
         }
@@ -184,6 +216,32 @@ impl Call {
     /// The request id as text.
     pub fn id_str(&self) -> &str {
         self.id.to_str().unwrap_or_default()
+    }
+
+    /// Who asked, for the log: the configured name of a tenant, else against whom limits are counted.
+    /// Nothing where that is no more than an address.
+    fn tenant(&self) -> Cow<'_, str> {
+        let auth = &self.snapshot.plan.auth;
+        let tenant = self.caller.tenant.and_then(|ix| auth.tenant(ix));
+        match (tenant, &self.caller.identity) {
+            (Some(tenant), _) => Cow::Borrowed(&tenant.name),
+            (None, Identity::Address(_) | Identity::Anonymous) => Cow::Borrowed(""),
+            (None, identity) => Cow::Owned(identity.to_string()),
+        }
+    }
+
+    /// What it has cost its caller. Who was refused has got nothing, but for those on whom a worker was
+    /// busy until somebody's time or patience ran out.
+    fn spent(&self) -> Spent {
+        let Some(routed) = &self.routed else {
+            return Spent::Nothing;
+        };
+        let refused = self.status >= 400 && !matches!(self.status, 408 | 499 | 504);
+        match routed.usage {
+            Some(usage) => Spent::Told(usage),
+            None if refused || !routed.reached.load(Ordering::Relaxed) => Spent::Nothing,
+            None => Spent::Unknown,
+        }
     }
 
     fn finish_routed(&self, routed: &Routed, series: &Series, now: Instant) {
@@ -330,12 +388,23 @@ impl Drop for Call {
         {
             self.error_code = "client_closed_request";
         }
+        if let Some(stay) = self.stay.take() {
+            stay.settle(self.spent(), now);
+        }
+        // Only a line that will be written is worth its making.
+        let tenant = match access::enabled(access::level(self.status)) {
+            true => self.tenant(),
+            false => Cow::Borrowed(""),
+        };
         let mut access = Access {
+            tenant: &tenant,
             request_id: self.id_str(),
             method: self.method.as_str(),
             path: &self.path,
             status: self.status,
             latency,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
             generation: self.snapshot.generation,
             error_code: self.error_code,
             ..Access::default()
@@ -344,6 +413,9 @@ impl Drop for Call {
             self.finish_routed(routed, routed.model.series(routed.endpoint), now);
             access.model = &routed.label;
             access.attempts = routed.attempts;
+            access.queue = routed.queued;
+            let first = routed.first_event.filter(|_| routed.streaming);
+            access.ttft = first.map(|at| at.saturating_duration_since(self.started));
             access.tokens_in = routed.usage.map(|usage| usage.input);
             access.tokens_cached = routed.usage.and_then(|usage| usage.cached);
             access.tokens_out = routed.usage.map(|usage| usage.output);
@@ -360,6 +432,9 @@ impl Drop for Call {
             }
         }
         access::emit(&access);
+        if let Some(trace) = self.trace.take() {
+            trace.finish(self, now);
+        }
         if let Some(observe) = self.observe {
             observe(self, latency);
         }

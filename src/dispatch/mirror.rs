@@ -19,6 +19,7 @@ use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Mirror, Route};
 use crate::policy::{self, Feedback, Mode};
 use crate::state::{Copying, InFlight, MirrorCell};
+use crate::telemetry::trace::Link;
 use crate::upstream;
 
 /// Copies under way for one model; those beyond are dropped.
@@ -28,11 +29,12 @@ const MOST: usize = 64;
 const X_SMG_TARGET_WORKER: HeaderName = HeaderName::from_static("x-smg-target-worker");
 
 /// Sends a copy to `mirror` if one is due: of the configured share of requests, drawn with `chance`
-/// from 0..1. `job` makes the copy's own, given its route, where there is memory for it. `id` is the request id of both.
+/// from 0..1. `job` makes the copy's own, given its route, where there is memory for it. `id` is the
+/// request id of both, `link` what the copy's worker gets to know of the trace.
 pub fn send(
     snapshot: &Arc<Snapshot>,
     (mirror, cell): (&Mirror, &Arc<MirrorCell>),
-    id: &HeaderValue,
+    (id, link): (&HeaderValue, Option<Link>),
     chance: f64,
     job: impl FnOnce(&Route) -> Option<Job>,
 ) {
@@ -50,14 +52,19 @@ pub fn send(
     };
     job.route = mirror.route;
     job.headers.remove(X_SMG_TARGET_WORKER);
-    let copy = copy(Arc::clone(snapshot), job, id.clone(), copying);
+    let copy = copy(Arc::clone(snapshot), job, (id.clone(), link), copying);
     // Whoever waits for calls at shutdown does not wait for copies.
     task::spawn("mirror", copy);
 }
 
 /// Asks one worker and reads its answer to the end. Out of time, it is dropped with its connection,
 /// and the worker notices.
-async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: Copying) {
+async fn copy(
+    snapshot: Arc<Snapshot>,
+    job: Job,
+    marks: (HeaderValue, Option<Link>),
+    mut copying: Copying,
+) {
     let Some((route, parts)) = snapshot.route(job.route) else {
         return;
     };
@@ -81,7 +88,7 @@ async fn copy(snapshot: Arc<Snapshot>, job: Job, id: HeaderValue, mut copying: C
         clock::now(),
     );
     copying.sent();
-    let exchange = exchange(&snapshot, route, job, &id, chosen.worker, &mut guard);
+    let exchange = exchange(&snapshot, route, job, &marks, chosen.worker, &mut guard);
     let answered = timeout(route.timeouts.total, exchange).await;
     let success = matches!(answered, Ok(Some(())));
     if success {
@@ -102,14 +109,15 @@ async fn exchange(
     snapshot: &Snapshot,
     route: &Route,
     job: Job,
-    id: &HeaderValue,
+    (id, link): &(HeaderValue, Option<Link>),
     worker: WorkerRef<'_>,
     guard: &mut InFlight,
 ) -> Option<()> {
     let pool = snapshot.plan.pool(worker.plan.pool);
     let response = {
         let body = rank::body(&job, worker.plan.key.rank(), &mut None);
-        let request = || build(&job, &body, worker, pool.forward_authorization, id);
+        let (forward, link) = (pool.forward_authorization, link.as_ref());
+        let request = || build(&job, &body, worker, forward, id, link);
         let connect = route.timeouts.connect;
         let sending = upstream::http::send(worker, pool.connections, connect, request);
         unless_lost(&worker.parts.health, sending).await?.ok()?

@@ -17,6 +17,7 @@ mod relay;
 mod reply;
 mod retry;
 pub mod target;
+mod trace;
 mod verdict;
 
 use std::pin::{Pin, pin};
@@ -32,10 +33,11 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
-pub use self::call::{Call, Placed, Prefilling, Routed, Said};
+pub use self::call::{Audited, Call, Placed, Prefilling, Routed, Said};
 pub use self::error::{CallError, Deadline, Fault, Shortage};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
+pub use self::trace::Trace;
 use crate::api::members::Outline;
 use crate::api::prompt::Prompt;
 use crate::api::scan::Fields;
@@ -65,6 +67,9 @@ pub struct Job {
     pub fields: Fields,
     /// Whether the client asked for a stream.
     pub streaming: bool,
+    /// Whether the usage of a stream is asked for on the gateway's own account, and is taken out for
+    /// the client.
+    pub hides_usage: bool,
     /// What the bodies take up, for as long as they may have to be sent again.
     pub memory: Arc<Reservation>,
 }
@@ -83,13 +88,11 @@ impl Job {
         }
     }
 
-    /// The client's credential, where the pool of `worker` asks for it.
+    /// The client's credential, where the pool of `worker` asks for it. What is marked as sensitive
+    /// stands where one of the gateway's was, and stays here.
     fn credential(&self, forward: bool) -> Option<&HeaderValue> {
-        if forward {
-            self.headers.get(AUTHORIZATION)
-        } else {
-            None
-        }
+        let own = self.headers.get(AUTHORIZATION);
+        own.filter(|value| forward && !value.is_sensitive())
     }
 }
 
@@ -161,6 +164,7 @@ pub async fn run(
         }
         Progress::Verbatim(parts, body) => {
             call.status = parts.status.as_u16();
+            call.bytes_out = body.len() as u64;
             if parts.status.is_success() {
                 // No other answer of this kind is kept than a stream that began with an error.
                 call.error_code = "stream_error";
@@ -239,8 +243,16 @@ async fn attempts(
             Tried::Unpaired(error) => return Progress::Failed(error),
             Tried::Leg(lost) => retry::Failed::Leg(lost),
         };
+        let noted = &mut **call;
+        if let Some(trace) = noted.trace.as_mut() {
+            trace.failed(noted.routed.as_ref(), &failure);
+        }
         match Box::pin(retry::next(call, job, state, failure)).await {
-            retry::Next::Again => {}
+            retry::Next::Again => {
+                if let Some(trace) = call.trace.as_mut() {
+                    trace.retry();
+                }
+            }
             retry::Next::Final(progress) => return progress,
         }
     }

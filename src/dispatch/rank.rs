@@ -57,6 +57,7 @@ mod tests {
             original: Bytes::from(client.to_owned()).into(),
             fields: scan(client.as_bytes()).unwrap().fields,
             streaming: false,
+            hides_usage: false,
             memory: Arc::new(Allowance::new(&Arc::default(), MemoryBudget::Percent(1)).none()),
         }
     }

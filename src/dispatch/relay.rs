@@ -54,6 +54,8 @@ pub struct Relay {
     guard: Option<InFlight>,
     kind: Kind,
     queued: VecDeque<Bytes>,
+    /// Takes the usage out that the client has not asked for.
+    hide: Option<Box<sse::Hide>>,
     /// No more than what is queued will follow.
     closing: bool,
     timeouts: Timeouts,
@@ -101,7 +103,15 @@ impl Relay {
         if said_error {
             relay.note_error();
         }
-        relay.queued = queued.into();
+        if let (true, Kind::Events(_)) = (job.hides_usage, &relay.kind) {
+            let mut hide = Box::<sse::Hide>::default();
+            for data in &queued {
+                hide.pass(data, &mut relay.queued);
+            }
+            relay.hide = Some(hide);
+        } else {
+            relay.queued = queued.into();
+        }
         relay.guard = Some(guard);
         relay.answer = Some(answer);
         if ended {
@@ -139,6 +149,7 @@ impl Relay {
             guard: None,
             kind: Kind::Bytes(usage::Finder::new()),
             queued: VecDeque::new(),
+            hide: None,
             closing: false,
             timeouts,
             keepalive,
@@ -212,6 +223,12 @@ impl Relay {
         }
     }
 
+    fn count(&mut self, data: &Bytes) {
+        if let Some(call) = self.call.as_mut() {
+            call.bytes_out += data.len() as u64;
+        }
+    }
+
     fn stop_waiting(&mut self, now: Instant) {
         if let Some(since) = self.waiting.take() {
             self.silent += now.saturating_duration_since(since);
@@ -272,6 +289,9 @@ impl Relay {
         };
         if broken {
             return self.fail(CallError::Stream);
+        }
+        if let Some(mut hide) = self.hide.take() {
+            hide.finish(&mut self.queued);
         }
         self.judge(Outcome::Success, "");
         self.guard = None;
@@ -421,6 +441,7 @@ impl Body for Relay {
         let this = self.get_mut();
         loop {
             if let Some(data) = this.queued.pop_front() {
+                this.count(&data);
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             if this.closing {
@@ -443,6 +464,11 @@ impl Body for Relay {
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
                         this.observe(&data, now);
+                        if let Some(hide) = this.hide.as_mut() {
+                            hide.pass(&data, &mut this.queued);
+                            continue;
+                        }
+                        this.count(&data);
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }

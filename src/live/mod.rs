@@ -9,6 +9,7 @@ mod certificates;
 mod change;
 mod degraded;
 mod handle;
+mod quota;
 pub mod scrape;
 mod snapshot;
 mod trees;

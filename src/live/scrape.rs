@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Live, Snapshot, WorkerRef, breakers, certificates, signals, trees};
+use super::{Live, Snapshot, WorkerRef, breakers, certificates, quota, signals, trees};
 use crate::api::Endpoint;
 use crate::api::load::Load;
 use crate::config::spec::Policy;
@@ -27,6 +27,7 @@ pub fn render(live: &Live, now: Instant) -> String {
     let mut families = Families::new(&mut out);
     ages(live, now, &mut families);
     admission(&snapshot, &mut families);
+    quota::write(&snapshot, &mut families);
     pools(&snapshot, &mut families);
     workers(&snapshot, &mut families);
     breakers::write(&snapshot, now, &mut families);

@@ -10,6 +10,7 @@ use http::{HeaderValue, Uri};
 use uuid::fmt::Hyphenated;
 
 use super::degraded;
+use super::quota::Accounts;
 use crate::api::Endpoint;
 use crate::plan::{
     DestinationIx, Jwt, Leg, Mirror, Plan, PoolIx, Role, Route, RouteIx, Source, Worker, WorkerIx,
@@ -45,6 +46,7 @@ pub struct Snapshot {
     admission: Arc<AdmissionCell>,
     entries: Box<[Arc<EntryCell>]>,
     issuer: Option<IssuerParts>,
+    accounts: Accounts,
 }
 
 /// Cells and prebuilt values of one worker membership.
@@ -187,6 +189,7 @@ impl Snapshot {
             sha256: stamp.sha256,
             born: now,
             memory: Allowance::new(&cells.memory, plan.server.memory_budget),
+            accounts: Accounts::bind(&plan, cells),
             plan,
             workers,
             routes,
@@ -239,6 +242,11 @@ impl Snapshot {
     /// The issuer whose tokens are accepted.
     pub fn issuer(&self) -> Option<&IssuerParts> {
         self.issuer.as_ref()
+    }
+
+    /// What callers have used.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The gates of the process.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::route::matches;
+use super::route::{is_glob, matches};
 use crate::base::moment::Moment;
 use crate::base::network::Network;
 use crate::base::secret::{MASK, Secret};
@@ -26,6 +26,8 @@ pub struct Auth {
     pub is_any: bool,
     /// The key that opens the inference routes.
     pub api_key: Option<Digest>,
+    /// As whom its holders are counted.
+    pub shared: Option<Arc<str>>,
     /// Header that carries the gateway's credential where it is present; lower case.
     pub api_key_header: Arc<str>,
     /// Header in which a trusted proxy names the tenant; lower case. `None`: it does not count.
@@ -196,6 +198,14 @@ impl Tenant {
     pub fn may_use(&self, name: &str) -> bool {
         self.models.is_empty() || self.models.iter().any(|pattern| matches(pattern, name))
     }
+
+    /// Whether it may use the model `canonical` by the name `asked`. The model itself must be among
+    /// its own: a glob that happens to fit an alias opens nothing. An alias that is listed letter by
+    /// letter is meant.
+    pub fn may_ask(&self, asked: &str, canonical: &str) -> bool {
+        let is_listed = |pattern: &Arc<str>| **pattern == *asked && !is_glob(pattern);
+        self.may_use(canonical) || self.models.iter().any(is_listed)
+    }
 }
 
 impl TenantLimits {
@@ -243,11 +253,13 @@ pub(super) fn compile(spec: &Spec) -> Auth {
         key(&declared.key, operator)
     });
     let shared = auth.api_key.as_ref().and_then(in_force);
+    let shared = shared.map(|key| Digest::of(key.as_bytes()));
     let header = &auth.tenant_header;
     Auth {
         guards_inference: auth.guards_inference(),
         is_any: auth.is_any(),
-        api_key: shared.map(|key| Digest::of(key.as_bytes())),
+        api_key: shared,
+        shared: shared.map(|digest| digest.short().into()),
         api_key_header: auth.api_key_header.to_ascii_lowercase().into(),
         tenant_header: header
             .trusted
@@ -316,4 +328,40 @@ fn jwt(declared: &spec::Jwt) -> Option<Arc<Jwt>> {
         leeway: declared.leeway.get(),
         allow_private: declared.allow_private_jwks,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_uses_its_models_by_whichever_name() {
+        let tenant = |models: &[&str]| Tenant {
+            name: "t".into(),
+            models: models.iter().map(|model| (*model).into()).collect(),
+            class: None,
+            limits: Arc::default(),
+        };
+        for (models, asked, canonical, may) in [
+            (&[][..], "any", "any", true),
+            (&["llama"], "llama", "llama", true),
+            (&["llama"], "other", "other", false),
+            (&["llama-*"], "llama-3", "llama-3", true),
+            // By an alias of a model that it has.
+            (&["llama-*"], "small", "llama-3", true),
+            // An alias that looks like one of its models and is another.
+            (&["llama-*"], "llama-x", "gpt", false),
+            // An alias that is listed.
+            (&["small"], "small", "llama-3", true),
+            (&["small"], "llama-3", "llama-3", false),
+            (&["*"], "", "", true),
+            (&["llama"], "", "", false),
+        ] {
+            assert_eq!(
+                tenant(models).may_ask(asked, canonical),
+                may,
+                "{models:?} {asked}"
+            );
+        }
+    }
 }

@@ -245,6 +245,21 @@ impl Routes {
         })
     }
 
+    /// The model that was meant by `found`: its own name, whatever it was called; empty where a client
+    /// named none and none is known.
+    pub fn meant<'a>(&'a self, found: &Found<'a>) -> &'a str {
+        let sole = || {
+            self.sole
+                .as_ref()
+                .and_then(|sole| sole.canonical.as_deref())
+        };
+        match (found.canonical, found.asked) {
+            (Some(name), _) => name,
+            (None, None | Some("" | "unknown")) => sole().unwrap_or_default(),
+            (None, Some(asked)) => asked,
+        }
+    }
+
     /// Chooses among the routes of what was found: by weight among those that `can_serve`, else
     /// those of the first fallback of which some route can. Where none can, the model's own, so
     /// that the refusal is about the model that was asked for. Equal draws choose alike; `draw` is

@@ -7,11 +7,12 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RET
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use super::identity::{Denied, Plane, TokenError, Why};
 use crate::api::error::{self, ErrorCode, WorkersCode};
 use crate::api::scan::ScanError;
 use crate::dispatch::{Call, CallError, Deadline, Fault, Shortage};
 use crate::plan::Unroutable;
-use crate::state::{Late, Shut};
+use crate::state::{Late, Over, Shut};
 use crate::upstream::headers::X_REQUEST_ID;
 
 /// The stable code of an error.
@@ -112,6 +113,16 @@ impl Refusal {
         refusal.retry_after(wait)
     }
 
+    /// The caller has used what it may for now.
+    pub(crate) fn over(over: Over) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TenantRateLimitExceeded,
+            "you have reached a limit on your requests or tokens",
+        )
+        .retry_after(over.retry_after())
+    }
+
     /// The time to be let in has run out.
     pub(crate) fn late(which: Late) -> Self {
         match which {
@@ -120,6 +131,7 @@ impl Refusal {
                 ErrorCode::AdmissionQueueTimeout,
                 "the request was not let in within the time that it may wait",
             ),
+            Late::Displaced(wait) => Self::shut(Shut::Full(wait)),
             Late::Total => CallError::Timeout(Deadline::Total).into(),
         }
     }
@@ -140,18 +152,6 @@ impl Refusal {
     pub(crate) fn and_close(mut self) -> Self {
         self.close = true;
         self
-    }
-
-    /// The control plane is shut to this peer.
-    pub(crate) fn control_plane() -> Self {
-        let mut refusal = Self::new(
-            StatusCode::UNAUTHORIZED,
-            ErrorCode::InvalidApiKey,
-            "the control plane answers only loopback and unix-socket peers while no control-plane \
-             credentials exist",
-        );
-        refusal.realm = Some(HeaderValue::from_static("Bearer realm=\"control-plane\""));
-        refusal
     }
 
     /// A page in somebody's browser asks for a change. Browsers send a request without a body, or with
@@ -241,8 +241,9 @@ pub(crate) fn respond(
     body: impl Into<Bytes>,
 ) -> Response<Body> {
     call.status = status.as_u16();
-    let id = call.id.clone();
-    let mut response = Response::new(Body::full(body.into(), call));
+    let (id, body) = (call.id.clone(), body.into());
+    call.bytes_out = body.len() as u64;
+    let mut response = Response::new(Body::full(body, call));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);
@@ -336,5 +337,75 @@ impl Refusal {
             )
             .at(Some("model")),
         }
+    }
+}
+
+/// Who is not let in reads which kind of door it is, and nothing of what would open it.
+impl From<Denied> for Refusal {
+    fn from(Denied { plane, why }: Denied) -> Self {
+        let unauthorized = |code, message: &str| {
+            let mut refusal = Self::new(StatusCode::UNAUTHORIZED, code, message);
+            refusal.realm = Some(HeaderValue::from_static(match plane {
+                Plane::Data => "Bearer realm=\"data-plane\"",
+                Plane::Control => "Bearer realm=\"control-plane\"",
+            }));
+            refusal
+        };
+        let forbidden =
+            |message: &str| Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message);
+        match why {
+            Why::Missing => unauthorized(
+                ErrorCode::InvalidApiKey,
+                "Missing or invalid Authorization header",
+            ),
+            Why::Several if plane == Plane::Data => unauthorized(
+                ErrorCode::InvalidApiKey,
+                "the request shows several credentials, and they differ",
+            ),
+            Why::Several | Why::Key => {
+                unauthorized(ErrorCode::InvalidApiKey, "Invalid authentication token")
+            }
+            Why::Token(TokenError::Unavailable) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::AuthUnavailable,
+                "tokens cannot be verified now: the keys of their issuer cannot be had",
+            )
+            .retry_after(Duration::from_secs(5)),
+            Why::Token(error) => {
+                unauthorized(ErrorCode::InvalidToken, &format!("Invalid JWT: {error}"))
+            }
+            Why::Throttled(wait) => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::AuthThrottled,
+                "too many wrong credentials came from this address",
+            )
+            // Not a moment before the minute is over.
+            .retry_after(wait + Duration::from_millis(999)),
+            Why::Stranger => unauthorized(
+                ErrorCode::InvalidApiKey,
+                "the control plane answers only loopback and unix-socket peers while no credentials \
+                 exist: configure `auth.control_plane.api_keys`, `auth.jwt` or `auth.api_key`, or let \
+                 everybody in with `auth.control_plane.open = true`",
+            ),
+            Why::Host => forbidden(
+                "while no credentials exist the control plane is asked for by a loopback address, \
+                 `localhost` or the listener's own name",
+            ),
+            Why::NoRole => forbidden("this credential has no role on the control plane"),
+            Why::ReadOnly => forbidden("the role `user` reads and changes nothing"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The tenant may not use the model that it asks for.
+    pub(crate) fn model_not_allowed(asked: &str) -> Self {
+        let shown: String = asked.chars().take(256).collect();
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::ModelNotAllowed,
+            format!("the model `{shown}` is not among those that this credential may use"),
+        )
+        .at(Some("model"))
     }
 }

@@ -2,6 +2,7 @@
 //! the same code, but sends nothing, moves no cursor and teaches no memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::{Ranking, check_pair, check_type};
+use super::endpoint::{Ranking, check_pair, check_tenant, check_type};
 use super::error::Refusal;
 use super::routes;
 use crate::api::error::ErrorCode;
@@ -21,7 +22,9 @@ use crate::dispatch::CallError;
 use crate::dispatch::choose::{self, Chosen, Usable};
 use crate::dispatch::target;
 use crate::live::{LegParts, Snapshot, WorkerRef};
-use crate::plan::{Destination, Found, Leg, Route, RouteIx, Target, Unroutable, is_glob};
+use crate::plan::{
+    Destination, Found, Identity, Leg, Route, RouteIx, Target, TenantIx, Unroutable, is_glob,
+};
 use crate::policy::{Mode, Notes, Refused};
 use crate::state::BreakerState;
 
@@ -39,6 +42,8 @@ pub struct Explanation {
     pub message: Option<String>,
     /// The listener it comes in at.
     pub listener: String,
+    /// Who asks, as limits are counted.
+    pub identity: String,
     /// The endpoint that the path leads to; absent for paths that lead to no worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -118,6 +123,7 @@ pub struct CandidateExplained {
 pub fn explain(snapshot: &Snapshot, request: &spec::Request, seed: u64) -> Explanation {
     let mut told = Explanation {
         listener: request.listener.clone(),
+        identity: Identity::Anonymous.to_string(),
         ..Explanation::default()
     };
     match follow(snapshot, request, seed, &mut told) {
@@ -142,6 +148,10 @@ fn follow(
         return Ok(());
     };
     told.endpoint = Some(endpoint.label().to_owned());
+    let tenant = tenant(snapshot, request)?;
+    if let Some(tenant) = tenant.and_then(|ix| snapshot.plan.auth.tenant(ix)) {
+        told.identity = Identity::Tenant(Arc::clone(&tenant.name)).to_string();
+    }
     let headers = headers(request)?;
     check_type(&headers)?;
     let body = Bytes::from(serde_json::Value::Object(request.body.clone()).to_string());
@@ -150,6 +160,7 @@ fn follow(
     let asked = found.model.as_deref();
     let (meant, target) = target::target(snapshot, endpoint, asked, &headers, seed)
         .map_err(|why| Refusal::unroutable(why, asked))?;
+    check_tenant(snapshot, tenant, &meant)?;
     let (route, parts) = snapshot
         .route(target.route)
         .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, asked))?;
@@ -217,6 +228,21 @@ fn endpoint(snapshot: &Snapshot, request: &spec::Request) -> Result<Option<Endpo
     match found.goal(&method) {
         Some(_) => Ok(found.endpoint()),
         None => Err(Refusal::method(found.allow)),
+    }
+}
+
+/// The tenant that asks, where the request names one.
+fn tenant(snapshot: &Snapshot, request: &spec::Request) -> Result<Option<TenantIx>, Refusal> {
+    let Some(name) = request.identity.as_deref() else {
+        return Ok(None);
+    };
+    let mut tenants = (0u32..).zip(&snapshot.plan.auth.tenants);
+    match tenants.find(|(_, tenant)| *tenant.name == *name) {
+        Some((ix, _)) => Ok(Some(TenantIx(ix))),
+        None => Err(Refusal::bad_request(
+            ErrorCode::InvalidType,
+            format!("there is no tenant `{name}`"),
+        )),
     }
 }
 

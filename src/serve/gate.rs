@@ -14,8 +14,8 @@ pub(crate) enum Peer {
     Tcp(IpAddr),
     /// A client of a unix socket.
     Unix,
-    /// A client of the control socket whose user is root or our own.
-    Control,
+    /// A client of the control socket whose user, by number, is root or our own.
+    Control(u32),
 }
 
 impl Peer {
@@ -23,7 +23,7 @@ impl Peer {
     pub(crate) fn is_local(self) -> bool {
         match self {
             Self::Tcp(address) => address.to_canonical().is_loopback(),
-            Self::Unix | Self::Control => true,
+            Self::Unix | Self::Control(_) => true,
         }
     }
 }

@@ -369,4 +369,20 @@ mod tests {
         let error = guarded.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
+
+    #[tokio::test]
+    async fn what_is_written_but_not_taken_times_out_too() {
+        for closing in [false, true] {
+            let (_client, server) = tokio::io::duplex(16);
+            let server = tokio::io::BufWriter::with_capacity(1024, server);
+            let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
+            guarded.write_all(&[0; 64]).await.unwrap();
+            let ended = if closing {
+                guarded.shutdown().await
+            } else {
+                guarded.flush().await
+            };
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+    }
 }

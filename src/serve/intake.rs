@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_fn;
 use http::StatusCode;
+use http::header::{EXPECT, HeaderMap};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use std::pin::Pin;
@@ -32,6 +33,13 @@ pub(crate) fn check_declared(body: &Incoming, max: usize) -> Result<(), Refusal>
     } else {
         Ok(())
     }
+}
+
+/// Whether more may come of a body than is worth reading only to throw it away.
+pub(crate) fn is_long(body: &Incoming, headers: &HeaderMap) -> bool {
+    const SHORT: u64 = 64 * 1024;
+    let length = body.size_hint().exact();
+    headers.contains_key(EXPECT) || length.is_none_or(|length| length > SHORT)
 }
 
 /// A body that has been read.

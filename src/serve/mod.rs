@@ -3,6 +3,7 @@
 //! Invariant: a request loads the snapshot once, when its head has been read. Only [`error`] knows
 //! statuses and error bodies.
 
+mod audit;
 mod body;
 mod endpoint;
 mod error;
@@ -21,4 +22,5 @@ mod stack;
 
 #[doc(hidden)]
 pub use identity::read_unverified;
+pub use identity::warn_of_open_doors;
 pub use listen::{ControlSocket, Listeners};

@@ -8,6 +8,7 @@ use http::Method;
 use metrics::{Counter, Histogram};
 use parking_lot::RwLock;
 
+use super::audit;
 use super::routes::TEMPLATES;
 use crate::dispatch::Call;
 use crate::telemetry::metrics::{self as names, Metric};
@@ -63,8 +64,9 @@ pub(crate) fn arrived(method: &Method, template: &'static str) {
     }
 }
 
-/// Counts the answer of a call that has ended after `latency`.
+/// Audits, and counts the answer of, a call that has ended after `latency`.
 pub(crate) fn finished(call: &Call, latency: Duration) {
+    audit::finished(call);
     if let Some(series) = series(call.template, &call.method) {
         series.duration.record(latency.as_secs_f64());
     }

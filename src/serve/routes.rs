@@ -54,6 +54,20 @@ pub(crate) enum Goal<'a> {
     Metrics,
 }
 
+impl<'a> Goal<'a> {
+    /// The worker or pool that the path names, for the control plane.
+    pub(crate) fn resource(&self) -> Option<&'a str> {
+        match *self {
+            Self::Worker(id)
+            | Self::ReplaceWorker(id)
+            | Self::PatchWorker(id)
+            | Self::RemoveWorker(id)
+            | Self::DrainPool(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
 /// What a worker is asked on a client's behalf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Question {
@@ -65,6 +79,22 @@ pub(crate) enum Question {
     ModelInfo,
 }
 
+/// Who may ask for a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Everybody.
+    Public,
+    /// Who may use the models.
+    Inference,
+    /// Who may enter the control plane.
+    Control,
+    /// Everybody until any credential is configured, then who may use the models.
+    InferenceOnceGuarded,
+    /// Everybody until any credential is configured, then who may enter the control plane; a listener
+    /// may settle it.
+    ControlOnceGuarded,
+}
+
 /// A path that is known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found<'a> {
@@ -74,8 +104,8 @@ pub(crate) struct Found<'a> {
     pub(crate) allow: &'static str,
     /// Where its first method leads.
     first: Goal<'a>,
-    /// Whether it belongs to the control plane.
-    pub(crate) control_plane: bool,
+    /// Who may ask for it.
+    pub(crate) class: Class,
 }
 
 impl<'a> Found<'a> {
@@ -85,6 +115,11 @@ impl<'a> Found<'a> {
             Goal::Inference(endpoint) => Some(endpoint),
             _ => None,
         }
+    }
+
+    /// Whether its answer to a tenant is its own although everybody may ask.
+    pub(crate) fn knows_tenants(&self) -> bool {
+        matches!(self.first, Goal::Models | Goal::Model(_))
     }
 
     /// Where `method` leads; `None` where it may not be used. HEAD goes wherever GET does.
@@ -158,7 +193,7 @@ pub(crate) fn find(path: &str, groups: Groups) -> Option<Found<'_>> {
         && let Some(found) = admin(path)
     {
         return Some(Found {
-            control_plane: true,
+            class: Class::Control,
             ..found
         });
     }
@@ -176,18 +211,22 @@ fn inference(path: &str) -> Option<Found<'_>> {
         "/v1/classify" => Endpoint::Classify,
         _ => return information(path),
     };
-    Some(post(endpoint.path(), Goal::Inference(endpoint)))
+    Some(Found {
+        class: Class::Inference,
+        ..post(endpoint.path(), Goal::Inference(endpoint))
+    })
 }
 
 fn information(path: &str) -> Option<Found<'_>> {
     Some(match path {
         "/v1/models" => get("/v1/models", Goal::Models),
-        "/health_generate" => get("/health_generate", Goal::Ask(Question::HealthGenerate)),
-        "/get_server_info" | "/server_info" => {
-            get("/get_server_info", Goal::Ask(Question::ServerInfo))
-        }
-        "/get_model_info" | "/model_info" => get("/get_model_info", Goal::Ask(Question::ModelInfo)),
-        "/engine_metrics" => get("/engine_metrics", Goal::EngineMetrics),
+        "/health_generate" => ask("/health_generate", Question::HealthGenerate),
+        "/get_server_info" | "/server_info" => ask("/get_server_info", Question::ServerInfo),
+        "/get_model_info" | "/model_info" => ask("/get_model_info", Question::ModelInfo),
+        "/engine_metrics" => Found {
+            class: Class::ControlOnceGuarded,
+            ..get("/engine_metrics", Goal::EngineMetrics)
+        },
         _ => {
             let id = path
                 .strip_prefix("/v1/models/")
@@ -228,12 +267,19 @@ fn one(path: &str) -> Option<Found<'_>> {
     })
 }
 
+fn ask<'a>(template: &'static str, question: Question) -> Found<'a> {
+    Found {
+        class: Class::InferenceOnceGuarded,
+        ..get(template, Goal::Ask(question))
+    }
+}
+
 fn get<'a>(template: &'static str, first: Goal<'a>) -> Found<'a> {
     Found {
         template,
         allow: GET,
         first,
-        control_plane: false,
+        class: Class::Public,
     }
 }
 
@@ -340,9 +386,25 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_workers_is_of_the_control_plane() {
-        for path in ["/workers", "/workers/x", "/admin/pools/p/drain"] {
-            assert!(find(path, ALL).unwrap().control_plane, "{path}");
+    fn every_route_has_its_class() {
+        for path in TEMPLATES.iter().filter(|template| **template != OTHER) {
+            let expected = match *path {
+                "/v1/models" | "/v1/models/{id}" | "/liveness" | "/health" | "/readiness"
+                | "/metrics" => Class::Public,
+                "/health_generate" | "/get_server_info" | "/get_model_info" => {
+                    Class::InferenceOnceGuarded
+                }
+                "/engine_metrics" => Class::ControlOnceGuarded,
+                "/flush_cache" | "/get_loads" => Class::Control,
+                path if path.starts_with("/workers") || path.starts_with("/admin/") => {
+                    Class::Control
+                }
+                _ => Class::Inference,
+            };
+            assert_eq!(find(path, ALL).unwrap().class, expected, "{path}");
+        }
+        for alias in ["/v1/loads", "/rerank", "/server_info", "/model_info"] {
+            assert_ne!(find(alias, ALL).unwrap().class, Class::Public, "{alias}");
         }
     }
 }

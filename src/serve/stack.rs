@@ -18,16 +18,17 @@ use super::body::{Body, Busy};
 use super::endpoint;
 use super::error::Refusal;
 use super::gate::Gate;
-use super::intake;
 use super::layer::{Arrival, CorsLayer, Panic, PanicLayer, allows};
 use super::observe;
 use super::request_id;
-use super::routes::{self, Goal};
+use super::routes::{self, Class, Goal};
+use super::{identity, intake};
 use crate::api::error::ErrorCode;
-use crate::dispatch::Call;
+use crate::dispatch::{Call, Trace};
 use crate::live::{Phase, Snapshot};
 use crate::plan::{Cors, Limits};
 use crate::telemetry::access;
+use crate::telemetry::trace::{TRACEPARENT, TRACESTATE};
 
 type Layered = BoxCloneService<Arrival, Response<Body>, Infallible>;
 
@@ -107,6 +108,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         let bodiless = request.method() == Method::HEAD;
         let (head, body) = request.into_parts();
         let arrival = enter(&self.gate, head, body);
+        let traceparent = arrival.call.trace.as_ref().map(|trace| trace.header());
         let gate = Arc::clone(&self.gate);
         let mut inner = self.layers(&arrival.call.snapshot);
         Box::pin(async move {
@@ -114,6 +116,11 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
                 Inner::Plain(service) => service.call(arrival).await?,
                 Inner::Cors(service) => service.call(arrival).await?,
             };
+            if let Some(traceparent) = traceparent {
+                // What a worker says of a trace is not about the client's.
+                response.headers_mut().remove(TRACESTATE);
+                response.headers_mut().insert(TRACEPARENT, traceparent);
+            }
             if bodiless {
                 // HTTP/1 leaves the body out by itself, HTTP/2 does not.
                 response = without_body(response);
@@ -162,6 +169,11 @@ fn enter(gate: &Gate, head: http::request::Parts, body: Incoming) -> Arrival {
         path,
         id,
     );
+    let tracing = &call.snapshot.plan.tracing;
+    if tracing.enabled {
+        let trace = Trace::begin(&head.headers, tracing.sample_ratio);
+        call.trace = Some(Box::new(trace));
+    }
     call.observe = Some(observe::finished);
     observe::arrived(&head.method, template);
     access::started(call.id_str(), head.method.as_str(), path);
@@ -198,11 +210,11 @@ impl Service<Arrival> for Core {
 
 async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Arrival {
-        call,
+        mut call,
         method,
         uri,
+        mut headers,
         version,
-        headers,
         body,
     } = arrival;
     if let Err(refusal) = check_head(&uri, version, &headers, &gate.listener.limits) {
@@ -214,10 +226,20 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
     let Some(goal) = found.goal(&method) else {
         return Refusal::method(found.allow).into_response(call);
     };
-    if found.control_plane && !may_control(gate, &headers) {
-        return Refusal::control_plane().into_response(call);
+    let head = identity::Head {
+        found,
+        method: &method,
+        uri: &uri,
+    };
+    // Before a byte of the body is read, and before a client that waits for a 100 gets it.
+    if let Err(denied) = identity::judge(gate, &mut call, head, &mut headers).await {
+        let mut refusal = Refusal::from(denied);
+        if intake::is_long(&body, &headers) {
+            refusal = refusal.and_close();
+        }
+        return refusal.into_response(call);
     }
-    if found.control_plane
+    if found.class == Class::Control
         && !method.is_safe()
         && let Some(origin) = headers.get(ORIGIN)
         && !cors(gate, &call.snapshot).is_some_and(|rules| allows(rules, origin))
@@ -263,22 +285,6 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Explain => Box::pin(endpoint::explain(gate, call, body)).await,
         Goal::Metrics => endpoint::metrics(gate, call),
     }
-}
-
-/// While no credentials exist, the control plane is for this machine alone. A forwarded header
-/// means that the real peer is somebody else.
-fn may_control(gate: &Gate, headers: &HeaderMap) -> bool {
-    let forwarded = [
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-real-ip",
-        "via",
-    ]
-    .iter()
-    .any(|name| headers.contains_key(*name));
-    gate.peer.is_local() && !forwarded
 }
 
 fn check_head(

@@ -13,6 +13,7 @@ mod mirror;
 mod model;
 mod name;
 mod pace;
+mod quota;
 mod report;
 mod route;
 mod worker;
@@ -32,6 +33,7 @@ pub use mirror::{Copying, MirrorCell};
 pub use model::{ModelCell, ModelKey, Series, Stages};
 pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
+pub use quota::{AccountCell, Over, Spent, Stay, Strangers, Sums, Wanted};
 pub use report::{Report, ReportCell};
 pub use route::RouteKey;
 pub use worker::{InFlight, Trouble, WorkerCell};
@@ -84,6 +86,10 @@ pub struct Cells {
     pub models: Keyed<ModelKey, ModelCell>,
     /// Memory in use for what is buffered.
     pub memory: Arc<MemoryCell>,
+    /// What tenants use, by name.
+    pub tenants: Keyed<Arc<str>, AccountCell>,
+    /// What everybody else uses.
+    pub strangers: Arc<Strangers>,
 }
 
 impl Cells {
@@ -101,5 +107,6 @@ impl Cells {
         self.mirrors.sweep();
         self.entries.sweep();
         self.models.sweep();
+        self.tenants.sweep();
     }
 }

@@ -28,6 +28,16 @@ pub struct Access<'a> {
     pub status: u16,
     /// From the head of the request to the end of the response.
     pub latency: Duration,
+    /// How long it waited to be let in.
+    pub queue: Duration,
+    /// From the head of the request to the first event of a stream.
+    pub ttft: Option<Duration>,
+    /// Bytes of the request's body, where it was read.
+    pub bytes_in: u64,
+    /// Bytes of the response's body.
+    pub bytes_out: u64,
+    /// Who asked: the name of a tenant, or against whom limits are counted.
+    pub tenant: &'a str,
     /// Canonical name of the model.
     pub model: &'a str,
     /// Pool that served it.
@@ -104,10 +114,16 @@ fn finish(output: &Output, access: &Access<'_>) {
         text(&mut line, "method", access.method);
         text(&mut line, "path", access.path);
         line.u64("status", u64::from(access.status));
-        line.u64(
-            "latency_us",
-            u64::try_from(access.latency.as_micros()).unwrap_or(u64::MAX),
-        );
+        line.u64("latency_us", micros(access.latency));
+        if !access.queue.is_zero() {
+            line.u64("queue_us", micros(access.queue));
+        }
+        if let Some(ttft) = access.ttft {
+            line.u64("ttft_us", micros(ttft));
+        }
+        line.u64("bytes_in", access.bytes_in);
+        line.u64("bytes_out", access.bytes_out);
+        text(&mut line, "tenant", access.tenant);
         text(&mut line, "model", access.model);
         text(&mut line, "pool", access.pool);
         text(&mut line, "policy", access.policy);
@@ -128,6 +144,7 @@ fn finish(output: &Output, access: &Access<'_>) {
         }
         text(&mut line, "error_code", access.error_code);
         line.u64("generation", access.generation);
+        span(&mut line, access.request_id, access.method, access.path);
         line.close();
     });
 }
@@ -151,8 +168,31 @@ fn begin(output: &Output, request_id: &str, method: &str, path: &str) {
         text(&mut line, "request_id", request_id);
         text(&mut line, "method", method);
         text(&mut line, "path", path);
+        span(&mut line, request_id, method, path);
         line.close();
     });
+}
+
+/// The request as the span that the line lies in, in JSON: readers of spans find it there.
+fn span(line: &mut Line<'_>, request_id: &str, method: &str, path: &str) {
+    if !line.is_json() {
+        return;
+    }
+    let mut members = Vec::with_capacity(128);
+    let mut fields = Line::fragment(&mut members);
+    text(&mut fields, "request_id", request_id);
+    text(&mut fields, "method", method);
+    text(&mut fields, "path", path);
+    let object: [&[u8]; 3] = [b"{\"name\":\"http_request\"", &members, b"}"];
+    line.raw(b",\"span\":");
+    object.iter().for_each(|part| line.raw(part));
+    line.raw(b",\"spans\":[");
+    object.iter().for_each(|part| line.raw(part));
+    line.raw(b"]");
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn text(line: &mut Line<'_>, name: &str, value: &str) {
@@ -175,6 +215,11 @@ mod tests {
             path: "/v1/chat/completions",
             status: 200,
             latency: Duration::from_micros(1234),
+            queue: Duration::from_micros(55),
+            ttft: Some(Duration::from_micros(800)),
+            bytes_in: 70,
+            bytes_out: 90,
+            tenant: "team-a",
             model: "llama-3.1-8b",
             pool: "llama",
             policy: "cache_aware",
@@ -204,7 +249,7 @@ mod tests {
             log.take(),
             "<6>INFO smg::response: finished processing request \
              request_id=chatcmpl-0123456789abcdef01234567 method=POST path=/v1/chat/completions \
-             status=200 latency_us=1234 model=llama-3.1-8b pool=llama \
+             status=200 latency_us=1234 queue_us=55 ttft_us=800 bytes_in=70 bytes_out=90 tenant=team-a model=llama-3.1-8b pool=llama \
              policy=cache_aware reason=cache_hit worker_id=6f1c attempts=2 tokens_in=10 \
              tokens_expected=8 tokens_cached=6 tokens_out=0 generation=3\n"
         );
@@ -218,7 +263,7 @@ mod tests {
         assert_eq!(
             log.take(),
             "<4>WARN smg::response: finished processing request path=/x status=404 latency_us=0 \
-             attempts=0 error_code=not_found generation=0\n"
+             bytes_in=0 bytes_out=0 attempts=0 error_code=not_found generation=0\n"
         );
     }
 
@@ -245,6 +290,11 @@ mod tests {
         assert_eq!(value["status"], 503);
         assert_eq!(value["latency_us"], 1234);
         assert_eq!(value["tokens_in"], 10);
+        let span = &value["span"];
+        assert_eq!(span["name"], "http_request");
+        assert_eq!(span["request_id"], value["request_id"]);
+        assert_eq!(span["path"], "/v1/chat/completions");
+        assert_eq!(value["spans"], serde_json::json!([span]));
         assert_eq!(value["request_id"], "chatcmpl-0123456789abcdef01234567");
         assert_eq!(value["filename"], "src/telemetry/access.rs");
     }

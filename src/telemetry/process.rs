@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeMetrics;
 
-use super::log;
+use super::audit;
+use super::log::{self, Repeat};
 use super::metrics::{self, Metric, label};
 use crate::base::clock;
 
@@ -35,6 +36,9 @@ pub struct Sampler {
     dropped: Vec<(&'static str, ::metrics::Counter)>,
     threads: Vec<Thread>,
     since: Instant,
+    /// Audit records that were lost by the last look.
+    lost: u64,
+    notices: Repeat<()>,
 }
 
 /// One thread of the runtime.
@@ -66,10 +70,12 @@ impl Sampler {
                     )
                 })
                 .collect(),
+            lost: 0,
+            notices: Repeat::every_minute(),
         }
     }
 
-    /// Brings the gauges up to date.
+    /// Brings the gauges up to date, and what else is looked at every second or so.
     pub fn sample(&mut self) {
         let now = clock::now();
         let passed = now.saturating_duration_since(self.since);
@@ -90,6 +96,11 @@ impl Sampler {
         for (sink, counter) in &self.dropped {
             counter.absolute(log::dropped(sink));
         }
+        let lost = log::dropped("audit");
+        if std::mem::replace(&mut self.lost, lost) < lost && self.notices.allow((), now).is_some() {
+            tracing::error!(target: "smg::audit", lost, "audit records could not be written to their file");
+        }
+        audit::sweep(Some(now));
     }
 }
 

@@ -312,9 +312,14 @@ async fn open(pool: &ConnPool, limit: Duration) -> Result<(Landed, Driver, Open)
     let open = pool.count();
     let ended = |error: h2::Error| match error.get_io() {
         Some(error) => {
-            // It is logged there; the error says the same.
-            tls::refusal(pool, address, error);
-            refused(io::Error::new(error.kind(), error.to_string()))
+            let error = io::Error::new(error.kind(), error.to_string());
+            // A worker that does not take what it was shown says so only now.
+            if let Some(secured) = pool.secured()
+                && error.kind() == io::ErrorKind::InvalidData
+            {
+                tls::tell(pool, secured, SocketAddr::new(address, pool.port()), &error);
+            }
+            refused(error)
         }
         None => NoConnection::Malformed(Arc::new(error)),
     };

@@ -337,3 +337,36 @@ fn a_refusal_is_the_one_that_a_request_would_get() {
         (&json!(200), &json!("pairs"))
     );
 }
+
+#[test]
+fn a_test_may_be_about_a_tenant() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |identity: &str, expect: &str| {
+        let text = format!(
+            "{FILE}[[auth.tenants]]\nname = \"a\"\nmodels = [\"deep-*\"]\n\
+             keys = [{{ sha256 = \"{}\" }}]\n\
+             [[tests]]\nname = \"t\"\nrequest = {{ path = \"/v1/completions\"{identity}, body = {{ \
+             model = \"llama3\", prompt = \"x\" }} }}\nexpect = {{ {expect} }}\n",
+            "ab".repeat(32)
+        );
+        write(dir.path(), "smg.toml", &text)
+    };
+    for (identity, expect, expected) in [
+        ("", "status = 200", 0),
+        (
+            ", identity = \"a\"",
+            "status = 403, code = \"model_not_allowed\"",
+            0,
+        ),
+        (", identity = \"a\"", "status = 200", 78),
+    ] {
+        let file = file(identity, expect);
+        let output = smg(&["check-config", "--test", &file], &[]);
+        assert_eq!(
+            status(&output),
+            expected,
+            "{identity} {expect}: {}",
+            stdout(&output)
+        );
+    }
+}

@@ -14,4 +14,6 @@ mod flags;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]
+mod key;
+#[cfg(test)]
 mod usage;

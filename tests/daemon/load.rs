@@ -39,7 +39,7 @@ pub(crate) struct Load {
 }
 
 /// How clients encrypt, and whom they expect.
-type Over = Option<(TlsClient, &'static str)>;
+pub(crate) type Over = (TlsClient, &'static str);
 
 #[derive(Default)]
 struct Tally {
@@ -67,7 +67,7 @@ impl Load {
     }
 
     /// The same with TLS where it is given.
-    pub(crate) fn start_over(to: SocketAddr, over: Over) -> Self {
+    pub(crate) fn start_over(to: SocketAddr, over: Option<&Over>) -> Self {
         let target = watch::Sender::new(to);
         let stop = watch::Sender::new(false);
         let tally = Arc::<Tally>::default();
@@ -82,7 +82,7 @@ impl Load {
                 let client = Client {
                     version,
                     kind,
-                    over: over.clone(),
+                    over: over.cloned(),
                     target: target.subscribe(),
                     stop: stop.subscribe(),
                     tally: Arc::clone(&tally),
@@ -156,7 +156,7 @@ impl Load {
 struct Client {
     version: Version,
     kind: Kind,
-    over: Over,
+    over: Option<Over>,
     target: watch::Receiver<SocketAddr>,
     stop: watch::Receiver<bool>,
     tally: Arc<Tally>,

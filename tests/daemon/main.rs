@@ -33,6 +33,8 @@ mod fleet;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
+mod jwt;
+#[cfg(test)]
 mod listeners;
 #[cfg(test)]
 mod load;
@@ -52,6 +54,16 @@ mod watch;
 mod workers_api;
 #[cfg(test)]
 mod workers_leave;
+
+// What is seen from outside.
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod request_ids;
+#[cfg(test)]
+mod tracing;
 
 // The request path.
 #[cfg(test)]
@@ -78,6 +90,8 @@ mod headers;
 mod health;
 #[cfg(test)]
 mod http2_workers;
+#[cfg(test)]
+mod identity;
 #[cfg(test)]
 mod information;
 #[cfg(test)]
@@ -107,6 +121,10 @@ mod stale;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tenant_limits;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod tls_reload;
+#[cfg(test)]
+mod tls_workers;

@@ -209,6 +209,7 @@ pub(crate) fn assert_error(answer: &Answer, status: u16, code: &str) {
     let error = body["error"].as_object().unwrap();
     let kind = match status {
         401 => "authentication_error",
+        403 => "permission_error",
         429 => "rate_limit_error",
         400..=499 => "invalid_request_error",
         _ => "server_error",

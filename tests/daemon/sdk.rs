@@ -9,6 +9,11 @@ use crate::support::{Smg, Worker, eventually, get};
 
 /// Two sample workers with one model, and a declared model without a living worker.
 async fn run(script: &str) {
+    run_with(script, "").await;
+}
+
+/// The same with `more` at the end of the file.
+async fn run_with(script: &str, more: &str) {
     let Some(python) = python("sdk") else { return };
     let workers = [Worker::start(&[]).await, Worker::start(&[]).await];
     let smg = Smg::start(&format!(
@@ -33,6 +38,7 @@ pool = "gone"
 
 [reliability.retry]
 max_retries = 1
+{more}
 "#,
         workers[0].url(),
         workers[1].url(),
@@ -64,6 +70,12 @@ async fn embeddings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn models() {
     run("models.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys() {
+    let auth = "[[auth.tenants]]\nname = \"team\"\nkeys = [\"unused\"]\nmodels = [\"sample\"]\n";
+    run_with("keys.py", auth).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

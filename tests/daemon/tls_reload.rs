@@ -143,12 +143,12 @@ async fn a_mounted_secret_is_swapped() {
     let listener = secure(&at("tls.crt"), &at("tls.key"), None, "");
     let smg = Smg::start(&config(&listener, &engine.url(), "")).await;
     let to = smg.address("secure");
-    for n in 1..3 {
+    for (n, pair) in pairs.iter().enumerate().skip(1) {
         symlink(format!("..v{n}"), at("..data_tmp")).unwrap();
         std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
         std::fs::remove_dir_all(at(&format!("..v{}", n - 1))).unwrap();
         smg.serves(n as u64 + 1).await;
-        assert_eq!(shown(&authority, to).await, leaf(&pairs[n]));
+        assert_eq!(shown(&authority, to).await, leaf(pair));
     }
     assert_eq!(reloads(&smg, "applied").await, 2.0);
     assert_eq!(reloads(&smg, "rejected").await, 0.0);
@@ -290,7 +290,7 @@ async fn nothing_fails_while_certificates_and_authorities_change_under_load() {
     .await;
     let shown = clients.issue("load.test");
     let client = TlsClient::showing(&authority, &shown, BOTH);
-    let load = Load::start_over(smg.address("secure"), Some((client, NAME)));
+    let load = Load::start_over(smg.address("secure"), Some(&(client, NAME)));
     load.answers(30).await;
     let one = std::fs::read_to_string(clients.path()).unwrap();
     let both = one.clone() + &std::fs::read_to_string(others.path()).unwrap();

@@ -237,6 +237,12 @@ impl Stream {
         self.response.status().as_u16()
     }
 
+    /// The header's value, or nothing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let value = self.response.headers().get(name);
+        value.map_or("", |value| value.to_str().unwrap())
+    }
+
     /// The next SSE event without its blank line, comments included; none at a clean end of the
     /// body, an error at an unclean one.
     pub(crate) async fn event(&mut self) -> hyper::Result<Option<String>> {

@@ -40,9 +40,10 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "authority of a test");
+        params.distinguished_name.push(
+            DnType::CommonName,
+            format!("authority {:08x}", fastrand::u32(..)),
+        );
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, params.self_signed(&key).unwrap().pem()).unwrap();
         Self {
@@ -59,10 +60,15 @@ impl Authority {
 
     /// A new certificate for this host name or IP address, which is also its common name.
     pub(crate) fn issue(&self, name: &str) -> Pair {
+        self.issue_until(name, 2040)
+    }
+
+    /// The same with an end at the beginning of this year.
+    pub(crate) fn issue_until(&self, name: &str, year: i32) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.not_after = rcgen::date_time_ymd(2040, 1, 2);
+        params.not_after = rcgen::date_time_ymd(year, 1, 2);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         let file = |kind: &str, text: String| {
             let name = format!("{name}-{}.{kind}.pem", fastrand::u32(..));

@@ -1,4 +1,4 @@
-//! The Python environments that `make setup` makes under `build/`.
+//! The environments of other languages that `make setup` makes under `build/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,12 +14,26 @@ pub(crate) fn python(name: &str) -> Option<PathBuf> {
     if venv.join("complete").exists() && python.exists() {
         return Some(python);
     }
-    let reason = format!("no `{}`; `make setup` makes it", venv.display());
+    skip(&venv);
+    None
+}
+
+/// The modules of `build/<name>`, by the same rule.
+pub(crate) fn node_modules(name: &str) -> Option<PathBuf> {
+    let folder = built(name);
+    if folder.join("complete").exists() {
+        return Some(folder.join("node_modules"));
+    }
+    skip(&folder);
+    None
+}
+
+fn skip(missing: &Path) {
+    let reason = format!("no `{}`; `make setup` makes it", missing.display());
     let is_set =
         |name| std::env::var(name).is_ok_and(|value| !matches!(&*value, "" | "0" | "false"));
     assert!(!is_set("CI") && !is_set("SMG_REQUIRE_ALL"), "{reason}");
     eprintln!("skipped: {reason}");
-    None
 }
 
 /// Something that `make setup` put under `build/`.

@@ -56,6 +56,12 @@ pub struct Fields {
     pub documents: Option<Span>,
     /// Place of `max_tokens`.
     pub max_tokens: Option<Span>,
+    /// Place of `max_completion_tokens` (chat).
+    pub max_completion_tokens: Option<Span>,
+    /// Place of `max_output_tokens` (responses).
+    pub max_output_tokens: Option<Span>,
+    /// Place of `sampling_params` (generate).
+    pub sampling_params: Option<Span>,
     /// Place of `tools` (chat, responses).
     pub tools: Option<Span>,
     /// Place of `instructions` (responses).
@@ -88,6 +94,9 @@ impl Fields {
             query: self.query.map(&span),
             documents: self.documents.map(&span),
             max_tokens: self.max_tokens.map(&span),
+            max_completion_tokens: self.max_completion_tokens.map(&span),
+            max_output_tokens: self.max_output_tokens.map(&span),
+            sampling_params: self.sampling_params.map(&span),
             tools: self.tools.map(&span),
             instructions: self.instructions.map(&span),
         }
@@ -206,6 +215,9 @@ pub fn scan(body: &[u8]) -> Result<Scan<'_>, ScanError> {
             b"query" => fields.query = value,
             b"documents" => fields.documents = value,
             b"max_tokens" => fields.max_tokens = value,
+            b"max_completion_tokens" => fields.max_completion_tokens = value,
+            b"max_output_tokens" => fields.max_output_tokens = value,
+            b"sampling_params" => fields.sampling_params = value,
             b"tools" => fields.tools = value,
             b"instructions" => fields.instructions = value,
             _ => drop(checked(body, member.key)?),

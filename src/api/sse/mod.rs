@@ -9,11 +9,13 @@
 //! token figures are followed through the rest.
 
 mod classify;
+mod hide;
 
 use memchr::memchr2;
 
 use super::usage::{Finder, Usage};
 use classify::Event;
+pub use hide::Hide;
 
 /// The most bytes of one event's payload that are carried and judged.
 pub const CAP: usize = 64 * 1024;

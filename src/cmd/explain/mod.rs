@@ -54,7 +54,7 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
         }
     };
     let explained = match own.get_one::<String>("live") {
-        Some(url) => live(matches, environment, url, &request),
+        Some(url) => live(matches, own, environment, url, &request),
         None => here(matches, environment, &request),
     };
     let explanation = match explained {
@@ -87,6 +87,7 @@ fn here(
 /// In the running gateway.
 fn live(
     matches: &[&ArgMatches],
+    own: &ArgMatches,
     environment: Environment,
     url: &str,
     request: &Request,
@@ -97,9 +98,10 @@ fn live(
     })?;
     let url = (!url.is_empty()).then_some(url);
     let body = serde_json::to_vec(request).unwrap_or_default();
+    let key = client::key(own, &environment);
     let ways = client::ways(url, invocation, environment);
     let answer = ways
-        .and_then(|ways| client::ask(ways, &Method::POST, "/admin/explain", body))
+        .and_then(|ways| client::ask(ways, &Method::POST, "/admin/explain", key?, body))
         .map_err(|error| {
             out::error(&error);
             reload::status_of(&error)

@@ -13,6 +13,7 @@ pub(super) fn human(told: &Explanation) -> String {
         writeln!(text, "{name:<9} {value}").ok();
     };
     line("listener", &told.listener);
+    line("identity", &told.identity);
     if let Some(endpoint) = &told.endpoint {
         line("endpoint", endpoint);
     }

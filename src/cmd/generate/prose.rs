@@ -168,6 +168,11 @@ pub(super) static FILES: &[(&str, &str)] = &[
 pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
     ("SMG_*", "One for each option, named above."),
     (
+        "SMG_KEY",
+        "The key that `smg reload`, `smg explain --live` and `smg config diff --live` show the gateway, \
+         where `--key` says none.",
+    ),
+    (
         "RUST_LOG",
         "A filter for the log, such as `smg=debug`. It comes before the file, but after \
          `--log-level` and `SMG_LOG_LEVEL`.",

@@ -33,6 +33,7 @@ impl Check<'_> {
             headers,
             listener,
             body: _,
+            identity: _,
         } = request;
         if !path.starts_with('/') || path.parse::<http::uri::PathAndQuery>().is_err() {
             let message = format!("`{path}` is no path: it begins with `/`");

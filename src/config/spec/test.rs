@@ -65,6 +65,13 @@ pub struct Request {
     /// It must serve the path.
     #[serde(default = "main", skip_serializing_if = "is_main")]
     pub listener: String,
+
+    /// The tenant that asks.
+    ///
+    /// Unit: name of a tenant. Default: none. Range: a defined tenant. Reload: live.
+    /// Without it somebody who may come in, and is no tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 }
 
 /// `tests[].expect`: what must come of a request.

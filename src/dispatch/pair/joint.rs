@@ -245,6 +245,7 @@ impl Joint {
         if let Side::Done(Some(prefilled)) = &self.side {
             prefilling.complete = true;
             prefilling.usage = prefilled.usage;
+            prefilling.done = Some(prefilled.at);
         }
     }
 

@@ -65,7 +65,10 @@ impl Letter {
         body: Payload,
     ) -> Self {
         let pool = call.snapshot.plan.pool(worker.plan.pool);
-        let request = build(job, &body, worker, pool.forward_authorization, &call.id);
+        let link = call.trace.as_ref();
+        let link = link.and_then(|trace| trace.link_of(worker.plan.role));
+        let forward = pool.forward_authorization;
+        let request = build(job, &body, worker, forward, &call.id, link.as_ref());
         let (parts, _) = request.into_parts();
         Self {
             snapshot: Arc::clone(&call.snapshot),

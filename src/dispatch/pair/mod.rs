@@ -10,6 +10,7 @@ mod sglang;
 mod vllm;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use self::joint::Joint;
@@ -98,6 +99,12 @@ pub(super) async fn attempt(
     }
     stages.pick(picking, sent);
     note(routed, sent, runtime, &prefill, &decode);
+    if let Some(trace) = call.trace.as_mut() {
+        for (role, chosen) in [(Role::Prefill, &prefill), (Role::Decode, &decode)] {
+            let at = (role, chosen.worker.ix);
+            trace.attempt(at, chosen.policy, routed.attempts, sent);
+        }
+    }
     let pair = Pair {
         route,
         prefill: prefill.worker,
@@ -216,10 +223,12 @@ fn note(
         complete: false,
         usage: None,
         handed_over: None,
+        done: None,
     }));
     routed.said = None;
     routed.head = None;
     routed.attempts += 1;
+    routed.reached.store(true, Ordering::Relaxed);
     routed.sent = Some(sent);
 }
 

@@ -28,6 +28,8 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Result<Prefilled, Box<Lost
 #[derive(Debug)]
 pub(super) struct Prefilled {
     pub(super) usage: Option<Usage>,
+    /// When it had come to its end.
+    pub(super) at: Instant,
     /// Empty unless they were wanted.
     pub(super) logprobs: Logprobs,
     /// What the answer took up, of which the logprobs are a part.
@@ -130,6 +132,7 @@ impl Prefill {
         }
         Ok(Prefilled {
             usage,
+            at: clock::now(),
             logprobs,
             _memory: memory,
         })

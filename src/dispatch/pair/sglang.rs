@@ -81,6 +81,9 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     routed.head = Some(clock::now());
+    if let Some(trace) = call.trace.as_mut() {
+        trace.answered(parts.status);
+    }
     let streams = is_event_stream(&parts.headers);
     if streams || gather {
         parts.headers.remove(CONTENT_LENGTH);

@@ -21,6 +21,7 @@ use crate::api::members::{Changes, Outline, parameters};
 use crate::api::usage::Finder;
 use crate::api::{Endpoint, Payload, sse};
 use crate::base::clock;
+use crate::plan::Role;
 use crate::policy::Refused;
 use crate::state::Reservation;
 use crate::telemetry::metrics::{self as names, Metric};
@@ -75,6 +76,10 @@ pub(super) async fn attempt(
         prefilling.complete = true;
         prefilling.usage = Finder::find(&answer);
         prefilling.handed_over = Some(handed_over);
+        prefilling.done = Some(handed_over);
+    }
+    if let Some(trace) = call.trace.as_mut() {
+        trace.sent(Role::Decode, handed_over);
     }
     let body = for_decode(job, outline, &answer);
     let letter = Letter::new(call, job, pair.decode, timeouts.connect, body);
@@ -97,6 +102,9 @@ pub(super) async fn attempt(
         return Tried::Nobody(Refused::Nobody);
     };
     routed.head = Some(clock::now());
+    if let Some(trace) = call.trace.as_mut() {
+        trace.answered(parts.status);
+    }
     let streams = is_event_stream(&parts.headers);
     if streams {
         parts.headers.remove(CONTENT_LENGTH);

@@ -5,8 +5,10 @@ mod shares;
 use std::sync::Arc;
 
 use super::{
-    Facts, Learned, NoRanks, Plan, Registration, Route, Unroutable, WorkerKey, compile, diff,
+    Change, Facts, Learned, NoRanks, Plan, Registration, Route, Unroutable, WorkerKey, compile,
+    diff,
 };
+use crate::base::pem::PemFile;
 use crate::config::spec::{Runtime, Spec};
 
 const TWO_POOLS: &str = r#"
@@ -331,6 +333,50 @@ fn a_rotated_key_is_a_change_that_does_not_show_it() {
     assert_eq!(changes[0].to_string(), "worker p/http://w:1 changed");
     let json = serde_json::to_string(&new).unwrap();
     assert!(!json.contains("second-secret"), "{json}");
+}
+
+#[test]
+fn a_worker_over_tls_is_at_its_own_port_and_a_new_certificate_is_a_change() {
+    let pem = |path: &str, content: &str| {
+        let mut file = PemFile::unread(path.into());
+        file.fill(content.as_bytes());
+        Some(file)
+    };
+    let with = |content: &str| {
+        let mut spec = spec(
+            "version = 1\n[[pools]]\nname = \"p\"\ntls.server_name = \"w.test\"\n\
+             workers = [\"https://W\", \"https://[::1]:9/v2\", \"http://w:1\"]\n",
+        );
+        let tls = &mut spec.pools[0].tls;
+        tls.cert_path = pem("c.pem", content);
+        tls.key_path = pem("k.pem", "private");
+        compile(&spec, &Facts::default())
+    };
+    let (old, new) = (with("first"), with("second"));
+    let seen: Vec<_> = old
+        .workers
+        .iter()
+        .map(|w| (w.key.as_str(), &*w.authority, &*w.host, w.tls.is_some()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("http://w:1", "w:1", "w", false),
+            ("https://[::1]:9/v2", "[::1]:9", "::1", true),
+            ("https://w:443", "w:443", "w", true),
+        ]
+    );
+    let changes: Vec<String> = diff(&old, &new).iter().map(Change::to_string).collect();
+    assert_eq!(
+        changes,
+        [
+            "worker p/https://[::1]:9/v2 changed",
+            "worker p/https://w:443 changed"
+        ]
+    );
+    assert!(diff(&old, &with("first")).is_empty());
+    let json = serde_json::to_string(&new).unwrap();
+    assert!(!json.contains("private"), "{json}");
 }
 
 const RANKED: &str = r#"

@@ -8,7 +8,7 @@ use futures_util::future::poll_fn;
 use crate::base::clock;
 use crate::dispatch::{Call, CallError};
 use crate::live::Phase;
-use crate::plan::DestinationIx;
+use crate::plan::{DEFAULT_CLASS, DestinationIx};
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
 use crate::state::{Entering, Permit, Waiting};
@@ -36,7 +36,14 @@ pub(super) async fn enter(
     let Some((entry, class)) = call.snapshot.entry(destination) else {
         return Ok(Entered::AtOnce);
     };
-    let (permit, entered) = match entry.enter(class) {
+    let auth = &call.snapshot.plan.auth;
+    let tenant = call.caller.tenant.and_then(|ix| auth.tenant(ix));
+    let of_tenant = tenant.and_then(|tenant| tenant.class.as_ref());
+    // A model that names its class has the first word.
+    let class = of_tenant
+        .filter(|_| **class == *DEFAULT_CLASS)
+        .unwrap_or(class);
+    let (permit, entered) = match entry.enter(class, &call.caller.identity) {
         Entering::In(permit) => (permit, Entered::AtOnce),
         Entering::Shut(why) => return Err(Refusal::shut(why)),
         // Boxed, so that the future of a request that does not wait stays small.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -9,7 +10,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::admission::{self, Entered};
-use super::{decision, rerank};
+use super::{decision, quota, rerank};
 use crate::api::error::ErrorCode;
 use crate::api::scan::{Fields, ScanError};
 use crate::api::skim::Cuts;
@@ -17,7 +18,7 @@ use crate::api::{Endpoint, Payload, members, scan};
 use crate::base::clock;
 use crate::dispatch::{self, Answered, Call, Job, Routed};
 use crate::live::Snapshot;
-use crate::plan::{DestinationIx, Route, RouteIx, Unroutable};
+use crate::plan::{DestinationIx, Found, Route, RouteIx, TenantIx, Unroutable};
 use crate::serve::body::Body;
 use crate::serve::error::Refusal;
 use crate::serve::gate::Gate;
@@ -36,6 +37,9 @@ pub(crate) async fn inference(
     headers: HeaderMap,
     body: Incoming,
 ) -> Response<Body> {
+    if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
+        return refusal.into_response(call);
+    }
     if let Err(refusal) = check_type(&headers) {
         return refusal.into_response(call);
     }
@@ -46,6 +50,7 @@ pub(crate) async fn inference(
             Ok(taken) => taken,
             Err(refusal) => return refusal.into_response(call),
         };
+    call.bytes_in = taken.payload.len() as u64;
     let Prepared {
         asked,
         mut aim,
@@ -58,6 +63,9 @@ pub(crate) async fn inference(
             return refusal.into_response(call);
         }
     };
+    if let Err(refusal) = quota::reserve(&mut call, endpoint, &asked.payload, &asked.fields) {
+        return refusal.into_response(call);
+    }
     match admission::enter(gate, &mut call, aim.destination).await {
         Ok(Entered::AtOnce) => {}
         Ok(Entered::Waited) => match asked.aim_anew(&mut call) {
@@ -67,12 +75,17 @@ pub(crate) async fn inference(
         Err(refusal) => return refusal.into_response(call),
     }
     let copied = aim.copied.take();
-    let job = match job(asked, aim, memory) {
+    let asks_usage = quota::asks_usage(&call, endpoint, &asked.fields);
+    let rename = aim.rename.clone().filter(|_| asks_usage);
+    let mut job = match job(asked, aim, memory) {
         Ok(job) => job,
         Err(refusal) => return refusal.into_response(call),
     };
     if let Some(copied) = copied {
         copy(&call, &job, &copied);
+    }
+    if asks_usage && let Err(refusal) = ask_usage(&call, &mut job, rename.as_deref()) {
+        return refusal.into_response(call);
     }
     let id = call.id.clone();
     match dispatch::run(call, job).await {
@@ -109,6 +122,8 @@ struct Asked {
     fields: Fields,
     /// Decides among the shares of a model.
     chance: u64,
+    /// Who asks, where it is a tenant that is configured.
+    tenant: Option<TenantIx>,
 }
 
 /// Where a request goes, as things stood when that was decided.
@@ -171,12 +186,16 @@ fn prepare(
         _ => found.model,
     };
     let model = model.as_deref();
+    if let (Some(trace), Some(model)) = (call.trace.as_mut(), model) {
+        trace.name(model);
+    }
     let asked = Asked {
         endpoint,
         headers,
         payload: payload.clone(),
         fields,
         chance: fastrand::u64(..),
+        tenant: call.caller.tenant,
     };
     let aim = asked.aim(&snapshot, model)?;
     let (route, parts) = snapshot
@@ -203,6 +222,7 @@ fn prepare(
         prefill: None,
         said: None,
         attempts: 0,
+        reached: AtomicBool::new(false),
         body_read,
         queued: Duration::ZERO,
         sent: None,
@@ -233,6 +253,7 @@ impl Asked {
         let (meant, target) =
             dispatch::target::target(snapshot, endpoint, model, headers, self.chance)
                 .map_err(|why| Refusal::unroutable(why, model))?;
+        check_tenant(snapshot, self.tenant, &meant)?;
         let (route, _) = snapshot
             .route(target.route)
             .ok_or_else(|| Refusal::unroutable(Unroutable::Unknown, model))?;
@@ -295,8 +316,27 @@ fn job(asked: Asked, aim: Aim, mut memory: Reservation) -> Result<Job, Refusal> 
         original: payload,
         fields,
         streaming,
+        hides_usage: false,
         memory: Arc::new(memory),
     })
+}
+
+/// Has the worker tell the usage of its stream, which the client has not asked for.
+fn ask_usage(call: &Call, job: &mut Job, rename: Option<&str>) -> Result<(), Refusal> {
+    let Some(asking) = members::told_usage(&job.original, &job.fields, rename) else {
+        return Ok(());
+    };
+    job.hides_usage = true;
+    job.body = match asking.pieces() {
+        // The one that is a copy of all.
+        [whole] => {
+            let room = call.snapshot.memory.try_reserve(whole.len());
+            let room = room.ok_or_else(Refusal::no_memory)?;
+            room.around(Vec::from(whole.clone())).into()
+        }
+        _ => asking,
+    };
+    Ok(())
 }
 
 /// Sends a copy of a request that was let in, where one is due.
@@ -305,7 +345,8 @@ fn copy(call: &Call, job: &Job, copied: &Copied) {
         return;
     };
     let snapshot = &call.snapshot;
-    dispatch::mirror::send(snapshot, mirror, &call.id, fastrand::f64(), |_| {
+    let marks = (&call.id, call.trace.as_ref().map(|trace| trace.link()));
+    dispatch::mirror::send(snapshot, mirror, marks, fastrand::f64(), |_| {
         let (body, memory) = if copied.as_sent {
             (job.body.clone(), Arc::clone(&job.memory))
         } else {
@@ -324,6 +365,7 @@ fn copy(call: &Call, job: &Job, copied: &Copied) {
             memory,
             fields: job.fields,
             streaming: job.streaming,
+            hides_usage: false,
         })
     });
 }
@@ -388,6 +430,22 @@ impl Shown {
         if let Some(decision) = self.decision {
             headers.insert(decision::X_SMG_DECISION, decision);
         }
+    }
+}
+
+/// Whether the tenant may use the model. What stands in for that model is the operator's choice.
+pub(crate) fn check_tenant(
+    snapshot: &Snapshot,
+    tenant: Option<TenantIx>,
+    meant: &Found<'_>,
+) -> Result<(), Refusal> {
+    let Some(tenant) = tenant.and_then(|ix| snapshot.plan.auth.tenant(ix)) else {
+        return Ok(());
+    };
+    let model = snapshot.plan.routes.meant(meant);
+    match tenant.may_ask(meant.asked.unwrap_or(model), model) {
+        true => Ok(()),
+        false => Err(Refusal::model_not_allowed(meant.asked.unwrap_or_default())),
     }
 }
 

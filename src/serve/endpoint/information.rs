@@ -31,17 +31,17 @@ fn listed(listed: &plan::Listed) -> Listed {
     }
 }
 
+/// A tenant with a list of models sees no others.
+fn is_shown(call: &Call, model: &plan::Listed) -> bool {
+    let auth = &call.snapshot.plan.auth;
+    let tenant = call.caller.tenant.and_then(|ix| auth.tenant(ix));
+    tenant.is_none_or(|tenant| tenant.may_ask(&model.id, &model.root))
+}
+
 /// `GET /v1/models`
 pub(crate) fn models(call: Box<Call>) -> Response<Body> {
-    let all: Vec<Listed> = call
-        .snapshot
-        .plan
-        .routes
-        .listed
-        .iter()
-        .map(listed)
-        .collect();
-    if all.is_empty() {
+    let known = &call.snapshot.plan.routes.listed;
+    if known.is_empty() {
         return Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::NoModelsAvailable,
@@ -49,7 +49,9 @@ pub(crate) fn models(call: Box<Call>) -> Response<Body> {
         )
         .into_response(call);
     }
-    json(call, StatusCode::OK, models::list(all))
+    let mine = known.iter().filter(|model| is_shown(&call, model));
+    let mine: Vec<Listed> = mine.map(listed).collect();
+    json(call, StatusCode::OK, models::list(mine))
 }
 
 /// `GET /v1/models/{id}`
@@ -62,7 +64,7 @@ pub(crate) fn model(call: Box<Call>, id: &str) -> Response<Body> {
         .routes
         .listed
         .iter()
-        .find(|model| *model.id == *id)
+        .find(|model| *model.id == *id && is_shown(&call, model))
         .map(listed);
     match found {
         Some(model) => json(call, StatusCode::OK, models::one(&model)),

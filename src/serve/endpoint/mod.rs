@@ -7,13 +7,14 @@ mod fleet;
 mod health;
 mod inference;
 mod information;
+mod quota;
 mod rerank;
 mod workers;
 
 pub(crate) use admin::{config, config_status, explain, metrics, reload, snapshots};
 pub(crate) use fleet::{flush_cache, loads};
 pub(crate) use health::{alive, ready};
-pub(crate) use inference::{check_pair, check_type, inference};
+pub(crate) use inference::{check_pair, check_tenant, check_type, inference};
 pub(crate) use information::{ask, engine_metrics, model, models};
 pub(crate) use rerank::Ranking;
 pub(crate) use workers::{

@@ -40,15 +40,15 @@ impl ControlSocket {
                     continue;
                 };
                 let uid = stream.peer_cred().map(|peer| peer.uid());
-                if !matches!(uid, Ok(uid) if uid == 0 || uid == own) {
+                let Some(uid) = uid.ok().filter(|uid| *uid == 0 || *uid == own) else {
                     tracing::warn!("a stranger's connection to the control socket was closed");
                     continue;
-                }
+                };
                 let gate = Gate {
                     live: Arc::clone(&house.live),
                     admin: Arc::clone(&house.admin),
                     listener: Arc::clone(&listener),
-                    peer: Peer::Control,
+                    peer: Peer::Control(uid),
                     certificate: None,
                     standing: Arc::default(),
                 };

@@ -426,7 +426,7 @@ impl Slot {
         let limit = listener.limits.max_connections_per_ip;
         let address = match peer {
             Peer::Tcp(address) if limit > 0 => Some(address.to_canonical()),
-            Peer::Tcp(_) | Peer::Unix | Peer::Control => None,
+            Peer::Tcp(_) | Peer::Unix | Peer::Control(_) => None,
         };
         if let Some(address) = address {
             let mut per_address = counts.per_address.lock();

@@ -165,7 +165,7 @@ fn tell(gate: &Gate, failure: Failure, error: &dyn fmt::Display) {
     };
     let client = match gate.peer {
         Peer::Tcp(address) => Some(address.to_canonical()),
-        Peer::Unix | Peer::Control => None,
+        Peer::Unix | Peer::Control(_) => None,
     };
     tracing::warn!(
         listener = &**listener,
@@ -223,5 +223,79 @@ impl Failure {
             Self::Refused => "refused_by_client",
             Self::Protocol => "protocol",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    fn file(name: &str, content: &str) -> PemFile {
+        let mut file = PemFile::unread(name.into());
+        file.fill(content.as_bytes());
+        file
+    }
+
+    fn pair() -> (PemFile, PemFile) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap();
+        let cert = params.self_signed(&key).unwrap().pem();
+        (file("cert", &cert), file("key", &key.serialize_pem()))
+    }
+
+    #[test]
+    fn the_file_at_fault_is_named() {
+        let ((cert, key), (ca, other)) = (pair(), pair());
+        let rubbish = || file("rubbish", "rubbish");
+        let tls = |cert: &PemFile, key: &PemFile, ca: Option<PemFile>| ServerTls {
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: ca,
+        };
+        for (tls, at_fault) in [
+            (tls(&cert, &other, None), "key_path"),
+            (tls(&cert, &other, Some(ca.clone())), "key_path"),
+            (tls(&cert, &rubbish(), None), "key_path"),
+            (tls(&rubbish(), &key, None), "cert_path"),
+            (
+                tls(&PemFile::unread("absent".into()), &key, None),
+                "cert_path",
+            ),
+            (tls(&cert, &key, Some(rubbish())), "client_ca_path"),
+        ] {
+            let error = tls::server(identity(&tls), authorities(&tls))
+                .err()
+                .unwrap();
+            assert_eq!(culprit(&tls, &error).0, at_fault, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_may_change_and_authorities_may_not() {
+        let ((cert, key), (new, new_key)) = (pair(), pair());
+        let asking = |ca: &PemFile| ServerTls {
+            cert: cert.clone(),
+            key: key.clone(),
+            client_ca: Some(ca.clone()),
+        };
+        let (one, other) = (asking(&cert), asking(&new));
+        let rotated = ServerTls {
+            cert: new.clone(),
+            key: new_key,
+            client_ca: Some(cert.clone()),
+        };
+        let open = ServerTls {
+            client_ca: None,
+            ..one.clone()
+        };
+        assert!(asks_the_same(None, None));
+        assert!(asks_the_same(Some(&one), Some(&rotated)));
+        assert!(!asks_the_same(Some(&one), Some(&other)));
+        assert!(!asks_the_same(Some(&one), Some(&open)));
+        assert!(!asks_the_same(Some(&open), Some(&one)));
+        assert!(!asks_the_same(None, Some(&open)));
+        assert!(!asks_the_same(Some(&open), None));
     }
 }

@@ -15,7 +15,8 @@ use super::drain::Drain;
 use super::entry::EntryCell;
 use super::limits::Limits;
 use super::queue::{Queue, Ticket};
-use crate::plan::Gate;
+use super::share::{Row, Shares};
+use crate::plan::{Gate, Identity};
 
 /// What a refused client is told to wait, at least and at most.
 const RETRY_AFTER: (f64, f64) = (1.0, 60.0);
@@ -44,9 +45,13 @@ struct Flow {
 struct Seat {
     class: Arc<str>,
     entry: Arc<EntryCell>,
+    /// Whose it is.
+    who: Identity,
     since: Instant,
     waker: Option<Waker>,
     let_in: bool,
+    /// It has lost its place to somebody with less of them, who has a place here in so long.
+    displaced: Option<Duration>,
 }
 
 /// What becomes of a request that has just come.
@@ -76,6 +81,8 @@ pub(super) enum Standing {
     In,
     /// It may wait until then.
     Until(Instant),
+    /// It may wait no more; somebody with fewer requests does. When to come back.
+    Displaced(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +93,7 @@ pub(super) struct Lobby {
     /// By model entry; those that have a gate.
     models: AHashMap<Arc<str>, Flow>,
     queue: Queue,
+    shares: Shares,
     seats: AHashMap<Ticket, Seat>,
     next: Ticket,
     woken: Vec<Waker>,
@@ -99,11 +107,12 @@ impl Lobby {
         }
     }
 
-    /// A request of `class` for `entry` comes.
+    /// A request of `class` for `entry` comes from `who`.
     pub(super) fn arrive(
         &mut self,
         class: &Arc<str>,
         entry: &Arc<EntryCell>,
+        who: &Identity,
         now: Instant,
     ) -> Arrived {
         let limits = Arc::clone(&self.limits);
@@ -123,8 +132,16 @@ impl Lobby {
         if own.min(model.unwrap_or(own)) == 0 {
             return Arrived::Shut(Shut::NoQueue(self.expected(class, entry, now)));
         }
-        if self.queue.len_of(class) >= own || model.is_some_and(|size| entry.waiting() >= size) {
+        let rows = [
+            (Row::Class(Arc::clone(class)), Some(own)),
+            (Row::Entry(Arc::clone(&entry.name)), model),
+        ];
+        let sized = || rows.iter().filter_map(|(row, size)| Some((row, (*size)?)));
+        if !sized().all(|(row, size)| self.may_wait(row, size, who)) {
             return Arrived::Shut(Shut::Full(self.expected(class, entry, now)));
+        }
+        for (row, size) in sized() {
+            self.make_room(row, size, who, now);
         }
         let ticket = self.next;
         self.next += 1;
@@ -132,11 +149,16 @@ impl Lobby {
         let seat = Seat {
             class: Arc::clone(class),
             entry: Arc::clone(entry),
+            who: who.clone(),
             since: now,
             waker: None,
             let_in: false,
+            displaced: None,
         };
         self.seats.insert(ticket, seat);
+        for (row, _) in rows {
+            self.shares.add(row, who, ticket);
+        }
         self.count();
         // One that has ended meanwhile has looked for waiting ones either before this or after: in
         // the first case its place is seen here.
@@ -151,12 +173,16 @@ impl Lobby {
     }
 
     /// How the request stands that waits with `ticket`; `waker` is called when that changes. Told
-    /// that it is in, it has given up its ticket.
+    /// that it is in, or displaced, it has given up its ticket.
     pub(super) fn look(&mut self, ticket: Ticket, waker: &Waker) -> Option<Standing> {
         let seat = self.seats.get_mut(&ticket)?;
         if seat.let_in {
             self.seats.remove(&ticket);
             return Some(Standing::In);
+        }
+        if let Some(wait) = seat.displaced {
+            self.seats.remove(&ticket);
+            return Some(Standing::Displaced(wait));
         }
         match &mut seat.waker {
             Some(known) => known.clone_from(waker),
@@ -176,8 +202,9 @@ impl Lobby {
         if seat.let_in {
             release(&self.counts, &seat.entry);
             self.pass(now);
-        } else {
+        } else if seat.displaced.is_none() {
             self.queue.remove(&seat.class, &seat.entry, ticket);
+            forget(&mut self.shares, &seat, ticket);
             self.count();
         }
     }
@@ -211,19 +238,54 @@ impl Lobby {
                 queue,
                 ..
             } = self;
-            let ticket = queue.next(
+            let next = queue.next(
                 |class| limits.weight(class),
                 |entry| is_entry_open(limits, models, entry, now),
             );
-            let Some(seat) = ticket.and_then(|ticket| self.seats.get_mut(&ticket)) else {
+            let Some(ticket) = next else {
                 break;
             };
+            let Some(seat) = self.seats.get_mut(&ticket) else {
+                break;
+            };
+            forget(&mut self.shares, seat, ticket);
             seat.let_in = true;
             self.woken.extend(seat.waker.take());
             let entry = Arc::clone(&seat.entry);
             self.admit(&entry, now);
         }
         self.count();
+    }
+
+    /// Whether one more of `who` may wait in a row of this size: where it is full, because somebody else
+    /// has more than half of it.
+    fn may_wait(&self, row: &Row, size: usize, who: &Identity) -> bool {
+        let length = self.shares.len(row);
+        // A queue that a reload has made smaller may hold more than its size.
+        !self.shares.is_crowding(row, who, size)
+            && (length < size
+                || length == size && self.shares.last_of_most(row, who, size).is_some())
+    }
+
+    /// Has whoever has more than half of a row of this size give up the place that came last, where the
+    /// row is full.
+    fn make_room(&mut self, row: &Row, size: usize, who: &Identity, now: Instant) {
+        if self.shares.len(row) < size {
+            return;
+        }
+        let last = self.shares.last_of_most(row, who, size);
+        let Some((ticket, seat)) = last.and_then(|ticket| Some((ticket, self.seats.get(&ticket)?)))
+        else {
+            return;
+        };
+        let (class, entry) = (Arc::clone(&seat.class), Arc::clone(&seat.entry));
+        let wait = self.expected(&class, &entry, now);
+        self.queue.remove(&class, &entry, ticket);
+        if let Some(seat) = self.seats.get_mut(&ticket) {
+            forget(&mut self.shares, seat, ticket);
+            seat.displaced = Some(wait);
+            self.woken.extend(seat.waker.take());
+        }
     }
 
     /// When time alone lets in the next one, if it will.
@@ -350,10 +412,21 @@ impl Lobby {
 
 #[cfg(test)]
 impl Lobby {
+    /// Whether it is known of nobody that they wait.
+    pub(super) fn knows_nobody(&self) -> bool {
+        self.shares.is_empty()
+    }
+
     /// Whether one that waited has been let in and has not noticed.
     pub(super) fn is_let_in(&self, ticket: Ticket) -> bool {
         self.seats.get(&ticket).is_some_and(|seat| seat.let_in)
     }
+}
+
+/// The request with `ticket` does not wait any more.
+fn forget(shares: &mut Shares, seat: &Seat, ticket: Ticket) {
+    shares.remove(&Row::Class(Arc::clone(&seat.class)), &seat.who, ticket);
+    shares.remove(&Row::Entry(Arc::clone(&seat.entry.name)), &seat.who, ticket);
 }
 
 /// Gives back the place of a request for `entry`.

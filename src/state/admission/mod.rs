@@ -14,6 +14,7 @@ mod entry;
 mod limits;
 mod lobby;
 mod queue;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use self::lobby::{Arrived, Counts, Lobby, Standing};
 use self::queue::Ticket;
 use crate::base::{clock, task};
+use crate::plan::Identity;
 use crate::telemetry::metrics::{self as names, Metric};
 
 pub use self::entry::EntryCell;
@@ -91,13 +93,15 @@ pub struct Waiting {
     ticket: Option<Ticket>,
 }
 
-/// Which time ran out while a request waited.
+/// Why a request does not wait any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Late {
     /// That which a request may wait.
     Queue,
     /// That of the whole request.
     Total,
+    /// None did: somebody with fewer requests waits in its place. When to come back.
+    Displaced(Duration),
 }
 
 impl std::fmt::Debug for AdmissionCell {
@@ -129,8 +133,8 @@ impl Default for AdmissionCell {
 }
 
 impl EntryCell {
-    /// A request of `class` asks to be let in.
-    pub fn enter(self: &Arc<Self>, class: &Arc<str>) -> Entering {
+    /// A request of `class` asks to be let in; it comes from `who`.
+    pub fn enter(self: &Arc<Self>, class: &Arc<str>, who: &Identity) -> Entering {
         let cell = &self.admission;
         let gated = cell.gated.load(Ordering::Acquire) || self.gated.load(Ordering::Acquire);
         if !gated {
@@ -139,7 +143,7 @@ impl EntryCell {
             return Entering::In(self.permit());
         }
         let now = clock::now();
-        match cell.step(|lobby| lobby.arrive(class, self, now), now) {
+        match cell.step(|lobby| lobby.arrive(class, self, who, now), now) {
             Arrived::In => Entering::In(self.permit()),
             Arrived::Waits(ticket) => Entering::Waits(Waiting {
                 entry: Arc::clone(self),
@@ -273,12 +277,14 @@ impl Waiting {
     /// Cancel safety: dropping the future gives up the place.
     ///
     /// # Errors
-    /// [`Late`] when the time has run out.
+    /// [`Late`] when it may wait no more.
     pub async fn admitted(mut self, by: Instant) -> Result<Permit, Late> {
         let mut sleep = pin!(sleep_until(TokioInstant::from_std(by)));
         let outcome = poll_fn(|cx| {
-            let Some(until) = self.look(cx.waker()) else {
-                return Poll::Ready(Ok(()));
+            let until = match self.look(cx.waker()) {
+                Standing::In => return Poll::Ready(Ok(())),
+                Standing::Displaced(wait) => return Poll::Ready(Err(Late::Displaced(wait))),
+                Standing::Until(until) => until,
             };
             let wake = TokioInstant::from_std(until.min(by));
             if sleep.deadline() != wake {
@@ -301,17 +307,17 @@ impl Waiting {
         }
     }
 
-    /// Until when it may wait; `None` once it is let in.
-    fn look(&mut self, waker: &Waker) -> Option<Instant> {
-        let ticket = self.ticket?;
+    /// How it stands; it has no ticket any more once it does not wait.
+    fn look(&mut self, waker: &Waker) -> Standing {
+        let Some(ticket) = self.ticket else {
+            return Standing::In;
+        };
         let mut inner = self.entry.admission.inner.lock();
-        match inner.lobby.look(ticket, waker) {
-            Some(Standing::Until(until)) => Some(until),
-            Some(Standing::In) | None => {
-                self.ticket = None;
-                None
-            }
+        let standing = inner.lobby.look(ticket, waker).unwrap_or(Standing::In);
+        if !matches!(standing, Standing::Until(_)) {
+            self.ticket = None;
         }
+        standing
     }
 }
 

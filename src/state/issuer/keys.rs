@@ -214,7 +214,9 @@ mod tests {
     }
 
     fn with(mut jwk: Value, more: Value) -> Value {
-        let more = more.as_object().unwrap().clone();
+        let Value::Object(more) = more else {
+            panic!("{more}");
+        };
         jwk.as_object_mut().unwrap().extend(more);
         jwk
     }

@@ -1,7 +1,8 @@
-//! Log files in a directory: one per day, or one for ever.
+//! Log files in a directory: one per day, or one for ever. And one that stands by itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,6 +82,54 @@ impl DayFile {
 }
 
 impl Write for DayFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// One file that only its owner may read. Others may move it away: then another one is begun.
+pub(crate) struct OneFile {
+    path: PathBuf,
+    file: File,
+    /// Device and number.
+    id: (u64, u64),
+}
+
+impl OneFile {
+    /// Opens, and creates if need be, the file at `path`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)?;
+        let found = file.metadata()?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            id: (found.dev(), found.ino()),
+        })
+    }
+
+    /// Goes on with another file if the path leads elsewhere by now. On error the old one stays.
+    pub(crate) fn follow(&mut self) -> io::Result<()> {
+        let there = fs::metadata(&self.path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == self.id) {
+            return Ok(());
+        }
+        *self = Self::open(&self.path)?;
+        Ok(())
+    }
+}
+
+impl Write for OneFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -174,6 +223,30 @@ mod tests {
         let mut files = DayFile::open(&inner, Rotate::Never, 1, START).unwrap();
         files.roll(START + DAY).unwrap();
         assert_eq!(names(&inner), ["smg.log"]);
+    }
+
+    #[test]
+    fn one_file_is_the_owners_and_is_begun_anew_when_moved() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("audit"), dir.path().join("audit.1"));
+        let mut file = OneFile::open(&path).unwrap();
+        writeln!(file, "one").unwrap();
+        file.follow().unwrap();
+        writeln!(file, "two").unwrap();
+        fs::rename(&path, &moved).unwrap();
+        writeln!(file, "three").unwrap();
+        file.follow().unwrap();
+        writeln!(file, "four").unwrap();
+        let size = |path: &Path| fs::metadata(path).unwrap().len();
+        assert_eq!((size(&moved), size(&path)), (14, 5));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(file.follow().is_err());
+        writeln!(file, "still there").unwrap();
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) use output::Output;
 pub use repeat::Repeat;
 
 use crate::base::clock;
-use file::DayFile;
+use file::{DayFile, OneFile};
 use sink::{Place, Sink};
 
 static OUTPUT: OnceLock<Arc<Output>> = OnceLock::new();
@@ -59,6 +59,17 @@ pub struct Settings {
     pub rotate: Rotate,
     /// Daily files that stay; 0: all.
     pub keep: usize,
+    /// The audit log.
+    pub audit: Audit,
+}
+
+/// Where the audit log goes. It is told of no level.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Whether there is one: in the log, and in `path`.
+    pub enabled: bool,
+    /// A file of its own.
+    pub path: Option<PathBuf>,
 }
 
 /// Why logging cannot do as told.
@@ -80,6 +91,14 @@ pub enum LogError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The file of the audit log cannot be written.
+    #[error("cannot write the audit log to `{}`: {source}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The standard output or a thread is not to be had.
     #[error("cannot start logging: {0}")]
     Start(#[from] io::Error),
@@ -95,6 +114,8 @@ pub struct Prepared {
     format: Format,
     journal: bool,
     files: Place,
+    audits: bool,
+    audit: Place,
 }
 
 /// The running log.
@@ -130,7 +151,7 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 /// Does everything that may fail; opens the log file, but writes nothing yet.
 ///
 /// # Errors
-/// [`LogError::Filter`], [`LogError::Dir`].
+/// [`LogError::Filter`], [`LogError::Dir`], [`LogError::Audit`].
 pub fn prepare(settings: &Settings) -> Result<Prepared, LogError> {
     let filter = parse_filter(&settings.filter)?;
     let files = match &settings.dir {
@@ -142,12 +163,24 @@ pub fn prepare(settings: &Settings) -> Result<Prepared, LogError> {
                 source,
             })?,
     };
+    let Audit { enabled, path } = &settings.audit;
+    let audit = match path.as_ref().filter(|_| *enabled) {
+        None => Place::Closed,
+        Some(path) => OneFile::open(path)
+            .map(Place::File)
+            .map_err(|source| LogError::Audit {
+                path: path.clone(),
+                source,
+            })?,
+    };
     Ok(Prepared {
         access: access_verdict(&filter),
         filter,
         format: settings.format,
         journal: settings.journal,
         files,
+        audits: *enabled,
+        audit,
     })
 }
 
@@ -169,8 +202,11 @@ impl Handle {
             format,
             journal,
             files,
+            audits,
+            audit,
         } = prepared;
         self.output.configure(format, journal, access, files);
+        self.output.configure_audit(audits, audit);
         // It fails only without its subscriber, and then nobody logs.
         self.filter.reload(filter).ok();
     }
@@ -194,6 +230,7 @@ impl Handle {
 pub(crate) fn dropped(sink: &str) -> u64 {
     OUTPUT.get().map_or(0, |output| match sink {
         "stdout" => output.stdout.dropped(),
+        "audit" => output.audit.dropped(),
         _ => output.files.dropped(),
     })
 }
@@ -214,14 +251,18 @@ fn build(
         format,
         journal,
         files,
+        audits,
+        audit,
     } = prepared;
     let stdout = Sink::start("stdout", stdout)?;
     let output = Arc::new(Output::new(
         terminal,
         stdout,
         Sink::start("file", Place::Closed)?,
+        Sink::start("audit", Place::Closed)?,
     ));
     output.configure(format, journal, access, files);
+    output.configure_audit(audits, audit);
     let (filter, reloadable) = reload::Layer::new(filter);
     let lines = layer::Lines(Arc::clone(&output));
     let subscriber = Registry::default().with(filter).with(lines);
@@ -237,7 +278,8 @@ fn build(
 fn flush_output(output: &Output, timeout: Duration) -> bool {
     let deadline = clock::now() + timeout;
     let stdout = output.stdout.flush(deadline);
-    output.files.flush(deadline) && stdout
+    let files = output.files.flush(deadline);
+    output.audit.flush(deadline) && files && stdout
 }
 
 fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {

@@ -20,10 +20,13 @@ pub(crate) struct Output {
     access: AtomicU8,
     pub(crate) stdout: Sink,
     pub(crate) files: Sink,
+    pub(crate) audit: Sink,
+    audits: AtomicBool,
+    audits_to_file: AtomicBool,
 }
 
 impl Output {
-    pub(crate) fn new(terminal: bool, stdout: Sink, files: Sink) -> Self {
+    pub(crate) fn new(terminal: bool, stdout: Sink, files: Sink, audit: Sink) -> Self {
         Self {
             terminal,
             json: AtomicBool::new(false),
@@ -32,6 +35,9 @@ impl Output {
             access: AtomicU8::new(0),
             stdout,
             files,
+            audit,
+            audits: AtomicBool::new(false),
+            audits_to_file: AtomicBool::new(false),
         }
     }
 
@@ -44,6 +50,24 @@ impl Output {
         self.to_files
             .store(matches!(files, Place::Files(_)), Ordering::Relaxed);
         self.files.redirect(files);
+    }
+
+    /// The same for the audit log.
+    pub(crate) fn configure_audit(&self, enabled: bool, place: Place) {
+        self.audits.store(enabled, Ordering::Relaxed);
+        self.audits_to_file
+            .store(matches!(place, Place::File(_)), Ordering::Relaxed);
+        self.audit.redirect(place);
+    }
+
+    /// Whether there is an audit log.
+    pub(crate) fn audits(&self) -> bool {
+        self.audits.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has a file of its own.
+    pub(crate) fn audits_to_file(&self) -> bool {
+        self.audits_to_file.load(Ordering::Relaxed)
     }
 
     /// Whether access lines of `level` pass the filter.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::file::DayFile;
+use super::file::{DayFile, OneFile};
 use super::repeat::Repeat;
 use crate::base::clock;
 
@@ -33,6 +33,8 @@ pub(crate) enum Place {
     Stream(Box<dyn Write + Send>),
     /// Files of a directory.
     Files(DayFile),
+    /// One file.
+    File(OneFile),
 }
 
 /// See the module.
@@ -222,6 +224,12 @@ impl Writer {
                     notice(&self.notices, self.name, 0, &error);
                 }
                 files
+            }
+            Place::File(file) => {
+                if let Err(error) = file.follow() {
+                    notice(&self.notices, self.name, 0, &error);
+                }
+                file
             }
         };
         // What is left of a torn line must not swallow the next one.

@@ -63,6 +63,7 @@ pub(crate) fn settings(filter: &str) -> Settings {
         dir: None,
         rotate: Rotate::Daily,
         keep: 7,
+        audit: Audit::default(),
     }
 }
 

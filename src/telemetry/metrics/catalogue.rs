@@ -125,6 +125,9 @@ catalogue! {
     HttpRateLimit "smg_http_rate_limit_total" Counter Recorder ["result"]
         "Inference requests that were let in or turned away at the gates of admission.";
 
+    AuthDecisions "smg_auth_decisions_total" Counter Recorder ["plane" "method" "outcome"]
+        "Requests let in or turned away for who makes them, by half of the gateway, kind of credential and outcome.";
+
     RouterRequests "smg_router_requests_total" Counter Recorder
         ["router_type" "backend_type" "connection_mode" "model" "endpoint" "streaming"]
         "Inference calls taken for routing.";
@@ -164,6 +167,11 @@ catalogue! {
         "Inference requests that wait to be let in.";
     AdmissionQueueWait "smg_admission_queue_wait_seconds" Histogram Recorder ["class"]
         "Time that requests had to wait until they were let in or gave up, in seconds.";
+
+    TenantRequests "smg_tenant_requests_total" Counter Scrape ["tenant" "result"]
+        "Inference requests by tenant, `other` for those who are none of the file: allowed, or rejected for its limits.";
+    TenantTokens "smg_tenant_tokens_total" Counter Scrape ["tenant" "direction"]
+        "Tokens that workers told of, by tenant: input of prompts, output of answers.";
 
     MirrorRequests "smg_mirror_requests_total" Counter Recorder ["model" "result"]
         "Copies that were due, by what became of them: ok, error, or dropped before they were sent.";
@@ -280,7 +288,7 @@ catalogue! {
     DiscoverySyncDuration "smg_discovery_sync_duration_seconds" Histogram Recorder ["source"]
         "Time from reading what a source says of workers until it is in effect, in seconds.";
     DiscoverySynchronized "smg_discovery_synchronized" Gauge Scrape ["source"]
-        "1 while every worker that a source names has been registered, else 0.";
+        "1 while no worker that a source names waits to be registered, else 0.";
     DiscoveryWorkersDiscovered "smg_discovery_workers_discovered" Gauge Scrape ["source"]
         "Workers that a source names now.";
 
@@ -318,6 +326,8 @@ catalogue! {
 
     LogDropped "smg_log_dropped_total" Counter Recorder ["sink"]
         "Log lines dropped because a sink was full or failed.";
+    TraceSpans "smg_trace_spans_total" Counter Recorder ["result"]
+        "Spans of traced requests by what became of them: exported, failed, or dropped for want of room.";
     BuildInfo "smg_build_info" Gauge Recorder ["version" "revision"]
         "Always 1; the labels name the build.";
     ProcessStartTime "smg_process_start_time_seconds" Gauge Recorder []
@@ -436,8 +446,30 @@ pub mod label {
     /// `mode` of [`PdKvConnectorMode`](super::Metric::PdKvConnectorMode): they meet in a room, the
     /// parameters of prefill's answer are passed on, or there were none.
     pub const KV_MODES: &[&str] = &["bootstrap", "kv_transfer_params", "none"];
+    /// `plane` of [`AuthDecisions`](super::Metric::AuthDecisions).
+    pub const PLANES: &[&str] = &["data", "control"];
+    /// `method` and `outcome` of [`AuthDecisions`](super::Metric::AuthDecisions), as far as they go
+    /// together.
+    pub const AUTH_DECISIONS: &[(&str, &str)] = &[
+        ("none", "allowed"),
+        ("none", "missing"),
+        ("none", "forbidden"),
+        ("api_key", "allowed"),
+        ("api_key", "invalid"),
+        ("api_key", "forbidden"),
+        ("api_key", "throttled"),
+        ("jwt", "allowed"),
+        ("jwt", "invalid"),
+        ("jwt", "forbidden"),
+        ("jwt", "throttled"),
+        ("jwt", "unavailable"),
+        ("peer", "allowed"),
+    ];
     /// `sink` of [`LogDropped`](super::Metric::LogDropped).
-    pub const LOG_SINKS: &[&str] = &["stdout", "file"];
+    pub const LOG_SINKS: &[&str] = &["stdout", "file", "audit"];
+    /// `result` of [`TraceSpans`](super::Metric::TraceSpans): taken by the collector, refused or not
+    /// reached, or not even tried because too many waited.
+    pub const SPAN_RESULTS: &[&str] = &["exported", "failed", "dropped"];
 
     /// Bounds of the ages in [`HttpInflightRequestAge`](super::Metric::HttpInflightRequestAge), in
     /// seconds: `le` of one series and `gt` of the next.
@@ -621,7 +653,21 @@ mod tests {
                 label::CACHE_AWARE_BRANCHES,
             ),
             ("mode", label::KV_MODES),
+            ("plane", label::PLANES),
+            ("method", &["none", "api_key", "jwt", "peer"]),
+            (
+                "outcome",
+                &[
+                    "allowed",
+                    "missing",
+                    "invalid",
+                    "forbidden",
+                    "throttled",
+                    "unavailable",
+                ],
+            ),
             ("sink", label::LOG_SINKS),
+            ("result of `smg_trace_spans_total`", label::SPAN_RESULTS),
         ] {
             writeln!(out, "- {name}: {}", values.join(" ")).unwrap();
         }

@@ -172,11 +172,24 @@ pub fn preseed() {
     for result in ["applied", "rejected"] {
         drop(counter(Metric::TlsReloads, &[("result", result)]));
     }
+    for plane in label::PLANES {
+        for (method, outcome) in label::AUTH_DECISIONS {
+            let labels = [
+                ("plane", *plane),
+                ("method", *method),
+                ("outcome", *outcome),
+            ];
+            drop(counter(Metric::AuthDecisions, &labels));
+        }
+    }
     for mode in label::KV_MODES {
         drop(counter(Metric::PdKvConnectorMode, &[("mode", mode)]));
     }
     drop(counter(Metric::PdBootstrapFailures, &[]));
     drop(counter(Metric::PdKvTransferFailures, &[]));
+    for result in label::SPAN_RESULTS {
+        drop(counter(Metric::TraceSpans, &[("result", result)]));
+    }
     for sink in label::LOG_SINKS {
         drop(counter(Metric::LogDropped, &[("sink", sink)]));
     }

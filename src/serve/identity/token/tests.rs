@@ -86,7 +86,9 @@ fn claims() -> Value {
 
 fn with(more: Value) -> Value {
     let mut all = claims();
-    let more = more.as_object().unwrap().clone();
+    let Value::Object(more) = more else {
+        panic!("{more}");
+    };
     all.as_object_mut().unwrap().extend(more);
     all
 }

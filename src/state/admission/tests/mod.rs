@@ -12,7 +12,7 @@ use super::lobby::{Arrived, Counts, Lobby, Standing, release};
 use super::queue::Ticket;
 use super::{AdmissionCell, EntryCell, Limits, Shut};
 use crate::base::clock;
-use crate::plan::{Gate, Queue};
+use crate::plan::{Gate, Identity, Queue};
 
 /// A gate for this many at once with room for this many to wait.
 fn gate(most: usize, size: usize) -> Gate {
@@ -70,7 +70,29 @@ impl Scene {
     }
 
     fn arrive(&mut self, class: &str, entry: &Arc<EntryCell>) -> Arrived {
-        self.lobby.arrive(&class.into(), entry, self.now)
+        self.arrive_of(&Identity::Anonymous, class, entry)
+    }
+
+    fn arrive_of(&mut self, who: &Identity, class: &str, entry: &Arc<EntryCell>) -> Arrived {
+        self.lobby.arrive(&class.into(), entry, who, self.now)
+    }
+
+    /// The tickets of so many of the tenant of this name who come, as far as they may wait.
+    fn line_of(&mut self, who: &str, entry: &Arc<EntryCell>, number: usize) -> Vec<Ticket> {
+        let who = Identity::Tenant(who.into());
+        let arrived = (0..number).map(|_| self.arrive_of(&who, "default", entry));
+        let tickets = arrived.filter_map(|arrived| match arrived {
+            Arrived::Waits(ticket) => Some(ticket),
+            _ => None,
+        });
+        tickets.collect()
+    }
+
+    fn is_displaced(&mut self, ticket: Ticket) -> bool {
+        matches!(
+            self.lobby.look(ticket, Waker::noop()),
+            Some(Standing::Displaced(_))
+        )
     }
 
     /// The ticket of one that has to wait.
@@ -331,4 +353,67 @@ fn a_class_that_is_gone_waits_on_and_takes_nobody_new() {
         scene.end(&m);
     }
     assert!(scene.is_in(first) && scene.is_in(second));
+}
+
+#[test]
+fn nobody_has_more_than_half_of_a_queue_in_which_others_wait() {
+    let mut scene = Scene::new(Limits::gates(gate(1, 6), &[]));
+    let m = scene.entry("m");
+    assert_eq!(scene.arrive("default", &m), Arrived::In);
+    let first = scene.line_of("a", &m, 1);
+    let second = scene.line_of("b", &m, 9);
+    assert_eq!((first.len(), second.len(), scene.waiting()), (1, 3, 4));
+    assert_eq!(scene.line_of("a", &m, 9).len(), 2);
+    assert_eq!(
+        scene.line_of("c", &m, 1).len(),
+        0,
+        "it is full, and nobody has too much"
+    );
+    // As places become free, it may have them up to its half.
+    for _ in 0..2 {
+        scene.end(&m);
+    }
+    assert!(scene.is_in(first[0]) && scene.is_in(second[0]));
+    assert_eq!(scene.line_of("c", &m, 9).len(), 2);
+}
+
+#[test]
+fn whoever_fills_the_queue_alone_makes_room_for_others_up_to_half() {
+    let mut scene = Scene::new(Limits::gates(gate(1, 6), &[("m", gate(1, 4))]));
+    let (m, n) = (scene.entry("m"), scene.entry("n"));
+    assert_eq!(scene.arrive("default", &m), Arrived::In);
+    let of_m = scene.line_of("a", &m, 9);
+    let of_n = scene.line_of("a", &n, 9);
+    assert_eq!((of_m.len(), of_n.len(), m.waiting()), (4, 2, 4));
+    // The class is full, and so is the queue of the model: each gives up what came last.
+    let other = scene.line_of("b", &n, 2);
+    assert_eq!((other.len(), scene.waiting()), (2, 6));
+    assert!(scene.is_displaced(of_n[0]) && scene.is_displaced(of_n[1]));
+    let other_of_m = scene.line_of("b", &m, 2);
+    assert_eq!((other_of_m.len(), scene.waiting(), m.waiting()), (1, 6, 4));
+    assert!(scene.is_displaced(of_m[3]) && !scene.is_displaced(of_m[2]));
+    for ticket in [&of_m[..3], &other, &other_of_m].concat() {
+        scene.lobby.leave(ticket, scene.now);
+    }
+    assert_eq!((scene.waiting(), m.waiting(), n.waiting()), (0, 0, 0));
+    assert!(scene.lobby.knows_nobody());
+}
+
+#[test]
+fn one_who_is_displaced_leaves_nothing_behind() {
+    let mut scene = Scene::new(Limits::gates(gate(1, 2), &[]));
+    let m = scene.entry("m");
+    assert_eq!(scene.arrive("default", &m), Arrived::In);
+    let first = scene.line_of("a", &m, 2);
+    let other = scene.line_of("b", &m, 1);
+    // Gone before it knew.
+    scene.lobby.leave(first[1], scene.now);
+    assert_eq!((scene.waiting(), m.waiting()), (2, 2));
+    for ticket in [first[0], other[0]] {
+        scene.end(&m);
+        assert!(scene.is_in(ticket));
+    }
+    scene.end(&m);
+    assert_eq!((scene.under_way(), scene.waiting()), (0, 0));
+    assert!(scene.lobby.knows_nobody());
 }

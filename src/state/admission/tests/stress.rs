@@ -27,7 +27,7 @@ fn far() -> Instant {
 }
 
 async fn admitted(entry: &Arc<EntryCell>, class: &str, by: Instant) -> Option<Permit> {
-    match entry.enter(&class.into()) {
+    match entry.enter(&class.into(), &Identity::Anonymous) {
         Entering::In(permit) => Some(permit),
         Entering::Waits(waiting) => waiting.admitted(by).await.ok(),
         Entering::Shut(_) => None,
@@ -128,7 +128,7 @@ async fn late_says_which_time_ran_out() {
     short.queue.timeout = Duration::from_millis(20);
     let (cell, entries) = cell(Limits::gates(short, &[]), &["m"]);
     let _held = admitted(&entries[0], "default", far()).await.unwrap();
-    let late = async |by| match entries[0].enter(&"default".into()) {
+    let late = async |by| match entries[0].enter(&"default".into(), &Identity::Anonymous) {
         Entering::Waits(waiting) => waiting.admitted(by).await.unwrap_err(),
         other => panic!("{other:?}"),
     };
