@@ -6,10 +6,12 @@ SHELL := /bin/bash
 
 ENGINE ?= sample
 SOAK ?= 30m
+SECONDS_EACH ?= 60
+TARGET ?=
 bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
-.PHONY: help setup run test soak check golden gen bench bench-streams bench-routing clean
+.PHONY: help setup run test soak check deny fuzz sbom golden gen bench bench-streams bench-routing clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +31,16 @@ test: setup check ## everything: format, lints, unit, plan, binary, SDK and real
 
 soak: ## the chaos suite for half an hour; SOAK=8h for longer
 	SMG_SOAK=$(SOAK) cargo test --test chaos -- --nocapture --test-threads 1
+
+deny: ## licences, bans and sources of every dependency; advisories where they can be fetched
+	@scripts/deny
+
+fuzz: ## every fuzz target for a minute; SECONDS_EACH=600 for longer, TARGET=body for one
+	@SECONDS_EACH=$(SECONDS_EACH) TARGET=$(TARGET) scripts/fuzz --install
+
+sbom: ## what the binary is made of, as build/smg.cdx.json (CycloneDX)
+	@mkdir -p build
+	@scripts/sbom build/smg.cdx.json
 
 golden: ## rewrites the golden files under fixtures/ from what the code says now
 	UPDATE_GOLDEN=1 cargo test

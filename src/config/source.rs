@@ -382,9 +382,19 @@ fn value_end(line: &str, start: usize) -> usize {
     }
 }
 
-/// What stands between `//` and the `@` of a URL, and behind its `?`.
+/// What stands between `//` and the `@` of a URL, and behind its `?`; and before the `@` of one that has
+/// lost its scheme.
 fn parts_of_urls(line: &str) -> Vec<Range<usize>> {
     let mut out = Vec::new();
+    for (end, _) in line.match_indices('@') {
+        let before = line.get(..end).unwrap_or_default();
+        let breaks = ['"', '\'', ',', '{', '[', '=', ' ', '\t'];
+        let start = before.rfind(breaks).map_or(0, |at| at + 1);
+        let login = before.get(start..).unwrap_or_default();
+        if login.contains(':') && !login.contains("://") {
+            out.push(start..end);
+        }
+    }
     for (at, _) in line.match_indices("://") {
         let start = at + 3;
         let rest = line.get(start..).unwrap_or_default();

@@ -96,6 +96,8 @@ impl Target {
             && Arc::ptr_eq(&self.places, &other.places)
             && Arc::ptr_eq(&self.parts.health, &other.parts.health)
             && Arc::ptr_eq(&self.parts.cell, &other.parts.cell)
+            // Where connections may lead is theirs to know.
+            && Arc::ptr_eq(&self.parts.conns, &other.parts.conns)
     }
 
     fn worker(&self) -> WorkerRef<'_> {

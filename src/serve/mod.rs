@@ -20,5 +20,7 @@ mod request_id;
 mod routes;
 mod stack;
 
+#[doc(hidden)]
+pub use identity::read_unverified;
 pub use identity::warn_of_open_doors;
 pub use listen::{ControlSocket, Listeners};

@@ -4,16 +4,25 @@
 //! A new secret is a line of [`SECRETS`] and its place in [`file`]; a new output is a line of
 //! [`collect`].
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use crate::scene::{PATIENCE, ok, silent_engine, with};
 use crate::support::client::{json_request, request};
@@ -66,7 +75,7 @@ fn hashed() -> String {
 }
 
 /// A configuration with a secret under every key that takes one.
-fn file(first: &FakeEngine, second: &FakeEngine, log: &str) -> String {
+fn file(first: &FakeEngine, second: &FakeEngine, collector: &Collector, log: &str) -> String {
     format!(
         r#"
 version = 1
@@ -99,8 +108,17 @@ level = "trace"
 [audit]
 path = "audit.log"
 
+[tracing]
+enabled = true
+otlp_endpoint = "http://{collector}"
+
 [auth]
 api_key = {{ env = "CANARY_API_KEY" }}
+
+# Nobody is there, so that no token is good.
+[auth.jwt]
+issuer = "http://127.0.0.1:9/issuer"
+audience = "smg"
 
 [[auth.tenants]]
 name = "acme"
@@ -140,6 +158,7 @@ pool = "p"
 policy = "round_robin"
 "#,
         hashed = hashed(),
+        collector = collector.address,
         first = first.url(),
         second = second.url(),
     )
@@ -190,6 +209,55 @@ async fn engine() -> FakeEngine {
         }
     })
     .await
+}
+
+/// Takes spans and keeps what was sent.
+struct Collector {
+    address: SocketAddr,
+    received: Arc<Mutex<Vec<u8>>>,
+    accepting: AbortHandle,
+}
+
+impl Collector {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = Arc::<Mutex<Vec<u8>>>::default();
+        let kept = Arc::clone(&received);
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let kept = Arc::clone(&kept);
+                let service = service_fn(move |request: http::Request<Incoming>| {
+                    let kept = Arc::clone(&kept);
+                    async move {
+                        let head = format!("{:?}", request.headers());
+                        let body = request.into_body().collect().await?.to_bytes();
+                        kept.lock().extend_from_slice(head.as_bytes());
+                        kept.lock().extend_from_slice(&body);
+                        let answer = http::Response::builder()
+                            .header("content-type", "application/grpc")
+                            .header("grpc-status", "0")
+                            .body(Full::<Bytes>::default());
+                        Ok::<_, hyper::Error>(answer.unwrap())
+                    }
+                });
+                let serving = http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(serving);
+            }
+        });
+        Self {
+            address,
+            received,
+            accepting: accepting.abort_handle(),
+        }
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }
 
 /// What came out, and where.
@@ -450,7 +518,8 @@ fn files(folder: &Path, planted: &[&str], out: &mut Outputs) {
 /// Everything that came out of a gateway that was used with this form of log.
 async fn collect(log: &str) {
     let (first, second, third) = (engine().await, engine().await, engine().await);
-    let folder = folder(&file(&first, &second, log));
+    let collector = Collector::start().await;
+    let folder = folder(&file(&first, &second, &collector, log));
     let path = folder.path().to_owned();
     let mut gateway = Smg::start_in(folder, |command| environment(command, &path)).await;
     let mut out = Outputs::default();
@@ -493,6 +562,12 @@ async fn collect(log: &str) {
         lines.iter().any(|line| line.contains("smg")) || path.join("logs").is_dir()
     })
     .await;
+    let traces = collector.received.lock().clone();
+    assert!(
+        memchr::memmem::find(&traces, b"/v1/completions").is_some(),
+        "no span has come"
+    );
+    out.add("traces", traces);
     out.add("console", gateway.process().output().join("\n"));
     files(
         &path,

@@ -52,3 +52,7 @@ mod canary;
 mod lines;
 #[cfg(test)]
 mod malformed;
+
+// What is in it.
+#[cfg(test)]
+mod parts;

@@ -18,7 +18,6 @@ const MISTAKES: &[&str] = &[
     "[auth]\napi_key \"CANARY\"",
     "[auth]\napi_key = [\"CANARY\"]",
     "[auth]\napi_key = { vaule = \"CANARY\" }",
-    "[auth]\napi_key = { env = \"A\", file = \"CANARY\" }",
     "[auth]\napi_key = { value = \"CANARY\" }",
     "[auth]\napi_key = \"CANARY\\q\"",
     "[auth]\napi_key = \"CANARY\"\napi_key = \"CANARY\"",

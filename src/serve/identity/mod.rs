@@ -19,6 +19,8 @@ mod token;
 pub(crate) use denied::{Denied, Plane, Why};
 pub use public::warn_of_open_doors;
 pub(crate) use token::TokenError;
+#[doc(hidden)]
+pub use token::read_unverified;
 
 use http::{HeaderMap, Method, Uri};
 
