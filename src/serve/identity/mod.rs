@@ -56,6 +56,7 @@ pub(crate) async fn judge(
     let client = Client::of(gate, headers);
     call.caller.address = client.address;
     call.caller.identity = client.identity(auth.tenant_header.as_deref(), headers);
+    // What asks for a credential is boxed, so that the future of a request that needs none stays small.
     match plane(head.found.class, &gate.listener, &call.snapshot.plan) {
         Some(Plane::Data) if !auth.is_any => Ok(()),
         Some(Plane::Data) => Box::pin(data::judge(call, headers)).await,
