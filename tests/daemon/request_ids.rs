@@ -23,7 +23,7 @@ max_payload_size = "4KiB"
 "#;
     let url = engine.url();
     Smg::start(&format!(
-        "{LISTENERS}{more}\n[[pools]]\nname = \"p\"\nworkers = [{url:?}]\nhealth.enabled = false\n\
+        "{LISTENERS}{more}\n[[pools]]\nname = \"p\"\nruntime = \"vllm\"\nworkers = [{url:?}]\nhealth.enabled = false\n\
          [[models]]\nname = \"m\"\n"
     ))
     .await
