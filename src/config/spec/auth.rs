@@ -151,9 +151,9 @@ pub struct Tenant {
 
     /// The class in which the tenant's requests wait.
     ///
-    /// Unit: string. Default: that of the model. Range: one of
-    /// `reliability.admission.classes`. Reload: live.
-    /// It comes before the class of the model.
+    /// Unit: string. Default: none. Range: one of `reliability.admission.classes`.
+    /// Reload: live.
+    /// The class of the model comes before it, where that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
 
