@@ -1,6 +1,6 @@
 //! The flags of this version: one entry each, in the order of the help. Everything that is said
-//! about a flag (parsing, variables, help, man page, reference) comes from its entry here. One file, as
-//! it is one table.
+//! about a flag (parsing, variables, help, man page, reference) comes from its entry here. It is
+//! one file because it is one table.
 
 use super::flag::{Flag, Group, Kind, Target};
 use crate::config::spec::PolicyName::{Bucket, CacheAware, LeastLoad, Manual, PrefixHash};
