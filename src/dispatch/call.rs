@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use metrics::Histogram;
 
 use super::trace::Trace;
 use crate::api::{Endpoint, Usage};
@@ -15,7 +16,6 @@ use crate::plan::{Identity, Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
 use crate::state::{ModelCell, Permit, Series, Spent, Stay};
 use crate::telemetry::access::{self, Access};
-use crate::telemetry::metrics::{self as names, Metric};
 
 /// What is known of one client request. It travels with the request into the response body and
 /// is dropped with it: whichever way the request ends, its end is counted and logged once, there.
@@ -334,39 +334,43 @@ impl Call {
 
 impl Prefilling {
     fn record(&self, routed: &Routed) {
-        let labels = [
-            ("backend_type", "pd"),
-            ("model", &*routed.label),
-            ("runtime", self.runtime),
-        ];
-        let record = |metric, from: Option<Instant>| {
+        let series = routed.model.pair(self.runtime);
+        let record = |histogram: &Histogram, from: Option<Instant>| {
             if let (Some(from), Some(first)) = (from, routed.first_event) {
                 let wait = first.saturating_duration_since(from);
-                names::histogram(metric, &labels).record(wait.as_secs_f64());
+                histogram.record(wait.as_secs_f64());
             }
         };
-        record(Metric::PdTtft, routed.sent);
-        record(Metric::PdKvTransferDuration, self.handed_over);
+        record(&series.ttft, routed.sent);
+        record(&series.kv_transfer, self.handed_over);
     }
 }
 
-/// The `error_type` label of a finished call, `None` for a success.
-fn error_type(status: u16, code: &str) -> Option<&'static str> {
+/// The `error_type` label of a call that ended with `status` and the gateway's `code`, if any; `None`
+/// for a success.
+pub fn error_type(status: u16, code: &str) -> Option<&'static str> {
     match (status, code) {
         (_, "client_closed_request") => None,
         // Turned away at the gate: that is no failure, and has a metric of its own.
         (429, _) => None,
-        (400, _) => Some("validation_error"),
         (404, _)
         | (503, "no_available_workers" | "target_worker_unavailable" | "server_selection_failed") => {
             Some("no_workers")
         }
-        (408 | 504, _) => Some("timeout"),
-        (_, "call_upstream_timeout") => Some("timeout"),
-        (500, "internal_error")
-        | (_, "memory_budget_exhausted" | "call_upstream_request_error") => Some("internal_error"),
+        (408 | 504, _) | (_, "call_upstream_timeout") => Some("timeout"),
+        (
+            _,
+            "internal_error"
+            | "memory_budget_exhausted"
+            | "call_upstream_request_error"
+            | "call_upstream_builder_error",
+        ) => Some("internal_error"),
         (500.., _) => Some("backend_error"),
+        (400, _) => Some("validation_error"),
         (_, "") => None,
+        // What the gateway itself refuses is the client's mistake.
+        (401..=499, _) => Some("validation_error"),
+        // A stream that had begun well.
         _ => Some("backend_error"),
     }
 }
@@ -398,6 +402,10 @@ impl Drop for Call {
         };
         let mut access = Access {
             tenant: &tenant,
+            client: match self.caller.identity {
+                Identity::Address(address) => Some(address),
+                _ => None,
+            },
             request_id: self.id_str(),
             method: self.method.as_str(),
             path: &self.path,
@@ -437,6 +445,49 @@ impl Drop for Call {
         }
         if let Some(observe) = self.observe {
             observe(self, latency);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::label;
+
+    #[test]
+    fn every_end_has_its_kind_of_error() {
+        for (status, code, expected) in [
+            (200, "", None),
+            (304, "", None),
+            (200, "client_closed_request", None),
+            (499, "client_closed_request", None),
+            (429, "", None),
+            (429, "admission_queue_full", None),
+            (400, "", Some("validation_error")),
+            (400, "invalid_json", Some("validation_error")),
+            (403, "model_not_allowed", Some("validation_error")),
+            (413, "request_body_too_large", Some("validation_error")),
+            (415, "unsupported_encoding", Some("validation_error")),
+            (422, "", None),
+            (404, "model_not_found", Some("no_workers")),
+            (503, "no_available_workers", Some("no_workers")),
+            (503, "server_selection_failed", Some("no_workers")),
+            (408, "admission_queue_timeout", Some("timeout")),
+            (504, "call_upstream_timeout", Some("timeout")),
+            (200, "call_upstream_timeout", Some("timeout")),
+            (500, "", Some("backend_error")),
+            (503, "", Some("backend_error")),
+            (502, "prefill_bad_gateway", Some("backend_error")),
+            (200, "stream_error", Some("backend_error")),
+            (500, "internal_error", Some("internal_error")),
+            // The gateway ends.
+            (503, "internal_error", Some("internal_error")),
+            (200, "internal_error", Some("internal_error")),
+            (503, "memory_budget_exhausted", Some("internal_error")),
+        ] {
+            let found = error_type(status, code);
+            assert_eq!(found, expected, "{status} {code}");
+            assert!(found.is_none_or(|kind| label::ROUTER_ERRORS.contains(&kind)));
         }
     }
 }

@@ -33,7 +33,7 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 
 use self::attempt::{Held, Tried};
-pub use self::call::{Audited, Call, Placed, Prefilling, Routed, Said};
+pub use self::call::{Audited, Call, Placed, Prefilling, Routed, Said, error_type};
 pub use self::error::{CallError, Deadline, Fault, Shortage};
 use self::late::Late;
 pub use self::relay::{Relay, RelayError};
@@ -244,6 +244,12 @@ async fn attempts(
             Tried::Leg(lost) => retry::Failed::Leg(lost),
         };
         let noted = &mut **call;
+        if let Some(routed) = noted.routed.as_mut()
+            && let Some(sent) = routed.sent.take()
+        {
+            let series = routed.model.series(routed.endpoint);
+            series.stages.upstream(sent, clock::now());
+        }
         if let Some(trace) = noted.trace.as_mut() {
             trace.failed(noted.routed.as_ref(), &failure);
         }

@@ -462,13 +462,12 @@ impl Body for Relay {
                         continue;
                     }
                     if let Some(data) = frame.data_ref() {
-                        let data = data.clone();
-                        this.observe(&data, now);
+                        this.observe(data, now);
                         if let Some(hide) = this.hide.as_mut() {
-                            hide.pass(&data, &mut this.queued);
+                            hide.pass(data, &mut this.queued);
                             continue;
                         }
-                        this.count(&data);
+                        this.count(data);
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }

@@ -12,6 +12,9 @@ const SLOT: Duration = Duration::from_secs(10);
 /// Slots, used in turn: two days minus some. What is older than that looks young again.
 const SLOTS: usize = 1 << 14;
 
+/// Slots between one and the next, the long way round.
+const LAST: usize = SLOTS - 1;
+
 /// The calls in flight by the time they began.
 pub(super) struct Ages {
     origin: Instant,
@@ -62,7 +65,11 @@ impl Ages {
             if calls == 0 {
                 continue;
             }
-            let slots = (newest + SLOTS - at) % SLOTS;
+            let slots = match (newest + SLOTS - at) % SLOTS {
+                // It began while the others were counted.
+                LAST => 0,
+                slots => slots,
+            };
             let age = slots as u64 * SLOT.as_secs();
             let group = label::AGES.partition_point(|bound| *bound < age);
             if let Some(count) = counts.get_mut(group) {
@@ -106,6 +113,10 @@ mod tests {
         assert_eq!(groups(90_000), [(0, 1), (11, 1)]);
         ages.end(second);
         ages.end(young);
+        // The clock was read before it began.
+        let next = ages.begin(after(90_001));
+        assert_eq!(groups(89_995), [(0, 1)]);
+        ages.end(next);
         assert_eq!(groups(90_000), []);
     }
 

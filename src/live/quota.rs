@@ -40,15 +40,20 @@ impl Accounts {
 }
 
 impl Snapshot {
+    /// Whether any caller is counted.
+    pub fn counts_callers(&self) -> bool {
+        self.accounts().on
+    }
+
     /// `caller` begins a call at `now`. `None` where nobody is counted.
     ///
     /// # Errors
     /// [`Over`] when it is over a limit.
     pub fn arrive(&self, caller: &Caller, now: Instant) -> Result<Option<Stay>, Over> {
-        let accounts = self.accounts();
-        if !accounts.on {
+        if !self.counts_callers() {
             return Ok(None);
         }
+        let accounts = self.accounts();
         let auth = &self.plan.auth;
         let known = caller.tenant.and_then(|ix| {
             let account = accounts.tenants.get(ix.0 as usize)?;

@@ -27,13 +27,10 @@ pub(crate) fn begin(gate: &Gate, goal: &Goal<'_>) -> Box<Audited> {
 
 /// Keeps the record of `call`, if it is one of the control plane, when it has ended.
 pub(crate) fn finished(call: &Call) {
-    let Some(audited) = &call.audit else { return };
-    // Who is kept waiting, or cannot be recognised now, has been neither let in nor turned away.
-    if matches!(call.error_code, "auth_throttled" | "auth_unavailable") {
+    let (Some(audited), Some(passed)) = (&call.audit, passed(call)) else {
         return;
-    }
+    };
     let address = call.caller.address.map(|address| address.to_string());
-    let passed = !matches!(call.status, 401 | 403);
     let mut record = Record {
         principal: &call.caller.principal,
         auth_method: call.caller.method.as_str(),
@@ -56,4 +53,63 @@ pub(crate) fn finished(call: &Call) {
         record.principal = "anonymous";
     }
     audit::emit(&record);
+}
+
+/// Whether `call` was let in. `None` where it was neither let in nor turned away: who is kept waiting,
+/// cannot be recognised now, or has gone away before that was decided.
+fn passed(call: &Call) -> Option<bool> {
+    if matches!(call.status, 401 | 403) {
+        return Some(false);
+    }
+    // Whoever is let in has a role, and nobody else.
+    call.caller.role.map(|_| true)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Method};
+
+    use super::*;
+    use crate::base::clock;
+    use crate::config::Spec;
+    use crate::live::{Live, Prepared, Snapshot, Stamp};
+    use crate::plan::{Facts, OperatorRole, compile};
+    use crate::state::Cells;
+
+    #[expect(clippy::disallowed_methods, reason = "the test is its own writer")]
+    fn live() -> Arc<Live> {
+        let spec: Spec = toml::from_str("version = 1\n").unwrap();
+        let stamp = Stamp {
+            id: 1,
+            generation: 1,
+            sha256: "".into(),
+        };
+        let plan = compile(&spec, &Facts::default());
+        let snapshot = Snapshot::bind(plan, &Cells::default(), None, stamp, clock::now());
+        Arc::new(Live::new(Prepared::new(snapshot)))
+    }
+
+    #[test]
+    fn who_goes_away_at_the_door_was_not_let_in() {
+        let live = live();
+        for (status, role, expected) in [
+            (200, Some(OperatorRole::Admin), Some(true)),
+            (500, Some(OperatorRole::User), Some(true)),
+            (499, Some(OperatorRole::Admin), Some(true)),
+            (403, Some(OperatorRole::User), Some(false)),
+            (403, None, Some(false)),
+            (401, None, Some(false)),
+            (429, None, None),
+            (503, None, None),
+            (499, None, None),
+            (500, None, None),
+        ] {
+            let id = HeaderValue::from_static("r");
+            let path = "/workers";
+            let mut call = Call::start(&live, live.load(), Method::GET, path, path, id);
+            call.status = status;
+            call.caller.role = role;
+            assert_eq!(passed(&call), expected, "{status} {role:?}");
+        }
+    }
 }

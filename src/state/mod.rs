@@ -30,7 +30,7 @@ pub use issuer::{Claims, Found, Held, IssuerCell, IssuerKey, Keys, KeysError, Vo
 pub use keyed::Keyed;
 pub use memory::{Allowance, MemoryCell, Reservation};
 pub use mirror::{Copying, MirrorCell};
-pub use model::{ModelCell, ModelKey, Series, Stages};
+pub use model::{ModelCell, ModelKey, PairSeries, Series, Stages};
 pub use name::{Asking, NameCell, News};
 pub use pace::Pace;
 pub use quota::{AccountCell, Over, Spent, Stay, Strangers, Sums, Wanted};

@@ -26,7 +26,11 @@ pub struct ModelCell {
     match_ratio: OnceLock<Histogram>,
     prediction_error: OnceLock<Histogram>,
     series: [OnceLock<Box<Series>>; Endpoint::ALL.len()],
+    pairs: [OnceLock<PairSeries>; RUNTIMES.len()],
 }
+
+/// How the workers of a pair find each other, as in the label `runtime`.
+const RUNTIMES: [&str; 2] = ["sglang", "vllm"];
 
 impl ModelCell {
     /// A cell without any series yet.
@@ -36,6 +40,7 @@ impl ModelCell {
             match_ratio: OnceLock::new(),
             prediction_error: OnceLock::new(),
             series: [const { OnceLock::new() }; Endpoint::ALL.len()],
+            pairs: [const { OnceLock::new() }; RUNTIMES.len()],
         }
     }
 
@@ -44,6 +49,15 @@ impl ModelCell {
         // The index is that of a closed enum, so the fallback is the first slot and never taken.
         let slot = self.series.get(endpoint.index()).unwrap_or(&self.series[0]);
         slot.get_or_init(|| Box::new(Series::new(&self.key, endpoint)))
+    }
+
+    /// The series of pairs of workers that find each other as `runtime` has it: `sglang` or `vllm`.
+    pub fn pair(&self, runtime: &'static str) -> &PairSeries {
+        let at = RUNTIMES.iter().position(|known| *known == runtime);
+        // There is no third one.
+        let slot = at.and_then(|at| self.pairs.get(at));
+        slot.unwrap_or(&self.pairs[0])
+            .get_or_init(|| PairSeries::new(&self.key.model, runtime))
     }
 
     /// Counts a prompt of which a worker found `cached` tokens in its cache, where `expected` were
@@ -61,6 +75,37 @@ impl ModelCell {
         self.match_ratio
             .get_or_init(|| names::histogram(Metric::CacheAwareMatchRatio, &labels))
             .record(share);
+    }
+}
+
+/// Metric handles of pairs of workers of one model.
+pub struct PairSeries {
+    /// Request sent to end of the answer of the worker that reads the prompt.
+    pub prefill: Histogram,
+    /// From there to the first event of the other one.
+    pub kv_transfer: Histogram,
+    /// Request sent to first event.
+    pub ttft: Histogram,
+}
+
+impl std::fmt::Debug for PairSeries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PairSeries").finish_non_exhaustive()
+    }
+}
+
+impl PairSeries {
+    fn new(model: &str, runtime: &str) -> Self {
+        let labels = [
+            ("backend_type", "pd"),
+            ("model", model),
+            ("runtime", runtime),
+        ];
+        Self {
+            prefill: names::histogram(Metric::PdPrefillDuration, &labels),
+            kv_transfer: names::histogram(Metric::PdKvTransferDuration, &labels),
+            ttft: names::histogram(Metric::PdTtft, &labels),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Every flag, by each of its names and by its variable, to the key that it sets.
+//! Every flag, by each of its names and by its variable, to the key that it sets. It is one file because
+//! it is one table.
 
 use smg::config::cli::table::{FLAGS, find};
 

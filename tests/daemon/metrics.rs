@@ -378,6 +378,14 @@ async fn failures_are_counted_by_kind() {
     let labels = [("model", "unknown"), ("error_type", "validation_error")];
     let metrics = smg.metrics().await;
     assert_eq!(metrics.sum("smg_router_request_errors_total", &labels), 1.0);
+    let ask = json_request("/v1/completions", &json!({ "model": "m" }));
+    let coded = with(ask, "content-encoding", "gzip");
+    assert_eq!(
+        Connection::h1(smg.main()).await.send(coded).await.status,
+        415
+    );
+    let metrics = smg.metrics().await;
+    assert_eq!(metrics.sum("smg_router_request_errors_total", &labels), 2.0);
 }
 
 /// The number of series of a scrape.
@@ -576,6 +584,12 @@ async fn the_access_log_as_json() {
     }
     assert!(line["latency_us"].as_u64().unwrap() > 0);
     assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    // A stage counts each time that a call goes through it.
+    let metrics = smg.metrics().await;
+    for stage in ["pick", "upstream"] {
+        let family = "smg_router_stage_duration_seconds_count";
+        assert_eq!(metrics.sum(family, &[("stage", stage)]), 2.0, "{stage}");
+    }
 
     // A stream that failed after its head says so although its status is 200.
     let asked = with(

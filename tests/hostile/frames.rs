@@ -28,7 +28,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug, Clone)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -122,7 +121,6 @@ fn parse(bytes: &[u8]) -> Option<Frame> {
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
     Some(Frame {
         kind: head[3],
-        flags: head[4],
         stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff,
         payload: bytes.get(9..9 + length)?.to_vec(),
     })

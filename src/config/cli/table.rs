@@ -1,6 +1,6 @@
 //! The flags of this version: one entry each, in the order of the help. Everything that is said
-//! about a flag (parsing, variables, help, man page, reference) comes from its entry here. One file, as
-//! it is one table.
+//! about a flag (parsing, variables, help, man page, reference) comes from its entry here. It is
+//! one file because it is one table.
 
 use super::flag::{Flag, Group, Kind, Target};
 use crate::config::spec::PolicyName::{Bucket, CacheAware, LeastLoad, Manual, PrefixHash};
@@ -631,7 +631,7 @@ pub static FLAGS: &[Flag] = &[
     Flag {
         name: "control-plane-api-keys",
         kind: Kind::OperatorKeys,
-        target: Target::Key("auth.control_plane.api_keys"),
+        target: Target::Operators,
         legacy: Some("CONTROL_PLANE_API_KEYS"),
         group: Group::Security,
         help: "Keys of operators, with the role `admin` or `user`",

@@ -9,9 +9,11 @@ mod prefill;
 mod sglang;
 mod vllm;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use metrics::Counter;
 
 pub(super) use self::joint::Joint;
 pub(super) use self::leg::Lost;
@@ -26,8 +28,8 @@ use crate::config::spec::Runtime;
 use crate::live::{Snapshot, WorkerRef};
 use crate::plan::{Leg, Legs, Role, Route};
 use crate::policy::Refused;
-use crate::state::InFlight;
-use crate::telemetry::metrics::{self as names, Metric};
+use crate::state::{InFlight, ModelCell};
+use crate::telemetry::metrics::{self as names, Metric, label};
 
 const SGLANG: &str = "sglang";
 const VLLM: &str = "vllm";
@@ -58,6 +60,7 @@ struct Pair<'a> {
     decode: WorkerRef<'a>,
     prefill_guard: InFlight,
     decode_guard: InFlight,
+    model: Arc<ModelCell>,
     sent: Instant,
     total_by: Instant,
 }
@@ -93,6 +96,7 @@ pub(super) async fn attempt(
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
     };
+    let model = Arc::clone(&routed.model);
     let stages = &routed.model.series(job.endpoint).stages;
     if routed.attempts == 0 {
         stages.route(routed.body_read + routed.queued, picking);
@@ -107,6 +111,7 @@ pub(super) async fn attempt(
     }
     let pair = Pair {
         route,
+        model,
         prefill: prefill.worker,
         decode: decode.worker,
         prefill_guard,
@@ -233,16 +238,17 @@ fn note(
 }
 
 fn count_mode(mode: &'static str) {
-    names::counter(Metric::PdKvConnectorMode, &[("mode", mode)]).increment(1);
+    static MODES: [OnceLock<Counter>; label::KV_MODES.len()] =
+        [const { OnceLock::new() }; label::KV_MODES.len()];
+    let at = label::KV_MODES.iter().position(|known| *known == mode);
+    if let Some(slot) = at.and_then(|at| MODES.get(at)) {
+        slot.get_or_init(|| names::counter(Metric::PdKvConnectorMode, &[("mode", mode)]))
+            .increment(1);
+    }
 }
 
 /// Records how long a prefill worker took.
-fn record_prefill(model: &str, runtime: &'static str, sent: Instant) {
-    let labels = [
-        ("backend_type", "pd"),
-        ("model", model),
-        ("runtime", runtime),
-    ];
+fn record_prefill(model: &ModelCell, runtime: &'static str, sent: Instant) {
     let took = clock::now().saturating_duration_since(sent);
-    names::histogram(Metric::PdPrefillDuration, &labels).record(took.as_secs_f64());
+    model.pair(runtime).prefill.record(took.as_secs_f64());
 }

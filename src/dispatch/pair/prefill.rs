@@ -16,7 +16,7 @@ use crate::api::logprobs::Logprobs;
 use crate::api::sse;
 use crate::api::usage::{Finder, Usage};
 use crate::base::clock;
-use crate::state::{InFlight, Reservation};
+use crate::state::{InFlight, ModelCell, Reservation};
 
 /// Logprobs of an answer longer than this are not kept.
 const MAX: usize = 64 * 1024 * 1024;
@@ -41,7 +41,7 @@ pub(super) struct Prefill {
     pub(super) letter: Letter,
     /// Held until the answer is complete.
     pub(super) guard: InFlight,
-    pub(super) model: std::sync::Arc<str>,
+    pub(super) model: std::sync::Arc<ModelCell>,
     pub(super) sent: Instant,
     pub(super) head_by: (Instant, Deadline),
     pub(super) dialect: sse::Dialect,

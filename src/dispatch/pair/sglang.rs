@@ -47,7 +47,7 @@ pub(super) async fn attempt(
     let prefill = Prefill {
         letter: Letter::new(call, job, pair.prefill, timeouts.connect, first),
         guard: pair.prefill_guard,
-        model: Arc::clone(&pair.route.label),
+        model: Arc::clone(&pair.model),
         sent: pair.sent,
         head_by: (by, late),
         dialect: dialect(job.endpoint),

@@ -68,7 +68,7 @@ pub(super) async fn attempt(
     pair.prefill_guard.prefilled(handed_over);
     letter.succeeded(&mut pair.prefill_guard);
     drop(pair.prefill_guard);
-    record_prefill(&pair.route.label, VLLM, pair.sent);
+    record_prefill(&pair.model, VLLM, pair.sent);
     let Some(routed) = call.routed.as_mut() else {
         return Tried::Nobody(Refused::Nobody);
     };

@@ -40,15 +40,19 @@ pub(crate) async fn inference(
     if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
         return refusal.into_response(call);
     }
+    let refused = |call, refusal: Refusal| {
+        count_refused(endpoint, &refusal);
+        refusal.into_response(call)
+    };
     if let Err(refusal) = check_type(&headers) {
-        return refusal.into_response(call);
+        return refused(call, refusal);
     }
     let server = &call.snapshot.plan.server;
     let (max, by) = (server.max_payload, call.started + server.request_timeout);
     let taken =
         match intake::read(body, &call.snapshot.memory, max, by, &gate.listener.limits).await {
             Ok(taken) => taken,
-            Err(refusal) => return refusal.into_response(call),
+            Err(refusal) => return refused(call, refusal),
         };
     call.bytes_in = taken.payload.len() as u64;
     let Prepared {
@@ -58,10 +62,7 @@ pub(crate) async fn inference(
         memory,
     } = match prepare(&mut call, endpoint, headers, taken) {
         Ok(prepared) => prepared,
-        Err(refusal) => {
-            count_refused(endpoint, &refusal);
-            return refusal.into_response(call);
-        }
+        Err(refusal) => return refused(call, refusal),
     };
     if let Err(refusal) = quota::reserve(&mut call, endpoint, &asked.payload, &asked.fields) {
         return refusal.into_response(call);
@@ -389,9 +390,9 @@ fn renamed(
 
 /// Counts a request that was refused before it had a route.
 fn count_refused(endpoint: Endpoint, refusal: &Refusal) {
-    let error_type = match refusal.status() {
-        StatusCode::NOT_FOUND => "no_workers",
-        _ => "validation_error",
+    let (status, code) = (refusal.status().as_u16(), refusal.code().as_str());
+    let Some(error_type) = dispatch::error_type(status, code) else {
+        return;
     };
     let labels = [
         ("router_type", "http"),

@@ -151,7 +151,7 @@ catalogue! {
         "Mean time per output token after the first, in seconds.";
     RouterGenerationDuration "smg_router_generation_duration_seconds" Histogram Recorder
         ["router_type" "backend_type" "model" "endpoint"]
-        "Time from sending a call to a worker to its last byte, in seconds.";
+        "Time from the first event of a stream to its last, in seconds.";
     RouterInterToken "smg_router_inter_token_seconds" Histogram Recorder
         ["router_type" "backend_type" "model" "endpoint"]
         "Time between two events of a stream, in seconds.";

@@ -15,6 +15,9 @@ const LENGTH: usize = 55;
 /// A longer `tracestate` is not passed on.
 const LONGEST_STATE: usize = 512;
 
+/// So many members it has at most.
+const MOST_MEMBERS: usize = 32;
+
 /// The place of one request in its trace.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -175,9 +178,9 @@ fn state(headers: &HeaderMap) -> Option<(HeaderValue, TraceState)> {
         text.push_str(value.to_str().ok()?);
     }
     let members = text.split(',').map(str::trim);
-    let text: Vec<&str> = members.filter(|member| !member.is_empty()).collect();
-    let text = text.join(",");
-    if text.is_empty() || text.len() > LONGEST_STATE {
+    let members: Vec<&str> = members.filter(|member| !member.is_empty()).collect();
+    let text = members.join(",");
+    if text.is_empty() || text.len() > LONGEST_STATE || members.len() > MOST_MEMBERS {
         return None;
     }
     let state: TraceState = text.parse().ok()?;
@@ -248,6 +251,12 @@ mod tests {
         assert_eq!(of(&[""]), None);
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[&format!("a={}", "x".repeat(600))]), None);
+        let members = |count: usize| {
+            let members: Vec<_> = (0..count).map(|n| format!("m{n}=1")).collect();
+            members.join(",")
+        };
+        assert_eq!(of(&[&members(32)]), Some(members(32)));
+        assert_eq!(of(&[&members(33)]), None);
     }
 
     #[test]
