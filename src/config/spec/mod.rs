@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod key;
 pub mod listener;
 pub mod model;
 pub mod policy;
@@ -26,9 +27,10 @@ use serde::{Deserialize, Serialize};
 
 pub use admission::{Admission, Class, ModelAdmission};
 pub use auth::{
-    Auth, ControlKey, ControlPlane, DefaultRole, Jwt, Material, ModelLimits, Role, Tenant,
-    TenantHeader, TenantKey, TenantLimits,
+    Auth, ControlKey, ControlPlane, DefaultRole, Jwt, ModelLimits, Role, Tenant, TenantHeader,
+    TenantLimits,
 };
+pub use key::{Material, TenantKey};
 pub use listener::{Cors, EngineMetrics, Limits, ListenAddress, Listener, Serve, UnixMode};
 pub use model::{Mirror, Model, ModelReliability, Share};
 pub use policy::{
