@@ -28,7 +28,7 @@ role = "admin"
 key = "admin-key"
 [[auth.control_plane.api_keys]]
 id = "watch"
-role = "USER"
+role = "user"
 key = "user-key"
 "#;
 const JWT: &str = "[auth.jwt]\nissuer = \"https://127.0.0.1:1/\"\naudience = \"smg\"\n";
@@ -664,6 +664,7 @@ async fn no_credential_of_the_gateways_goes_to_a_worker() {
         (OPERATORS, &[(bearer, "Bearer admin-key")], None),
         (OPERATORS, &[(bearer, "admin-key")], None),
         (OPERATORS, &[(bearer, "Token user-key")], None),
+        (OPERATORS, &[(bearer, "Bearer\tadmin-key")], None),
         // It asks for one: that stays here, and so does any other of its own.
         (&every, &[(bearer, "Bearer shared-key")], None),
         (&every, &[(bearer, "Bearer tenant-key")], None),
