@@ -1,6 +1,7 @@
 //! How long an answer may become, as the client says.
 
 use super::lex::{self, Span};
+use super::members::batch;
 use super::scan::Fields;
 use super::{Endpoint, Payload};
 
@@ -15,17 +16,32 @@ pub fn ceiling(endpoint: Endpoint, body: &Payload, fields: &Fields) -> Option<u6
         Endpoint::Chat => number(fields.max_completion_tokens).max(number(fields.max_tokens)),
         Endpoint::Completions => number(fields.max_tokens),
         Endpoint::Responses => number(fields.max_output_tokens),
-        Endpoint::Generate => {
-            let parameters = raw(body, fields.sampling_params?)?;
-            if !parameters.starts_with(b"{") {
-                return None;
-            }
-            let whole = Span::new(0, parameters.len());
-            let most = lex::member(&parameters, whole, "max_new_tokens")?;
-            self::number(most.of(&parameters))
-        }
+        Endpoint::Generate => parameter(body, fields, "max_new_tokens"),
         Endpoint::Embeddings | Endpoint::Rerank | Endpoint::Classify => None,
     }
+}
+
+/// How many answers a body asks for whose usage no one figure tells, at least one: those of
+/// `/generate` come as a list, each with figures of its own.
+pub fn answers(endpoint: Endpoint, body: &Payload, fields: &Fields) -> u64 {
+    if endpoint != Endpoint::Generate {
+        return 1;
+    }
+    let many = |span: Option<Span>| span.and_then(|span| batch(body, span));
+    let prompts = many(fields.text).or_else(|| many(fields.input_ids));
+    let prompts = prompts.map_or(1, |prompts| prompts as u64);
+    let each = parameter(body, fields, "n").unwrap_or(1);
+    prompts.saturating_mul(each.max(1))
+}
+
+/// The number `name` among the parameters of `/generate`.
+fn parameter(body: &Payload, fields: &Fields, name: &str) -> Option<u64> {
+    let parameters = raw(body, fields.sampling_params?)?;
+    if !parameters.starts_with(b"{") {
+        return None;
+    }
+    let whole = Span::new(0, parameters.len());
+    number(lex::member(&parameters, whole, name)?.of(&parameters))
 }
 
 fn raw(body: &Payload, span: Span) -> Option<Vec<u8>> {
@@ -105,6 +121,37 @@ mod tests {
             (Classify, r#"{"max_tokens":7}"#, None),
         ] {
             assert_eq!(of(endpoint, body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn answers_that_come_as_a_list_are_counted() {
+        for (endpoint, body, expected) in [
+            (Endpoint::Generate, r#"{"text":"a"}"#, 1),
+            (Endpoint::Generate, r#"{"text":["a","b","c"]}"#, 3),
+            (Endpoint::Generate, r#"{"input_ids":[1,2]}"#, 1),
+            (Endpoint::Generate, r#"{"input_ids":[[1],[2]]}"#, 2),
+            (
+                Endpoint::Generate,
+                r#"{"text":["a","b"],"sampling_params":{"n":4}}"#,
+                8,
+            ),
+            (
+                Endpoint::Generate,
+                r#"{"text":"a","sampling_params":{"n":0}}"#,
+                1,
+            ),
+            (
+                Endpoint::Generate,
+                r#"{"text":["a","b"],"sampling_params":{"n":99999999999999999999999}}"#,
+                u64::MAX,
+            ),
+            // One figure tells what they cost together.
+            (Endpoint::Completions, r#"{"prompt":["a","b"],"n":4}"#, 1),
+        ] {
+            let fields = scan(body.as_bytes()).unwrap().fields;
+            let body = Bytes::from_static(body.as_bytes()).into();
+            assert_eq!(answers(endpoint, &body, &fields), expected);
         }
     }
 }

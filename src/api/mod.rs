@@ -21,7 +21,7 @@ pub mod skim;
 pub mod sse;
 pub mod usage;
 
-pub use ceiling::ceiling;
+pub use ceiling::{answers, ceiling};
 pub use endpoint::Endpoint;
 pub use lex::Span;
 pub use payload::Payload;

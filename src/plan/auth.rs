@@ -22,6 +22,10 @@ pub struct Auth {
     /// Whether inference routes ask for a credential. Not the same as whether there is one: a
     /// configuration that asks for what nobody has keeps everybody out.
     pub guards_inference: bool,
+    /// Whether the control plane has credentials of its own. Not the same as whether there is one in
+    /// force: a key whose value is absent must not leave the door to a weaker kind.
+    #[serde(skip)]
+    pub guards_control: bool,
     /// Whether any route asks for a credential.
     pub is_any: bool,
     /// The key that opens the inference routes.
@@ -258,6 +262,7 @@ pub(super) fn compile(spec: &Spec) -> Auth {
     let header = &auth.tenant_header;
     Auth {
         guards_inference: auth.guards_inference(),
+        guards_control: !auth.control_plane.api_keys.is_empty() || auth.jwt.is_some(),
         is_any: auth.is_any(),
         api_key: shared,
         shared: shared.map(|digest| digest.short().into()),

@@ -664,6 +664,7 @@ async fn no_credential_of_the_gateways_goes_to_a_worker() {
         (OPERATORS, &[(bearer, "Bearer admin-key")], None),
         (OPERATORS, &[(bearer, "admin-key")], None),
         (OPERATORS, &[(bearer, "Token user-key")], None),
+        (OPERATORS, &[(bearer, "Bearer\tadmin-key")], None),
         // It asks for one: that stays here, and so does any other of its own.
         (&every, &[(bearer, "Bearer shared-key")], None),
         (&every, &[(bearer, "Bearer tenant-key")], None),
@@ -773,9 +774,10 @@ async fn the_log_says_who_asked_and_never_by_what() {
     };
     let forwarded = ("x-forwarded-for", "6.6.6.6, 192.0.2.9");
     for (more, shown, told) in [
-        ("", &[][..], "ip:127.0.0.1"),
-        ("", &[forwarded], "ip:192.0.2.9"),
-        ("", &[("x-smg-tenant-id", "x")], "ip:127.0.0.1"),
+        // Who is no more than an address is not named.
+        ("", &[][..], ""),
+        ("", &[forwarded], ""),
+        ("", &[("x-smg-tenant-id", "x")], ""),
         (header, &[("x-smg-tenant-id", "x"), forwarded], "header:x"),
         (TENANT, &[("authorization", "Bearer tenant-key")], "team-a"),
         // The first 16 digits of the hash of the shared key.
@@ -796,7 +798,7 @@ async fn the_log_says_who_asked_and_never_by_what() {
         let tenant = line
             .split(' ')
             .find_map(|word| word.strip_prefix("tenant="));
-        let tenant = tenant.unwrap().trim_matches('"');
+        let tenant = tenant.unwrap_or_default().trim_matches('"');
         match told.strip_prefix("auth:") {
             Some(_) => assert!(tenant.starts_with("auth:") && tenant.len() == 21, "{line}"),
             None => assert_eq!(tenant, told, "{line}"),
@@ -823,12 +825,8 @@ async fn the_log_says_who_asked_and_never_by_what() {
     })
     .await;
     let output = process.output();
-    assert!(
-        output
-            .iter()
-            .any(|line| line.contains("tenant=ip:127.0.0.1")),
-        "{output:?}"
-    );
+    let named = |line: &String| line.contains("tenant=header") || line.contains("192.0.2.9");
+    assert!(!output.iter().any(named), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -176,6 +176,40 @@ async fn a_new_key_is_fetched_when_a_token_names_it_and_an_old_one_ends() {
 }
 
 #[tokio::test]
+async fn a_token_of_somebody_else_is_the_workers_and_has_no_keys_fetched() {
+    let (engine, signer) = (plain_engine().await, Signer::ec("k"));
+    let issuer = Issuer::start(&[&signer]).await;
+    let keys = "[auth]\napi_key = 'plain'";
+    let file = config(&engine, &issuer.url(), keys).replacen(
+        "runtime = \"vllm\"",
+        "runtime = \"vllm\"\nforward_authorization = true",
+        1,
+    );
+    let smg = Smg::start(&file).await;
+    up(&smg, &issuer.url()).await;
+    let theirs = Signer::ec("theirs");
+    let now = issuer::now();
+    for (claims, forwarded) in [
+        (json!({ "iss": "https://provider.example" }), true),
+        (json!({ "aud": "provider" }), true),
+        // Whoever signed it, and whether or not it would open anything now.
+        (json!({}), false),
+        (json!({ "exp": now - 600 }), false),
+    ] {
+        let token = theirs.sign(&issuer.claims_with(&claims));
+        let mut ask = json_request("/v1/completions", &ask());
+        let headers = ask.headers_mut();
+        headers.insert("x-smg-api-key", "plain".parse().unwrap());
+        assert_eq!(send(smg.main(), ask, &token).await.status, 200);
+        let call = engine.calls().pop().unwrap();
+        let bearer = format!("Bearer {token}");
+        let expected = forwarded.then_some(bearer.as_str());
+        assert_eq!(call.header("authorization"), expected, "{claims}");
+    }
+    assert_eq!(issuer.asked(KEYS), 1);
+}
+
+#[tokio::test]
 async fn without_keys_nobody_with_a_token_comes_in() {
     let (engine, signer) = (plain_engine().await, Signer::ec("k"));
     // Bound, so that nobody else has the address, and not listening yet.

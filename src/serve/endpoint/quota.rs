@@ -56,6 +56,7 @@ pub(super) fn reserve(
         model: found.map_or("", |found| routes.meant(&found)),
         bytes: body.len(),
         generates: endpoint.generates(),
+        answers: api::answers(endpoint, body, fields),
         most: api::ceiling(endpoint, body, fields),
     };
     stay.reserve(&wanted, clock::now()).map_err(Refusal::over)

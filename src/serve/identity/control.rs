@@ -70,7 +70,6 @@ async fn enter(
 
 /// Whom a credential lets in.
 fn opened(auth: &Auth, shown: &Shown) -> Option<Known> {
-    let own = !auth.operators.is_empty() || auth.jwt.is_some();
     match shown {
         Shown::Token(claims) => Some(Known {
             method: AuthMethod::Jwt,
@@ -79,7 +78,7 @@ fn opened(auth: &Auth, shown: &Shown) -> Option<Known> {
             tenant: None,
             identity: claims.tenant.clone().map(Identity::Tenant),
         }),
-        Shown::Key(key) if own => {
+        Shown::Key(key) if auth.guards_control => {
             let operator = keys::holder(&auth.operators, key)?;
             Some(Known {
                 role: Some(operator.role),
@@ -165,6 +164,7 @@ mod tests {
     const TENANT: &str = "[[auth.tenants]]\nname = 't'\nkeys = ['tenant']\n";
     const OPERATORS: &str = "[[auth.control_plane.api_keys]]\nid = 'a'\nrole = 'admin'\nkey = 'admin'\n\
          [[auth.control_plane.api_keys]]\nid = 'u'\nrole = 'user'\nkey = 'user'\n";
+    const MASKED: &str = "[[auth.control_plane.api_keys]]\nid = 'a'\nrole = 'admin'\nkey = '***'\n";
     const JWT: &str = "[auth.jwt]\nissuer = 'https://i'\naudience = 'a'\n";
 
     #[test]
@@ -180,6 +180,15 @@ mod tests {
             (JWT.to_owned(), &[]),
             (format!("{SHARED}{JWT}"), &[]),
             (format!("{SHARED}{JWT}{OPERATORS}"), &["admin", "user"]),
+            // A key that was masked in a dump opens nothing, and leaves the door to nobody else.
+            (
+                format!(
+                    "{SHARED}{}",
+                    OPERATORS.replace("key = 'admin'", "key = '***'")
+                ),
+                &["user"],
+            ),
+            (format!("{SHARED}{MASKED}"), &[]),
         ] {
             let auth = auth(&file);
             let opens = |key: &&str| {

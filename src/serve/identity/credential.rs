@@ -61,7 +61,7 @@ pub(super) fn has_bearer(headers: &HeaderMap) -> bool {
 /// What `authorization` says behind its scheme, whichever that is, and the whole of it.
 pub(super) fn parts(value: &HeaderValue) -> [Credential<'_>; 2] {
     let whole = value.as_bytes().trim_ascii();
-    let space = whole.iter().position(|byte| *byte == b' ');
+    let space = whole.iter().position(u8::is_ascii_whitespace);
     let behind = space.and_then(|at| whole.get(at..)).unwrap_or_default();
     [Credential(behind.trim_ascii()), Credential(whole)]
 }
@@ -168,8 +168,15 @@ mod tests {
 
     #[test]
     fn a_value_is_looked_at_with_its_scheme_and_without() {
-        let value = HeaderValue::from_static("Token  a b");
-        let parts = parts(&value).map(|part| part.0.to_vec());
-        assert_eq!(parts, [b"a b".to_vec(), b"Token  a b".to_vec()]);
+        for (value, behind) in [
+            ("Token  a b", "a b"),
+            ("Bearer\ta", "a"),
+            ("Bearer \ta", "a"),
+            ("a", ""),
+        ] {
+            let value = HeaderValue::from_static(value);
+            let parts = parts(&value).map(|part| part.0.to_vec());
+            assert_eq!(parts, [behind.as_bytes(), value.as_bytes()]);
+        }
     }
 }

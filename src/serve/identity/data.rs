@@ -32,7 +32,7 @@ pub(super) async fn judge(call: &mut Call, headers: &mut HeaderMap) -> Result<()
             Err(refused) => return Err(Plane::Data.refuse(&call.caller, refused)),
         }
     }
-    own::withhold(snapshot, headers, guarded).await;
+    own::withhold(&snapshot.plan.auth, headers, guarded);
     Ok(())
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn shown(snapshot: &Snapshot, headers: &HeaderMap) -> Result<Sh
 }
 
 /// What a credential says as a token; `None` where it is none, or none are configured.
-pub(super) async fn verified(
+async fn verified(
     snapshot: &Snapshot,
     shown: Credential<'_>,
 ) -> Option<Result<Arc<Claims>, token::TokenError>> {

@@ -3,26 +3,23 @@
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::credential::{self, Credential, X_API_KEY};
-use super::data::verified;
-use super::keys;
-use super::token::TokenError;
-use crate::live::Snapshot;
-use crate::plan::Digest;
+use super::{keys, token};
+use crate::plan::{Auth, Digest};
 
 /// Takes out of `headers` every credential that is one of the gateway's, whatever it opens; what is left
 /// belongs to whoever is behind. `accepted`: the request came in by one.
-pub(super) async fn withhold(snapshot: &Snapshot, headers: &mut HeaderMap, accepted: bool) {
-    let header = &*snapshot.plan.auth.api_key_header;
+pub(super) fn withhold(auth: &Auth, headers: &mut HeaderMap, accepted: bool) {
+    let header = &*auth.api_key_header;
     let by_own_header = credential::has_own_header(headers, header);
     if by_own_header {
         headers.remove(header);
     }
     let accepted = accepted && !by_own_header;
     let by_bearer = accepted && credential::has_bearer(headers);
-    if by_bearer || shows(snapshot, headers, &AUTHORIZATION).await {
+    if by_bearer || shows(auth, headers, &AUTHORIZATION) {
         replace(headers);
     }
-    if accepted || shows(snapshot, headers, &X_API_KEY).await {
+    if accepted || shows(auth, headers, &X_API_KEY) {
         headers.remove(X_API_KEY);
     }
 }
@@ -48,24 +45,20 @@ fn replace(headers: &mut HeaderMap) {
 }
 
 /// Whether a line of the header `name` shows a credential of the gateway's.
-async fn shows(snapshot: &Snapshot, headers: &HeaderMap, name: &HeaderName) -> bool {
-    for value in headers.get_all(name) {
-        for part in credential::parts(value) {
-            if is_ours(snapshot, part).await {
-                return true;
-            }
-        }
-    }
-    false
+fn shows(auth: &Auth, headers: &HeaderMap, name: &HeaderName) -> bool {
+    let lines = headers.get_all(name).iter();
+    lines
+        .flat_map(credential::parts)
+        .any(|shown| is_ours(auth, shown))
 }
 
-/// A token that cannot be judged now may be ours, and counts as such.
-async fn is_ours(snapshot: &Snapshot, shown: Credential<'_>) -> bool {
-    if keys::is_any(&snapshot.plan.auth, &shown.digest()) {
-        return true;
-    }
-    matches!(
-        verified(snapshot, shown).await,
-        Some(Ok(_) | Err(TokenError::Unavailable))
-    )
+/// What a token says of itself settles it. Its signature does not count: a token of somebody else's
+/// must neither wait for keys of our issuer nor have them fetched, and one of ours whose time is over
+/// goes no further either.
+fn is_ours(auth: &Auth, shown: Credential<'_>) -> bool {
+    let is_token = || {
+        let jwt = auth.jwt.as_ref()?;
+        Some(token::is_meant(jwt, shown.token()?))
+    };
+    keys::is_any(auth, &shown.digest()) || is_token().unwrap_or_default()
 }

@@ -18,6 +18,10 @@ const FIRST_OUTPUT: u64 = 256;
 /// No single answer is expected to be longer: what a client allows for is not what it gets.
 const MOST_OUTPUT: u64 = 1 << 20;
 
+/// No single call costs more, each way, whatever a worker says: a figure gone wild must not leave a debt
+/// that never ends.
+const MOST_TOLD: u64 = 1 << 24;
+
 /// So many answers weigh on the mean; older ones count less and less.
 const REMEMBERED: u64 = 1024;
 
@@ -97,7 +101,9 @@ pub struct Wanted<'a> {
     pub bytes: usize,
     /// Whether there will be an answer of tokens.
     pub generates: bool,
-    /// Tokens of the answer at most, where the client says.
+    /// How many answers there will be of which nobody says the usage together; at least one.
+    pub answers: u64,
+    /// Tokens of an answer at most, where the client says.
     pub most: Option<u64>,
 }
 
@@ -110,6 +116,20 @@ pub enum Spent {
     Unknown,
     /// Nobody has worked on it.
     Nothing,
+}
+
+impl Spent {
+    /// The same, each figure `most` at most.
+    fn within(self, most: u64) -> Self {
+        match self {
+            Self::Told(usage) => Self::Told(Usage {
+                input: usage.input.min(most),
+                output: usage.output.min(most),
+                ..usage
+            }),
+            Self::Unknown | Self::Nothing => self,
+        }
+    }
 }
 
 /// What one call takes of its caller's allowance. Whatever is not settled is given back with it.
@@ -239,7 +259,8 @@ impl Book {
             Some(most) => most.min(MOST_OUTPUT),
             None => self.outputs.mean(),
         };
-        input.saturating_add(output)
+        let output = output.saturating_mul(wanted.answers);
+        input.saturating_add(output.min(MOST_TOLD))
     }
 
     /// `spent` tokens have been used instead of those that were reserved.
@@ -375,6 +396,7 @@ impl Stay {
 
     /// The call is over and has cost this.
     pub fn settle(mut self, spent: Spent, now: Instant) {
+        let spent = spent.within(MOST_TOLD);
         if let Spent::Told(usage) = spent {
             self.sums.told(usage);
         }

@@ -41,6 +41,7 @@ fn costing(tokens: u64) -> Wanted<'static> {
         model: "m",
         bytes: 0,
         generates: true,
+        answers: 1,
         most: Some(tokens),
     }
 }
@@ -167,6 +168,7 @@ fn without_a_most_the_mean_of_what_came_before_is_expected() {
     assert_eq!(expected(&open).0, 100 + 30);
     let embedding = Wanted {
         generates: false,
+        answers: 1,
         ..open
     };
     assert_eq!(expected(&embedding).0, 100);
@@ -434,4 +436,29 @@ fn threads_that_come_and_vanish_leave_nothing_behind() {
     assert!((1..=7).contains(&most.into_inner()));
     let [allowed, rejected, ..] = counts(&account);
     assert_eq!(allowed + rejected, 24_000);
+}
+
+#[test]
+fn a_figure_gone_wild_is_no_debt_for_ever() {
+    let (account, limits, now) = (account(), limits(None, Some(1 << 24), None), clock::now());
+    let stay = enter(&account, &limits, &costing(1), now).unwrap();
+    stay.settle(told(u64::MAX, u64::MAX), now);
+    let wait = enter(&account, &limits, &costing(1), now).unwrap_err();
+    assert!((60..=61).contains(&wait), "{wait}");
+    let [_, _, input, output] = counts(&account);
+    assert_eq!(input, output, "no sum has run over");
+}
+
+#[test]
+fn every_answer_of_a_batch_is_expected() {
+    let (account, limits, now) = (account(), limits(None, Some(1000), None), clock::now());
+    let many = |answers| Wanted {
+        answers,
+        ..costing(100)
+    };
+    let first = enter(&account, &limits, &many(4), now).unwrap();
+    assert_eq!(account.open(), (1, 400));
+    first.settle(Spent::Unknown, now);
+    assert_eq!(account.tokens(&limits, now), 400);
+    assert!(enter(&account, &limits, &many(u64::MAX), now).is_err());
 }

@@ -70,6 +70,14 @@ pub fn read_unverified(jwt: &Jwt, token: &str, now: Duration) -> Option<(Claims,
     Said::read(form.payload).ok()?.judge(jwt, now).ok()
 }
 
+/// Whether `token` says that it is one of those that `jwt` accepts, true or not, in its time or not.
+/// Every token that [`verify`] accepts says so.
+pub(super) fn is_meant(jwt: &Jwt, token: &str) -> bool {
+    let payload = token.split('.').nth(1).filter(|_| token.len() <= LONGEST);
+    let said = payload.and_then(|payload| Said::read(payload).ok());
+    said.is_some_and(|said| said.is_meant(jwt))
+}
+
 /// What `token` says, once it has been verified against `jwt`, which must come from the plan of
 /// `snapshot`. A token that has been verified before costs a hash and a look-up.
 ///

@@ -15,6 +15,9 @@ const ROLE_CLAIMS: [&str; 4] = ["role", "roles", "groups", "group"];
 /// Who a token was made for; the first that it has.
 const SUBJECTS: [&str; 3] = ["sub", "email", "preferred_username"];
 
+/// Longest name of a tenant, in bytes: names are kept, each by itself.
+const LONGEST_TENANT: usize = 256;
+
 /// The claims of a token whose signature is good.
 #[derive(Debug)]
 pub(super) struct Said(Map<String, Value>);
@@ -27,8 +30,7 @@ impl Said {
 
     /// What it means by `jwt`, and until when, if it holds at `now`. Times count from the Unix epoch.
     pub(super) fn judge(&self, jwt: &Jwt, now: Duration) -> Result<(Claims, Duration), TokenError> {
-        let issuer = self.text("iss");
-        if issuer != Some(&*jwt.issuer) {
+        if !self.is_from(&jwt.issuer) {
             return Err(TokenError::Issuer);
         }
         if !self.is_for(&jwt.audience) {
@@ -49,9 +51,18 @@ impl Said {
             // An audit log that cannot say who it was is none.
             subject: subject.ok_or(TokenError::Malformed)?.into(),
             role: self.role(jwt),
-            tenant: self.tenant(jwt),
+            tenant: self.tenant(jwt)?,
         };
         Ok((claims, until))
+    }
+
+    /// Whether it is from the issuer of `jwt` and for its audience.
+    pub(super) fn is_meant(&self, jwt: &Jwt) -> bool {
+        self.is_from(&jwt.issuer) && self.is_for(&jwt.audience)
+    }
+
+    fn is_from(&self, issuer: &str) -> bool {
+        self.text("iss") == Some(issuer)
     }
 
     fn is_for(&self, audience: &str) -> bool {
@@ -108,9 +119,14 @@ impl Said {
         role.or(jwt.default_role)
     }
 
-    fn tenant(&self, jwt: &Jwt) -> Option<Arc<str>> {
-        let tenant = self.claim(jwt.tenant_claim.as_deref()?)?.as_str()?;
-        (!tenant.is_empty()).then(|| tenant.into())
+    /// A name that is too long is not left out: its bearer would come in as nobody's.
+    fn tenant(&self, jwt: &Jwt) -> Result<Option<Arc<str>>, TokenError> {
+        let claim = jwt.tenant_claim.as_deref();
+        let named = claim.and_then(|claim| self.claim(claim)?.as_str());
+        match named {
+            Some(name) if name.len() > LONGEST_TENANT => Err(TokenError::Malformed),
+            named => Ok(named.filter(|name| !name.is_empty()).map(Arc::from)),
+        }
     }
 }
 
@@ -302,7 +318,7 @@ mod tests {
         let tenant = |claims: Value, path: Option<&str>| {
             let mut jwt = jwt();
             jwt.tenant_claim = path.map(Arc::from);
-            said(claims).tenant(&jwt)
+            said(claims).tenant(&jwt).unwrap()
         };
         let claims = json!({ "org": { "id": "blue" }, "team": "red", "many": ["red"], "no": "" });
         assert_eq!(tenant(claims.clone(), Some("team")), Some("red".into()));
@@ -317,6 +333,15 @@ mod tests {
         ] {
             assert_eq!(tenant(claims.clone(), path), None, "{path:?}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_tenant_has_an_end() {
+        let mut jwt = jwt();
+        jwt.tenant_claim = Some("team".into());
+        let named = |length| said(json!({ "team": "x".repeat(length) })).tenant(&jwt);
+        assert!(named(LONGEST_TENANT).is_ok_and(|name| name.is_some()));
+        assert_eq!(named(LONGEST_TENANT + 1), Err(TokenError::Malformed));
     }
 
     proptest! {
