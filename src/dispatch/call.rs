@@ -402,6 +402,10 @@ impl Drop for Call {
         };
         let mut access = Access {
             tenant: &tenant,
+            client: match self.caller.identity {
+                Identity::Address(address) => Some(address),
+                _ => None,
+            },
             request_id: self.id_str(),
             method: self.method.as_str(),
             path: &self.path,

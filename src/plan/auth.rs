@@ -27,6 +27,7 @@ pub struct Auth {
     /// The key that opens the inference routes.
     pub api_key: Option<Digest>,
     /// As whom its holders are counted.
+    #[serde(skip)]
     pub shared: Option<Arc<str>>,
     /// Header that carries the gateway's credential where it is present; lower case.
     pub api_key_header: Arc<str>,

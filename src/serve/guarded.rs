@@ -34,6 +34,10 @@ const LOOKS: u32 = 4;
 /// taken: closed at once, the connection would be reset, and the answer lost with it.
 const LINGER: (Duration, usize) = (Duration::from_secs(1), 16 * 1024 * 1024);
 
+/// What a connection of HTTP/2 begins with. Anything else, and be it a method that begins like it, is
+/// HTTP/1, whose heads are timed.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// What the connection is doing while no request is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
@@ -51,7 +55,8 @@ pub(crate) struct Guarded<S> {
     /// requests too, so its heads are not timed.
     standing: Arc<Standing>,
     waiting: Option<Waiting>,
-    fresh: bool,
+    /// What is still to come of the preface of HTTP/2; empty once it is here, or something else is.
+    preface: &'static [u8],
     /// Requests begun when `waiting` was set: once there are more, it is about the past.
     served: usize,
     stalled: Option<Instant>,
@@ -104,7 +109,7 @@ impl<S> Guarded<S> {
             deadlines,
             standing,
             waiting: None,
-            fresh: true,
+            preface: PREFACE,
             served: 0,
             stalled: None,
             lingering: None,
@@ -130,11 +135,11 @@ impl<S> Guarded<S> {
         if bytes.is_empty() {
             return;
         }
-        if std::mem::take(&mut self.fresh) {
-            // Where HTTP/2 was agreed on beforehand this is known already.
-            if bytes.starts_with(b"PRI") {
+        if !self.preface.is_empty() {
+            if bytes.starts_with(self.preface) {
                 self.standing.multiplexed.store(true, Ordering::Relaxed);
             }
+            self.preface = self.preface.strip_prefix(bytes).unwrap_or_default();
         }
         if self.is_busy() {
             return;
@@ -142,9 +147,9 @@ impl<S> Guarded<S> {
         self.refresh();
         let now = clock::now();
         self.waiting = Some(match self.waiting {
-            Some(Waiting::Head(since)) => Waiting::Head(since),
             _ if self.standing.multiplexed.load(Ordering::Relaxed) => Waiting::Idle(now),
-            _ => Waiting::Head(now),
+            Some(Waiting::Head(since)) => Waiting::Head(since),
+            Some(Waiting::Idle(_)) | None => Waiting::Head(now),
         });
     }
 
@@ -303,6 +308,48 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
             assert!(started.elapsed() >= least, "{sent:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_begins_like_http2_is_timed_like_any_other() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let mut guarded = Guarded::new(server, DEADLINES, Arc::default());
+        client.write_all(b"PRIX / HTTP/1.1\r\nx: ").await.unwrap();
+        let dripping = async {
+            while client.write_all(b"y").await.is_ok() {
+                tokio::time::sleep(DEADLINES.header / 5).await;
+            }
+        };
+        let mut read = Vec::new();
+        let reading = tokio::time::timeout(DEADLINES.header * 20, guarded.read_to_end(&mut read));
+        tokio::select! {
+            ended = reading => {
+                let error = ended.expect("it may drip on").unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            }
+            () = dripping => panic!("it is held open here"),
+        }
+    }
+
+    #[tokio::test]
+    async fn http2_is_known_by_all_of_its_beginning_however_it_comes() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let standing = Arc::<Standing>::default();
+        let mut guarded = Guarded::new(server, DEADLINES, Arc::clone(&standing));
+        for (sent, multiplexed) in [
+            ("PR", false),
+            ("I * HTTP/2.0\r\n\r\nS", false),
+            ("M\r\n\r\n", true),
+        ] {
+            client.write_all(sent.as_bytes()).await.unwrap();
+            guarded.read_exact(&mut vec![0; sent.len()]).await.unwrap();
+            assert_eq!(standing.multiplexed.load(Ordering::Relaxed), multiplexed);
+        }
+        // Without a request it is idle, and waits for no head.
+        let whole = clock::now();
+        let error = guarded.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(whole.elapsed() >= DEADLINES.idle);
     }
 
     #[tokio::test]

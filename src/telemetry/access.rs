@@ -4,6 +4,7 @@
 //! `smg::response`; a line that does not pass costs one look.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tracing::Level;
@@ -36,8 +37,11 @@ pub struct Access<'a> {
     pub bytes_in: u64,
     /// Bytes of the response's body.
     pub bytes_out: u64,
-    /// Who asked: the name of a tenant, or against whom limits are counted.
+    /// Who asked: the name of a tenant, or against whom limits are counted. Empty where that is
+    /// `client`.
     pub tenant: &'a str,
+    /// The client's address.
+    pub client: Option<IpAddr>,
     /// Canonical name of the model.
     pub model: &'a str,
     /// Pool that served it.
@@ -123,7 +127,10 @@ fn finish(output: &Output, access: &Access<'_>) {
         }
         line.u64("bytes_in", access.bytes_in);
         line.u64("bytes_out", access.bytes_out);
-        text(&mut line, "tenant", access.tenant);
+        match access.client {
+            Some(address) if access.tenant.is_empty() => by_address(&mut line, address),
+            _ => text(&mut line, "tenant", access.tenant),
+        }
         text(&mut line, "model", access.model);
         text(&mut line, "pool", access.pool);
         text(&mut line, "policy", access.policy);
@@ -195,6 +202,20 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Who is known by address alone, without a string on the way.
+fn by_address(line: &mut Line<'_>, address: IpAddr) {
+    use std::io::Write as _;
+    let mut buffer = [0; 64];
+    let mut rest = buffer.as_mut_slice();
+    // The longest address is shorter than the buffer.
+    write!(rest, "ip:{address}").ok();
+    let left = rest.len();
+    let whole = buffer.len() - left;
+    if let Some(Ok(shown)) = buffer.get(..whole).map(std::str::from_utf8) {
+        line.str("tenant", shown);
+    }
+}
+
 fn text(line: &mut Line<'_>, name: &str, value: &str) {
     if !value.is_empty() {
         let end = value.floor_char_boundary(LONGEST);
@@ -220,6 +241,7 @@ mod tests {
             bytes_in: 70,
             bytes_out: 90,
             tenant: "team-a",
+            client: None,
             model: "llama-3.1-8b",
             pool: "llama",
             policy: "cache_aware",
@@ -254,6 +276,7 @@ mod tests {
              tokens_expected=8 tokens_cached=6 tokens_out=0 generation=3\n"
         );
         let refused = Access {
+            client: Some([192, 0, 2, 9].into()),
             status: 404,
             path: "/x",
             error_code: "not_found",

@@ -91,6 +91,7 @@ fn provider() -> Arc<CryptoProvider> {
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+    use rustls::HandshakeKind as Kind;
 
     use super::*;
 
@@ -146,6 +147,51 @@ mod tests {
             subject(certificates(leaf.cert.as_bytes()).unwrap().first().unwrap()).unwrap(),
             "CN=gateway.test"
         );
+    }
+
+    /// How a client and a server of these settings come to an agreement.
+    fn shaken(client: &Arc<rustls::ClientConfig>, server: &Arc<rustls::ServerConfig>) -> Kind {
+        let name = "gateway.test".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(server)).unwrap();
+        while client.wants_write() || server.wants_write() {
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            client.write_tls(&mut there).unwrap();
+            server.read_tls(&mut there.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            server.write_tls(&mut back).unwrap();
+            client.read_tls(&mut back.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        server.handshake_kind().unwrap()
+    }
+
+    /// What a client showed once it may have lost since.
+    #[test]
+    fn who_must_show_a_certificate_must_always() {
+        let (ca, issuer) = authority();
+        let (gateway, user) = (
+            issued(&issuer, "gateway.test"),
+            issued(&issuer, "user.test"),
+        );
+        let ca = ca.cert.as_bytes();
+        for (asked, again) in [(None, Kind::Resumed), (Some(ca), Kind::Full)] {
+            let server = server(gateway.identity(), asked).unwrap();
+            for versions in [&[&rustls::version::TLS12], &[&rustls::version::TLS13]] {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add_parsable_certificates(certificates(ca).unwrap());
+                let (chain, key) = user.identity().read().unwrap();
+                let client = rustls::ClientConfig::builder_with_provider(provider())
+                    .with_protocol_versions(versions)
+                    .unwrap()
+                    .with_root_certificates(roots)
+                    .with_client_auth_cert(chain, key)
+                    .unwrap();
+                let client = Arc::new(client);
+                assert_eq!(shaken(&client, &server), Kind::Full);
+                assert_eq!(shaken(&client, &server), again, "{versions:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,22 +2,28 @@
 //! there is no trust.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::ServerConfig;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::scene::{
     LISTENERS, PATIENCE, ask, ask_stream, assert_error, ok, plain_engine, ready, settled,
     short_stream, silent_engine, two_tokens,
 };
+use crate::support::client::json_request;
 use crate::support::process;
 use crate::support::smg::command;
 use crate::support::tls::{Authority, Pair};
 use crate::support::tls_front::{TlsFront, showing};
 use crate::support::{
-    Act, FakeEngine, Gate, Http2Engine, Smg, Step, Worker, eventually, get, post, stream,
+    Act, Connection, FakeEngine, Gate, Http2Engine, Smg, Step, Worker, eventually, get, post,
+    stream,
 };
 use crate::workers_api::{add, becomes};
 
@@ -269,8 +275,67 @@ async fn streams_are_as_they_are_and_sessions_are_resumed() {
     settled(&smg).await;
 }
 
-/// Without the end that TLS demands, a stream that ends with its connection may have been cut short
+/// Answers every request over TLS with these bytes and hangs up, `orderly` with the end that TLS
+/// demands. It stops when the set is dropped.
+async fn hangs_up(config: ServerConfig, answer: String, orderly: bool) -> (String, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"}") {
+                if stream.read_buf(&mut asked).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            stream.write_all(answer.as_bytes()).await.ok();
+            stream.flush().await.ok();
+            if orderly {
+                stream.shutdown().await.ok();
+            }
+        }
+    });
+    (url, serving)
+}
+
+/// Without the end that TLS demands, an answer that ends with its connection may have been cut short
 /// by anybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_ends_with_its_connection_must_end_over_tls() {
+    let ours = Authority::new();
+    let pair = ours.issue("127.0.0.1");
+    let json = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+                  data: {\"choices\": []}\n\n";
+    for (answer, orderly, whole) in [
+        (format!("{json}\r\n{{}}"), true, true),
+        (format!("{json}\r\n{{}}"), false, false),
+        (format!("{json}content-length: 2\r\n\r\n{{}}"), false, true),
+        (
+            format!("{json}transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"),
+            false,
+            true,
+        ),
+        (events.to_owned(), false, false),
+    ] {
+        let (url, _serving) = hangs_up(showing(&pair, None, HTTP1), answer.clone(), orderly).await;
+        let smg = Smg::start(&config(&[url], &ours, "", ONCE)).await;
+        let is_stream = answer == events;
+        let body = if is_stream { ask_stream() } else { ask() };
+        let mut connection = Connection::h1(smg.main()).await;
+        let got = connection.try_send(json_request(COMPLETIONS, &body)).await;
+        // Either the client sees that it breaks off, or it is told.
+        let is_whole = got.is_ok_and(|got| got.status == 200 && !got.text().contains("error"));
+        assert_eq!(is_whole, whole, "{answer:?}, orderly: {orderly}");
+        settled(&smg).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_is_noticed_by_the_worker() {
     let ours = Authority::new();

@@ -122,7 +122,7 @@ fn the_schema_accepts_every_good_file() {
                 continue;
             }
             let value: toml::Value = toml::from_str(&read(&path)).unwrap();
-            let value = serde_json::to_value(value).unwrap();
+            let value = serde_json::to_value(dates_as_text(value)).unwrap();
             let errors: Vec<String> = validator
                 .iter_errors(&value)
                 .map(|error| format!("{}: {error}", error.instance_path))
@@ -139,5 +139,23 @@ fn the_schema_accepts_every_good_file() {
     ] {
         let value = serde_json::from_str(bad).unwrap();
         assert!(!validator.is_valid(&value), "{bad}");
+    }
+}
+
+/// JSON has no dates; an editor sees their text.
+fn dates_as_text(value: toml::Value) -> toml::Value {
+    match value {
+        toml::Value::Datetime(date) => toml::Value::String(date.to_string()),
+        toml::Value::Array(items) => {
+            toml::Value::Array(items.into_iter().map(dates_as_text).collect())
+        }
+        toml::Value::Table(table) => {
+            let entries = table.into_iter();
+            entries
+                .map(|(key, value)| (key, dates_as_text(value)))
+                .collect::<toml::Table>()
+                .into()
+        }
+        other => other,
     }
 }

@@ -14,10 +14,14 @@ async fn heads_that_drip_are_cut_off_and_others_are_served_meanwhile() {
     let engine = plain_engine().await;
     let smg = gateway(&[&engine], LIMITS).await;
     let mut dripping = Vec::new();
-    for _ in 0..MANY {
+    for n in 0..MANY {
         let mut wire = Wire::connect(smg.main()).await;
-        wire.write("POST /v1/completions HTTP/1.1\r\nhost: x\r\nx-1")
-            .await;
+        // Some begin as HTTP/2 does, which is more than a head.
+        let method = if n % 2 == 0 { "POST" } else { "PRI" };
+        wire.write(format!(
+            "{method} /v1/completions HTTP/1.1\r\nhost: x\r\nx-1"
+        ))
+        .await;
         dripping.push(tokio::spawn(async move {
             while wire.try_write("y").await {
                 tokio::time::sleep(Duration::from_millis(50)).await; // the pace of the client

@@ -33,8 +33,21 @@ impl Check<'_> {
             headers,
             listener,
             body: _,
-            identity: _,
+            identity,
         } = request;
+        let tenants = &self.spec.auth.tenants;
+        if let Some(name) = identity
+            && tenants.iter().all(|tenant| tenant.name != *name)
+            && self.origins.is_intact("auth")
+        {
+            let message = format!("there is no tenant `{name}`");
+            let key = format!("{at}.identity");
+            let named = tenants.iter().enumerate();
+            let named = named.map(|(i, tenant)| (format!("auth.tenants[{i}].name"), &*tenant.name));
+            let help = self.suggestion(name, named);
+            let found = self.found(Severity::Error, "tenant-unknown", &key, message);
+            self.out.push(found.help(help));
+        }
         if !path.starts_with('/') || path.parse::<http::uri::PathAndQuery>().is_err() {
             let message = format!("`{path}` is no path: it begins with `/`");
             self.error("invalid-value", &format!("{at}.path"), message);

@@ -43,7 +43,8 @@ pub fn default_of(flag: &Flag) -> Option<String> {
         | Target::Word(..)
         | Target::Probes
         | Target::Aliases
-        | Target::Tenants => None,
+        | Target::Tenants
+        | Target::Operators => None,
     }
 }
 

@@ -290,6 +290,8 @@ pub enum Target {
     Aliases,
     /// The keys of a tenant.
     Tenants,
+    /// The keys of operators.
+    Operators,
     /// The policy of every model that names none.
     Policy,
     /// The policy of this leg of the pool `default`.
@@ -311,6 +313,7 @@ impl Target {
             Self::Pool(key) => format!("pools[].{key}"),
             Self::Aliases => "models[].aliases".to_owned(),
             Self::Tenants => "auth.tenants[].keys".to_owned(),
+            Self::Operators => "auth.control_plane.api_keys[].key".to_owned(),
             Self::Policy => "routing.policy".to_owned(),
             Self::LegPolicy(leg) => format!("pools[].{leg}.policy"),
             Self::Legs => {
@@ -334,6 +337,7 @@ impl Target {
             Self::Pool(key) => format!("pools[{DEFAULT_POOL}].{key}"),
             Self::Aliases => "models[NAME].aliases".to_owned(),
             Self::Tenants => "auth.tenants[NAME].keys".to_owned(),
+            Self::Operators => "auth.control_plane.api_keys".to_owned(),
             Self::Policy => "routing.policy".to_owned(),
             Self::LegPolicy(leg) => format!("pools[{DEFAULT_POOL}].{leg}.policy"),
             Self::Legs => LEGS

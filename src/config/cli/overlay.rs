@@ -65,6 +65,7 @@ fn lay(overlay: &mut Overlay, setting: &Setting) {
             }
             return;
         }
+        Target::Operators => (key_of("auth.control_plane.api_keys"), value),
         Target::Tenants => {
             for (name, keys) in tenants(values) {
                 let target = overlay::Target::Tenant(name, "keys".to_owned());

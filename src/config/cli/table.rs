@@ -631,7 +631,7 @@ pub static FLAGS: &[Flag] = &[
     Flag {
         name: "control-plane-api-keys",
         kind: Kind::OperatorKeys,
-        target: Target::Key("auth.control_plane.api_keys"),
+        target: Target::Operators,
         legacy: Some("CONTROL_PLANE_API_KEYS"),
         group: Group::Security,
         help: "Keys of operators, with the role `admin` or `user`",

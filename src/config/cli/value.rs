@@ -212,19 +212,19 @@ pub(super) fn roles(values: &[Value]) -> Value {
     )
 }
 
-/// The key of an operator; the key itself may have colons in it.
+/// The key of an operator; the key itself may have colons in it, and the role is of any case.
 fn operator_key(text: &str) -> Option<Value> {
     let mut parts = text.splitn(4, ':');
-    let keys = ["id", "name", "role", "key"];
-    let table: toml::Table = keys
-        .into_iter()
-        .zip(parts.by_ref())
-        .map(|(name, part)| (name.to_owned(), Value::from(part)))
-        .collect();
-    let is_set = |name: &str| table.get(name).and_then(Value::as_str) != Some("");
-    let role = table.get("role")?.as_str()?;
-    let whole = table.len() == 4 && is_set("id") && is_set("key");
-    (whole && role.parse::<Role>().is_ok()).then_some(Value::Table(table))
+    let (id, name, role, key) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let role: Role = role.to_ascii_lowercase().parse().ok()?;
+    let keys = [
+        ("id", id),
+        ("name", name),
+        ("role", role.as_str()),
+        ("key", key),
+    ];
+    let table = keys.map(|(key, value)| (key.to_owned(), Value::from(value)));
+    (!id.is_empty() && !key.is_empty()).then(|| Value::Table(table.into_iter().collect()))
 }
 
 fn switch(text: &str) -> Result<bool, ValueError> {

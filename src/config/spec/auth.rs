@@ -281,7 +281,7 @@ pub struct ControlKey {
 
 words! {
     /// What an operator may do.
-    pub enum Role ("role", compare str::to_ascii_lowercase) {
+    pub enum Role ("role", compare str::to_owned) {
         /// Read.
         User = "user",
         /// Read and change.
@@ -292,7 +292,7 @@ words! {
 
 words! {
     /// The role of a token that brings none.
-    pub enum DefaultRole ("role", compare str::to_ascii_lowercase) {
+    pub enum DefaultRole ("role", compare str::to_owned) {
         /// None: the control plane stays shut.
         None = "none",
         /// Read.

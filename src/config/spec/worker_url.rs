@@ -156,7 +156,7 @@ impl JsonSchema for WorkerUrl {
         json_schema!({
             "type": "string",
             "format": "uri",
-            "pattern": "^http://",
+            "pattern": "^https?://",
             "description": "The base URL of a worker.",
         })
     }
