@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -89,6 +90,14 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     })
 }
 
+/// The permission bits of a file with a secret that lets in others than its owner: who is not of its
+/// group may open it, or the group may change it. `None` where all is well, or there is no such file.
+pub fn exposure(path: &Path) -> Option<u32> {
+    let found = std::fs::metadata(path).ok()?;
+    let bits = found.permissions().mode() & 0o777;
+    (found.is_file() && bits & 0o027 != 0).then_some(bits)
+}
+
 /// Reads a whole text file. A byte order mark at its start is removed.
 ///
 /// # Errors
@@ -127,6 +136,27 @@ mod tests {
             error.to_string(),
             "cannot read `/nonexistent/x.toml`: no such file or directory"
         );
+    }
+
+    #[test]
+    fn a_secret_is_its_owners_and_may_be_read_by_the_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(exposure(&path), None);
+        std::fs::write(&path, "x").unwrap();
+        for (bits, exposed) in [
+            (0o400, false),
+            (0o600, false),
+            (0o640, false),
+            (0o644, true),
+            (0o604, true),
+            (0o660, true),
+            (0o602, true),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(bits)).unwrap();
+            assert_eq!(exposure(&path), exposed.then_some(bits), "{bits:o}");
+        }
+        assert_eq!(exposure(dir.path()), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -52,7 +52,21 @@ impl FromStr for Network {
                 meant: network.trunc().to_string(),
             });
         }
-        Ok(Self(network))
+        Ok(Self(plain(network)))
+    }
+}
+
+/// A network of IPv4 in the clothes of IPv6 as what it is, since addresses are looked at as what they
+/// are.
+fn plain(network: IpNet) -> IpNet {
+    match network {
+        IpNet::V6(six) => six
+            .addr()
+            .to_ipv4_mapped()
+            .zip(six.prefix_len().checked_sub(96))
+            .and_then(|(four, bits)| Ipv4Net::new(four, bits).ok())
+            .map_or(network, IpNet::V4),
+        IpNet::V4(_) => network,
     }
 }
 
@@ -116,6 +130,11 @@ mod tests {
         let has = |net: &str, address: &str| network(net).contains(address.parse().unwrap());
         assert!(has("10.0.0.0/8", "10.1.2.3") && !has("10.0.0.0/8", "11.0.0.1"));
         assert!(has("10.0.0.0/8", "::ffff:10.1.2.3"));
+        for four in ["10.1.2.3", "::ffff:10.1.2.3"] {
+            assert!(has("::ffff:10.0.0.0/104", four), "{four}");
+            assert!(has("::ffff:10.1.2.3", four), "{four}");
+        }
+        assert!(has("::ffff:0:0/96", "8.8.8.8") && !has("::ffff:10.0.0.0/104", "11.0.0.1"));
         assert!(has("::1", "::1") && !has("::1", "::2"));
         assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "::1"));
         assert_eq!(network("127.0.0.1").to_string(), "127.0.0.1");

@@ -94,7 +94,12 @@ impl<'a> Resolver<'a> {
             let key = format!("{at}.{key}");
             self.files.push(pem.path().to_owned());
             match file::read(pem.path()) {
-                Ok(content) => pem.fill(&content),
+                Ok(content) => {
+                    pem.fill(&content);
+                    if key.ends_with(".key_path") {
+                        self.warn_exposed(&key, pem.path());
+                    }
+                }
                 Err(error) => self.absent("file-absent", &key, &error.to_string()),
             }
         }
@@ -110,7 +115,7 @@ impl<'a> Resolver<'a> {
                 .get(&name)
                 .filter(|value| !value.is_empty())
                 .ok_or_else(|| format!("the variable `{name}` is not set")),
-            Source::File(path) => self.file(&path),
+            Source::File(path) => self.file(key, &path),
             Source::Credential(name) => match self.input.environment.get("CREDENTIALS_DIRECTORY") {
                 None => Err(format!(
                     "there is no credential `{name}`: `CREDENTIALS_DIRECTORY` is not set"
@@ -118,7 +123,7 @@ impl<'a> Resolver<'a> {
                 Some(_) if name.contains('/') || name.starts_with('.') || name.is_empty() => {
                     Err(format!("`{name}` is not the name of a credential"))
                 }
-                Some(folder) => self.file(&Path::new(&folder).join(&name)),
+                Some(folder) => self.file(key, &Path::new(&folder).join(&name)),
             },
         };
         match value {
@@ -137,9 +142,10 @@ impl<'a> Resolver<'a> {
             .push(diagnostic.about(key).at(self.origins.place(key)));
     }
 
-    fn file(&mut self, path: &Path) -> Result<String, String> {
+    fn file(&mut self, key: &str, path: &Path) -> Result<String, String> {
         self.files.push(path.to_owned());
         let text = file::read_to_string(path).map_err(|error| error.to_string())?;
+        self.warn_exposed(key, path);
         let text = text
             .strip_suffix('\n')
             .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
@@ -147,6 +153,21 @@ impl<'a> Resolver<'a> {
             "" => Err(format!("`{}` is empty", path.display())),
             text => Ok(text.to_owned()),
         }
+    }
+
+    /// What is in the file at `path` is a secret only as long as few can open it.
+    fn warn_exposed(&mut self, key: &str, path: &Path) {
+        let Some(bits) = file::exposure(path) else {
+            return;
+        };
+        let path = path.display();
+        let message = format!("`{key}`: `{path}` is open to others than its owner (mode {bits:o})");
+        self.diagnostics.push(
+            Diagnostic::warning("secret-exposed", message)
+                .about(key)
+                .at(self.origins.place(key))
+                .help("give it mode 600, or 640 where a group must read it"),
+        );
     }
 
     /// A dump shows no secrets, so a file that is made of one has none.

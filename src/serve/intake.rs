@@ -1,5 +1,6 @@
 //! Reading a request body: once, whole, within its limits.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -7,11 +8,13 @@ use futures_util::future::poll_fn;
 use http::StatusCode;
 use http::header::{EXPECT, HeaderMap};
 use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use std::pin::Pin;
-use tokio::time::{Instant as TokioInstant, timeout_at};
+use tokio::time::{Instant as TokioInstant, timeout, timeout_at};
 
 use super::error::Refusal;
+use super::gate::Gate;
 use crate::api::Payload;
 use crate::api::error::ErrorCode;
 use crate::api::skim::Skimmer;
@@ -40,6 +43,19 @@ pub(crate) fn is_long(body: &Incoming, headers: &HeaderMap) -> bool {
     const SHORT: u64 = 64 * 1024;
     let length = body.size_hint().exact();
     headers.contains_key(EXPECT) || length.is_none_or(|length| length > SHORT)
+}
+
+/// Takes the rest of a short body that nobody wants, over HTTP/2: a refusal that overtakes it resets the
+/// stream, and some clients then lose the answer. HTTP/1 reads on by itself, or lingers.
+pub(crate) async fn discard(gate: &Gate, headers: &HeaderMap, mut body: Incoming) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let multiplexed = gate.standing.multiplexed.load(Ordering::Relaxed);
+    if !multiplexed || body.is_end_stream() || is_long(&body, headers) {
+        return;
+    }
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    // What has not come by then is not waited for.
+    timeout(PATIENCE, rest).await.ok();
 }
 
 /// A body that has been read.

@@ -217,39 +217,21 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         version,
         body,
     } = arrival;
-    if let Err(refusal) = check_head(&uri, version, &headers, &gate.listener.limits) {
-        return refusal.into_response(call);
-    }
-    let Some(found) = routes::find(uri.path(), gate.listener.serve) else {
-        return Refusal::unknown_url().into_response(call);
-    };
-    let Some(goal) = found.goal(&method) else {
-        return Refusal::method(found.allow).into_response(call);
-    };
-    let head = identity::Head {
-        found,
-        method: &method,
-        uri: &uri,
-    };
-    // Before a byte of the body is read, and before a client that waits for a 100 gets it.
-    if let Err(denied) = identity::judge(gate, &mut call, head, &mut headers).await {
-        let mut refusal = Refusal::from(denied);
-        if intake::is_long(&body, &headers) {
-            refusal = refusal.and_close();
-        }
-        return refusal.into_response(call);
-    }
-    if found.class == Class::Control
-        && !method.is_safe()
-        && let Some(origin) = headers.get(ORIGIN)
-        && !cors(gate, &call.snapshot).is_some_and(|rules| allows(rules, origin))
+    let goal = match admit(
+        gate,
+        &mut call,
+        (&method, &uri, version),
+        &mut headers,
+        &body,
+    )
+    .await
     {
-        return Refusal::foreign_page().into_response(call);
-    }
-    let max = call.snapshot.plan.server.max_payload;
-    if let Err(refusal) = intake::check_declared(&body, max) {
-        return refusal.into_response(call);
-    }
+        Ok(goal) => goal,
+        Err(refusal) => {
+            Box::pin(intake::discard(gate, &headers, body)).await;
+            return refusal.into_response(call);
+        }
+    };
     let query = uri.query().unwrap_or_default();
     // What is rare is boxed, so that the future of an inference request stays small.
     match goal {
@@ -285,6 +267,39 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Explain => Box::pin(endpoint::explain(gate, call, body)).await,
         Goal::Metrics => endpoint::metrics(gate, call),
     }
+}
+
+/// Where a request goes, if its head lets it.
+async fn admit<'a>(
+    gate: &Gate,
+    call: &mut Call,
+    (method, uri, version): (&Method, &'a http::Uri, Version),
+    headers: &mut HeaderMap,
+    body: &Incoming,
+) -> Result<Goal<'a>, Refusal> {
+    check_head(uri, version, headers, &gate.listener.limits)?;
+    let found = routes::find(uri.path(), gate.listener.serve).ok_or_else(Refusal::unknown_url)?;
+    let goal = found
+        .goal(method)
+        .ok_or_else(|| Refusal::method(found.allow))?;
+    let head = identity::Head { found, method, uri };
+    // Before a byte of the body is read, and before a client that waits for a 100 gets it.
+    if let Err(denied) = identity::judge(gate, call, head, headers).await {
+        let mut refusal = Refusal::from(denied);
+        if intake::is_long(body, headers) {
+            refusal = refusal.and_close();
+        }
+        return Err(refusal);
+    }
+    if found.class == Class::Control
+        && !method.is_safe()
+        && let Some(origin) = headers.get(ORIGIN)
+        && !cors(gate, &call.snapshot).is_some_and(|rules| allows(rules, origin))
+    {
+        return Err(Refusal::foreign_page());
+    }
+    intake::check_declared(body, call.snapshot.plan.server.max_payload)?;
+    Ok(goal)
 }
 
 fn check_head(

@@ -23,12 +23,24 @@ mod secrets;
 #[cfg(test)]
 mod unknown_keys;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use smg::config::{Environment, Format, Input, Loaded, load, render};
 
 /// What no output may show. Every secret of the fixtures contains it.
 const CANARY: &str = "canary";
+
+/// The files that hold a secret, and a certificate that a bad case takes for a key.
+const SECRETS: &[&str] = &[
+    "client.key",
+    "gateway.crt",
+    "gateway.key",
+    "tenant.key",
+    "worker.key",
+];
 
 fn environment() -> Environment {
     [
@@ -42,11 +54,23 @@ fn environment() -> Environment {
 }
 
 fn input(file: &Path) -> Input {
+    close_secrets();
     Input {
         file: Some(file.to_owned()),
         environment: environment(),
         ..Input::default()
     }
+}
+
+/// Gives the secrets of the fixtures the mode that secrets should have, which is not kept in git.
+fn close_secrets() {
+    static CLOSED: Once = Once::new();
+    CLOSED.call_once(|| {
+        for name in SECRETS {
+            let path = Path::new("fixtures/config/ok").join(name);
+            std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+        }
+    });
 }
 
 /// The first files of all cases of a kind, named from the root of the project.

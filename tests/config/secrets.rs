@@ -1,5 +1,7 @@
 //! Secrets come from where they are, and nothing shows them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use smg::config::{Format, Input, Secrets, Severity, load, render, render_effective};
@@ -65,6 +67,36 @@ fn secrets_are_read_from_where_they_are() {
         Some("canary-credential")
     );
     assert_eq!(loaded.files, [file, dir.path().join("worker")]);
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("smg.toml");
+    let text = "version = 1\n[[pools]]\nname = 'p'\nworkers = ['https://h:1']\n\
+        api_key.file = 'worker.key'\n\
+        tls = { cert_path = 'client.crt', key_path = 'client.key', ca_paths = ['ca.crt'] }\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(dir.path().join("worker.key"), "canary-of-worker").unwrap();
+    crate::copy_certificates(dir.path());
+    for (bits, warned) in [
+        (0o600, &[][..]),
+        (0o640, &[]),
+        (0o644, &["pools[0].api_key", "pools[0].tls.key_path"]),
+    ] {
+        for name in ["worker.key", "client.key"] {
+            let mode = Permissions::from_mode(bits);
+            std::fs::set_permissions(dir.path().join(name), mode).unwrap();
+        }
+        let loaded = load(&input(&file));
+        assert!(loaded.spec.is_some(), "{}", show(&loaded));
+        let found = loaded.diagnostics.iter();
+        let exposed: Vec<&str> = found
+            .filter(|found| found.slug == "secret-exposed")
+            .map(|found| found.key.as_deref().unwrap())
+            .collect();
+        assert_eq!(exposed, warned, "{bits:o}: {}", show(&loaded));
+    }
 }
 
 #[test]

@@ -480,3 +480,42 @@ async fn a_clients_id_is_on_errors_too() {
         assert_eq!(answer.header("x-request-id"), "mine");
     }
 }
+
+/// A refusal that overtook the body would reset the stream, and clients lose the answer to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http2_a_short_body_is_taken_before_it_is_refused() {
+    let smg = Smg::start(&format!("{LISTENERS}[auth]\napi_key = \"k\"\n")).await;
+    let stream = tokio::net::TcpStream::connect(smg.main()).await.unwrap();
+    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    let driver = tokio::spawn(connection);
+    for (path, code) in [("/v1/chat/completions", 401), ("/nowhere", 404)] {
+        let mut client = client.clone().ready().await.unwrap();
+        let request = http::Request::post(format!("http://gateway{path}"))
+            .header("content-type", "application/json")
+            .header("content-length", "2");
+        let (answer, mut body) = client
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap();
+        // By the answer to the second one the gateway has had the time to judge the head.
+        for _ in 0..2 {
+            pings.ping(h2::Ping::opaque()).await.unwrap();
+        }
+        body.send_data(Bytes::from_static(b"{}"), true)
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let answer = answer
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(answer.status(), code);
+        let mut rest = answer.into_body();
+        while let Some(data) = rest.data().await {
+            data.unwrap();
+        }
+        assert!(
+            rest.trailers().await.is_ok(),
+            "{path}: the stream was reset"
+        );
+    }
+    drop(client);
+    driver.abort();
+}

@@ -10,11 +10,13 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use crate::scene::{LISTENERS, PATIENCE, ask, plain_engine};
+use crate::scene::{LISTENERS, PATIENCE, ask, plain_engine, with};
 use crate::support::client::{Answer, json_request, request};
 use crate::support::issuer::{self, DESCRIPTION, KEYS};
 use crate::support::venv::node_modules;
-use crate::support::{Connection, FakeEngine, Issuer, Process, Signer, Smg, Step, eventually, get};
+use crate::support::{
+    Connection, FakeEngine, Gate, Issuer, Process, Signer, Smg, Step, eventually, get,
+};
 
 fn config(engine: &FakeEngine, issuer: &str, more: &str) -> String {
     format!(
@@ -133,7 +135,7 @@ async fn a_token_that_is_no_good_is_told_why() {
         (signer.sign(&without), "missing exp"),
         (Signer::ec("k").sign(&issuer.claims()), "algorithm"),
         (Signer::rsa("other").sign(&issuer.claims()), "unknown key"),
-        ("e30.e30.e30".to_owned(), "malformed"),
+        ("e30.e30.bWFsZm9ybWVkLXNpZ25hdHVyZQ".to_owned(), "malformed"),
     ] {
         let answer = workers(&smg, &token).await;
         assert_eq!(answer.status, 401, "{reason}");
@@ -275,6 +277,31 @@ async fn old_keys_serve_while_new_ones_cannot_be_had() {
     assert_eq!(up, 0.0);
     let known = signer.sign(&issuer.claims());
     assert_eq!(complete(&smg, &known).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_leaves_while_a_key_is_fetched_was_not_let_in() {
+    let (engine, signer) = (plain_engine().await, Signer::ec("k"));
+    let issuer = Issuer::start(&[&signer]).await;
+    let mut smg = gateway(&engine, &issuer.url(), "").await;
+    issuer.answer_keys(Step::Hold(Gate::closed()));
+    let before = issuer.asked(KEYS);
+    let token = Signer::ec("unknown").sign(&issuer.claims());
+    let (to, list) = (smg.main(), request(Method::GET, "/workers", Bytes::new()));
+    let list = with(list, "x-request-id", "gone-1");
+    let list = with(list, "authorization", &format!("Bearer {token}"));
+    let asking = tokio::spawn(async move { Connection::h1(to).await.try_send(list).await });
+    eventually(PATIENCE, async || issuer.asked(KEYS) > before).await;
+    asking.abort();
+    let ended = |line: &str| {
+        let is_it = line.contains("finished processing request") && line.contains("gone-1");
+        is_it.then_some(())
+    };
+    smg.process().line(PATIENCE, ended).await;
+    assert!(smg.term_and_wait().await.success());
+    let log = smg.process().output().join("\n");
+    let mut records = log.lines().filter(|line| line.contains("smg::audit"));
+    assert!(!records.any(|line| line.contains("gone-1")), "{log}");
 }
 
 #[tokio::test]

@@ -521,16 +521,18 @@ async fn the_whole_pair_is_tried_again_in_another_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lone_pair_is_tried_again_after_a_pause() {
-    let bad = vec![Step::Pause(Duration::from_millis(100)), refusal(500)];
+    let gate = Gate::closed();
+    let bad = vec![Step::Hold(gate.clone()), refusal(500)];
     let prefill = first_bad(bad, vec![ok()]).await;
     let decode = first_bad(vec![never()], vec![ok()]).await;
     let smg = pd_gateway(&[&prefill], &[&decode], QUICK).await;
-    assert_eq!(
-        post(smg.main(), "/v1/chat/completions", &whole())
-            .await
-            .status,
-        200
-    );
+    let both = async {
+        eventually(PATIENCE, async || decode.calls().len() == 1).await;
+        gate.open();
+    };
+    let whole = whole();
+    let (answer, ()) = tokio::join!(post(smg.main(), "/v1/chat/completions", &whole), both);
+    assert_eq!(answer.status, 200);
     let seen = rooms(&[&prefill, &decode]);
     assert_eq!((seen.len(), seen[0], seen[1]), (4, seen[2], seen[3]));
     assert_ne!(seen[0], seen[1]);

@@ -202,12 +202,24 @@ async fn other_authorities_end_connections_behind_the_request_in_progress() {
     let mut kept = h1.open(to, NAME).await.unwrap();
     assert_eq!(kept.send(liveness()).await.status, 200);
     let mut idle = h1.connect(to, NAME).await.unwrap();
+    let late = TcpStream::connect(to).await.unwrap();
+    // Accepted one after the other: the one before this one has been, once this one is served.
+    assert!(is_let_in(&before, to).await);
 
     replace(&ca, new.path());
     smg.serves(2).await;
     // A session of before is not resumed either.
     assert!(!is_let_in(&before, to).await && !is_let_in(&h1, to).await);
     assert!(is_let_in(&after, to).await);
+    // Nor does a handshake that took so long count any more.
+    if let Ok(mut late) = h1.shake(late, NAME).await {
+        late.write_all(b"GET /liveness HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .ok();
+        let mut answer = Vec::new();
+        late.read_to_end(&mut answer).await.ok();
+        assert_eq!(answer, b"", "it was served");
+    }
     let last = kept.send(liveness()).await;
     assert_eq!((last.status, last.header("connection")), (200, "close"));
     assert!(kept.try_send(liveness()).await.is_err());

@@ -1,7 +1,9 @@
 //! A certificate authority of the test's own, and clients that speak TLS.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +81,7 @@ impl Authority {
             let name = format!("{name}-{}.{kind}.pem", fastrand::u32(..));
             let path = self.folder.path().join(name);
             std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
             path
         };
         Pair {
@@ -162,6 +165,15 @@ impl TlsClient {
     ) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
+        self.shake(stream, name).await
+    }
+
+    /// Shakes hands over a connection that is there.
+    pub(crate) async fn shake(
+        &self,
+        stream: TcpStream,
+        name: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let shaking = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream);
         let shaken = tokio::time::timeout(PATIENCE, shaking).await;

@@ -38,6 +38,7 @@ pub(crate) async fn inference(
     body: Incoming,
 ) -> Response<Body> {
     if let Err(refusal) = quota::arrive(&mut call, &headers, &body) {
+        Box::pin(intake::discard(gate, &headers, body)).await;
         return refusal.into_response(call);
     }
     let refused = |call, refusal: Refusal| {
@@ -45,6 +46,7 @@ pub(crate) async fn inference(
         refusal.into_response(call)
     };
     if let Err(refusal) = check_type(&headers) {
+        Box::pin(intake::discard(gate, &headers, body)).await;
         return refused(call, refusal);
     }
     let server = &call.snapshot.plan.server;

@@ -96,6 +96,9 @@ pub(super) async fn serve(
     let Some(stream) = Box::pin(shake_hands(stream, settings, &gate)).await else {
         return;
     };
+    if is_outdated(&gate, &closing) {
+        return;
+    }
     let (_, session) = stream.get_ref();
     // Who agreed on nothing is taken to mean what has been there longest.
     let speaks = match session.alpn_protocol() {
@@ -108,6 +111,13 @@ pub(super) async fn serve(
         .and_then(|shown| tls::subject(shown))
         .map(Arc::from);
     connection::serve(stream, speaks, gate, closing).await;
+}
+
+/// Whether the client was vouched for by authorities that have been replaced while it shook hands. When
+/// the process ends they stand as they are, and the client is served once like any other.
+fn is_outdated(gate: &Gate, closing: &watch::Receiver<()>) -> bool {
+    let asked = gate.listener.tls.as_deref().and_then(authorities).is_some();
+    asked && closing.has_changed().is_err() && gate.live.phase() == Phase::Running
 }
 
 /// The encrypted connection; `None` if the client does not get that far in time.
