@@ -46,7 +46,7 @@ fn watched<'a>(dialect: Dialect, chunks: impl Iterator<Item = &'a [u8]>) -> Sum 
         sum.content |= seen.content;
         sum.done |= seen.done;
         sum.failed |= seen.error.is_some();
-        sum.usage = seen.usage.or(sum.usage.take());
+        sum.usage = seen.usage.or_else(|| sum.usage.take());
         u64::from(seen.events)
     };
     let mut counted = 0;

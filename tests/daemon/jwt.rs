@@ -197,7 +197,7 @@ async fn without_keys_nobody_with_a_token_comes_in() {
     assert_eq!(metrics.count("smg_auth_jwks_up", &labels), 1);
     assert_eq!(metrics.sum("smg_auth_jwks_up", &labels), 0.0);
 
-    let _issuer = Issuer::start_on(socket.listen(16).unwrap(), &[&signer]).await;
+    let _issuer = Issuer::start_on(socket.listen(16).unwrap(), &[&signer]);
     up(&smg, &url).await;
     assert_eq!(complete(&smg, &token).await.status, 200);
 }

@@ -78,11 +78,11 @@ impl Issuer {
     /// Starts one that shows the keys of `signers`.
     pub(crate) async fn start(signers: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::start_on(listener, signers).await
+        Self::start_on(listener, signers)
     }
 
     /// The same on a socket that is bound already.
-    pub(crate) async fn start_on(listener: TcpListener, signers: &[&Signer]) -> Self {
+    pub(crate) fn start_on(listener: TcpListener, signers: &[&Signer]) -> Self {
         let url = url(listener.local_addr().unwrap());
         let keys = Arc::new(Mutex::new(shown(signers)));
         let description: Arc<Mutex<Option<Step>>> = Arc::default();
