@@ -253,13 +253,8 @@ impl Body for Answer {
                     this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                // After a whole answer: the worker has no use for the rest of the request.
-                Some(Err(error))
-                    if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) =>
-                {
-                    this.lease = None;
-                    return Poll::Ready(None);
-                }
+                // After a whole answer a reset is none: the library says that the end has come. Before
+                // its end, whatever the reason that is given, it has been cut short.
                 end => {
                     this.lease = None;
                     return Poll::Ready(end.map(|end| end.map(Frame::data)));

@@ -371,6 +371,39 @@ async fn a_request_that_a_leaving_worker_has_not_seen_is_sent_once_more() {
     task.abort();
 }
 
+/// Whatever reason it is given, what comes before the end of an answer is no end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_reset_has_not_ended() {
+    let gate = Gate::closed();
+    let engine = Http2Engine::start(100, {
+        let gate = gate.clone();
+        move |_| {
+            vec![
+                Act::Begin("{}"),
+                Act::Hold(gate.clone()),
+                Act::Reset(Reason::NO_ERROR),
+            ]
+        }
+    })
+    .await;
+    let smg = gateway(&engine, ONCE).await;
+    let main = smg.main();
+    let asking = async {
+        let mut connection = Connection::h1(main).await;
+        let got = connection.try_send(json_request(COMPLETIONS, &ask())).await;
+        got.is_ok_and(|got| got.status == 200)
+    };
+    let resetting = async {
+        eventually(PATIENCE, async || engine.calls().len() == 1).await;
+        // What has been written is on its way when another request has been answered.
+        get(main, "/liveness").await;
+        gate.open();
+    };
+    let (is_whole, ()) = tokio::join!(asking, resetting);
+    assert!(!is_whole, "cut short, and taken for whole");
+    settled(&smg).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_takes_only_its_streams_and_each_gets_its_frame() {
     const STREAMS: usize = 200;

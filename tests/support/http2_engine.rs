@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Answer(u16, &'static str, String),
     /// The head of an event stream.
     SseHead,
+    /// The head of an answer of no known length, and the beginning of its body.
+    Begin(&'static str),
     /// An event.
     Event(String),
     /// Goes on when the test opens the gate; ends when the gateway resets the stream before.
@@ -226,6 +228,16 @@ async fn play(
                     .body(())
                     .unwrap();
                 stream = respond.send_response(head, false).ok();
+            }
+            (Act::Begin(body), _) => {
+                let head = Response::builder()
+                    .header("content-type", "application/json")
+                    .body(())
+                    .unwrap();
+                stream = respond.send_response(head, false).ok();
+                if let Some(stream) = &mut stream {
+                    stream.send_data(body.into(), false).ok();
+                }
             }
             (Act::Event(event), Some(stream)) => {
                 stream.send_data(event.into(), false).ok();
