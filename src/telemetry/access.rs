@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(
             log.take(),
             "<4>WARN smg::response: finished processing request path=/x status=404 latency_us=0 \
-             bytes_in=0 bytes_out=0 attempts=0 error_code=not_found generation=0\n"
+             bytes_in=0 bytes_out=0 tenant=ip:192.0.2.9 attempts=0 error_code=not_found generation=0\n"
         );
     }
 

@@ -12,6 +12,7 @@ impl Check<'_> {
         let auth = &self.spec.auth;
         self.header("auth.api_key_header", &auth.api_key_header);
         self.header("auth.tenant_header.name", &auth.tenant_header.name);
+        self.one_purpose(auth);
         let proxies = self.spec.listeners.iter();
         if auth.tenant_header.trusted
             && proxies
@@ -34,6 +35,27 @@ impl Check<'_> {
             self.jwt(jwt);
         }
         self.forwarded_credentials(auth);
+    }
+
+    /// What carries a key is written to no log and sent to nobody, and what is both would be.
+    fn one_purpose(&mut self, auth: &Auth) {
+        let own = &auth.api_key_header;
+        let ids = self.spec.server.request_id_headers.iter().enumerate();
+        let ids = ids.map(|(i, id)| (format!("server.request_id_headers[{i}]"), id));
+        let tenant = (
+            "auth.tenant_header.name".to_owned(),
+            &auth.tenant_header.name,
+        );
+        let twice = ids
+            .chain(std::iter::once(tenant))
+            .find(|(_, name)| name.eq_ignore_ascii_case(own));
+        if let Some((other, _)) = twice {
+            let key = "auth.api_key_header";
+            let message = format!("the header `{own}` carries a key, and is also `{other}`");
+            let found = self.found(Severity::Error, "header-twice", key, message);
+            self.out
+                .push(found.beside(self.origins.place(&other), "the other purpose"));
+        }
     }
 
     fn tenants(&mut self, auth: &Auth) {
