@@ -458,11 +458,17 @@ async fn a_collector_that_hangs_or_is_gone_costs_spans_and_no_time() {
 
     drop(collector);
     eventually(PATIENCE, async || spans("failed").await > 0.0).await;
-    let told = smg.process().output();
-    let told = told
-        .iter()
-        .filter(|line| line.contains("spans were not taken"));
-    assert_eq!(told.count(), 1, "once a minute");
+    let process = smg.process();
+    let told = || {
+        let output = process.output();
+        let lines = output.iter();
+        lines
+            .filter(|line| line.contains("spans were not taken"))
+            .count()
+    };
+    // What is logged is written by a thread of its own.
+    eventually(PATIENCE, async || told() > 0).await;
+    assert_eq!(told(), 1, "once a minute");
     assert_eq!(asked(&smg, &[]).await.status, 200);
     let began = Instant::now();
     assert!(smg.term_and_wait().await.success());
