@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,12 +14,18 @@ use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::given::Invocation;
+use crate::base::file::{self, FileError};
 use crate::config::spec::{ListenAddress, Serve};
 use crate::config::{Environment, Input, load};
+use crate::tls::{self, TlsError};
 
 /// How long to wait for a connection. The answer may take as long as the gateway needs.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -39,6 +46,8 @@ pub(super) enum Way {
         port: u16,
         /// Without a slash at its end; often empty.
         prefix: String,
+        /// Over TLS.
+        tls: bool,
     },
 }
 
@@ -46,12 +55,33 @@ impl std::fmt::Display for Way {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
-            Self::Tcp { host, port, prefix } if host.contains(':') => {
-                write!(out, "http://[{host}]:{port}{prefix}")
+            Self::Tcp {
+                host,
+                port,
+                prefix,
+                tls,
+            } => {
+                let scheme = if *tls { "https" } else { "http" };
+                write!(out, "{scheme}://{}:{port}{prefix}", bracketed(host))
             }
-            Self::Tcp { host, port, prefix } => write!(out, "http://{host}:{port}{prefix}"),
         }
     }
+}
+
+/// A host as URLs write it.
+fn bracketed(host: &str) -> std::borrow::Cow<'_, str> {
+    match host.contains(':') {
+        true => format!("[{host}]").into(),
+        false => host.into(),
+    }
+}
+
+/// What a client shows and trusts.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    key: Option<HeaderValue>,
+    /// Authorities in place of the system's, as PEM.
+    ca: Option<Vec<u8>>,
 }
 
 /// What a gateway answered.
@@ -67,11 +97,16 @@ pub(super) struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
     /// The URL is none that this client can use.
-    #[error("`{0}` is no address of a gateway: expected `http://HOST:PORT` or `unix:PATH`")]
+    #[error(
+        "`{0}` is no address of a gateway: expected `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`"
+    )]
     Url(String),
-    /// TLS is not part of this version.
-    #[error("`{0}`: a URL with `https` is not available in this version")]
-    Https(String),
+    /// The file of authorities cannot be read.
+    #[error(transparent)]
+    Ca(#[from] FileError),
+    /// Nobody can be trusted.
+    #[error("no gateway can be verified: {0}")]
+    Tls(#[from] TlsError),
     /// The key is none that a header can carry. It is not shown.
     #[error("the key is not of visible ASCII characters")]
     Key,
@@ -110,7 +145,7 @@ fn tried(ways: &[(Way, io::Error)]) -> String {
 /// configuration names, the control socket first. The configuration may have mistakes.
 ///
 /// # Errors
-/// [`ClientError::Url`], [`ClientError::Https`] or [`ClientError::NoWay`].
+/// [`ClientError::Url`] or [`ClientError::NoWay`].
 pub(super) fn ways(
     url: Option<&str>,
     invocation: Invocation,
@@ -146,7 +181,7 @@ pub(super) fn ways(
         let mut serve = listener.get("serve")?.elements().iter();
         serve.find(|node| node.as_str() == Some(Serve::Admin.as_str()))?;
         let address: ListenAddress = listener.get("address")?.as_str()?.parse().ok()?;
-        from_here(address)
+        from_here(address, listener.get("tls").is_some())
     });
     let ways: Vec<Way> = socket.into_iter().chain(listeners).collect();
     match ways.is_empty() {
@@ -156,12 +191,13 @@ pub(super) fn ways(
 }
 
 /// How a process of the same machine reaches a listener.
-fn from_here(address: ListenAddress) -> Option<Way> {
+fn from_here(address: ListenAddress, tls: bool) -> Option<Way> {
     let tcp = |host: String, port: u16| {
         (port > 0).then(|| Way::Tcp {
             host,
             port,
             prefix: String::new(),
+            tls,
         })
     };
     match address {
@@ -183,11 +219,11 @@ fn parse(text: &str) -> Result<Way, ClientError> {
     }
     let malformed = || ClientError::Url(text.to_owned());
     let url = url::Url::parse(text).map_err(|_| malformed())?;
-    match url.scheme() {
-        "http" => {}
-        "https" => return Err(ClientError::Https(text.to_owned())),
+    let tls = match url.scheme() {
+        "http" => false,
+        "https" => true,
         _ => return Err(malformed()),
-    }
+    };
     let host = url.host_str().ok_or_else(malformed)?;
     Ok(Way::Tcp {
         host: host
@@ -196,40 +232,51 @@ fn parse(text: &str) -> Result<Way, ClientError> {
             .to_owned(),
         port: url.port_or_known_default().ok_or_else(malformed)?,
         prefix: url.path().trim_end_matches('/').to_owned(),
+        tls,
     })
 }
 
-/// The key to show: that of `--key`, else of `SMG_KEY`.
+/// The key of `--key`, else of `SMG_KEY`, and the authorities of `--ca`.
 ///
 /// # Errors
-/// [`ClientError::Key`]
-pub(super) fn key(
+/// [`ClientError::Key`] or [`ClientError::Ca`].
+pub(super) fn credentials(
     own: &ArgMatches,
     environment: &Environment,
-) -> Result<Option<HeaderValue>, ClientError> {
+) -> Result<Credentials, ClientError> {
+    let ca = own.get_one::<PathBuf>("ca");
+    let ca = ca.map(|path| file::read(path)).transpose()?;
     let typed = own.get_one::<String>("key").cloned();
     let key = typed.or_else(|| environment.get(KEY));
     let Some(key) = key.filter(|key| !key.is_empty()) else {
-        return Ok(None);
+        return Ok(Credentials { key: None, ca });
     };
     let value = HeaderValue::try_from(format!("Bearer {key}"));
     let mut value = value.map_err(|_| ClientError::Key)?;
     value.set_sensitive(true);
-    Ok(Some(value))
+    Ok(Credentials {
+        key: Some(value),
+        ca,
+    })
 }
 
 /// Asks the first gateway that can be reached on one of `ways`. `body` is JSON; it may be empty.
 ///
 /// # Errors
-/// [`ClientError::Unreachable`] or [`ClientError::Exchange`].
+/// [`ClientError::Unreachable`], [`ClientError::Tls`] or [`ClientError::Exchange`].
 pub(super) fn ask(
     ways: Vec<Way>,
     method: &Method,
     path: &str,
-    key: Option<HeaderValue>,
+    credentials: Credentials,
     body: Vec<u8>,
 ) -> Result<Answer, ClientError> {
     let body = Bytes::from(body);
+    let Credentials { key, ca } = credentials;
+    let trust = || {
+        let ca: Vec<&[u8]> = ca.as_deref().into_iter().collect();
+        tls::client(&ca, None, &[b"http/1.1"])
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -237,18 +284,31 @@ pub(super) fn ask(
     runtime.block_on(async {
         let mut failed = Vec::new();
         for way in ways {
+            let request =
+                |host: &str, path: &str| request(method, host, path, key.clone(), body.clone());
             let asked = match &way {
                 Way::Unix(socket) => match connect(UnixStream::connect(socket)).await {
-                    Ok(stream) => exchange(stream, method, path, key, body).await,
+                    Ok(stream) => exchange(stream, request("localhost", path)?).await,
                     Err(error) => {
                         failed.push((way, error));
                         continue;
                     }
                 },
-                Way::Tcp { host, port, prefix } => {
-                    match connect(TcpStream::connect((host.as_str(), *port))).await {
+                Way::Tcp {
+                    host,
+                    port,
+                    prefix,
+                    tls,
+                } => {
+                    let trust = tls.then(trust).transpose()?;
+                    match connect(reach(host, *port, trust)).await {
                         Ok(stream) => {
-                            exchange(stream, method, &format!("{prefix}{path}"), key, body).await
+                            let authority = format!("{}:{port}", bracketed(host));
+                            let request = request(&authority, &format!("{prefix}{path}"))?;
+                            match stream {
+                                Reached::Plain(stream) => exchange(stream, request).await,
+                                Reached::Tls(stream) => exchange(*stream, request).await,
+                            }
                         }
                         Err(error) => {
                             failed.push((way, error));
@@ -263,6 +323,43 @@ pub(super) fn ask(
     })
 }
 
+/// A connection over TCP.
+enum Reached {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+async fn reach(host: &str, port: u16, trust: Option<Arc<ClientConfig>>) -> io::Result<Reached> {
+    let stream = TcpStream::connect((host, port)).await?;
+    let Some(trust) = trust else {
+        return Ok(Reached::Plain(stream));
+    };
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(trust).connect(name, stream).await?;
+    Ok(Reached::Tls(Box::new(stream)))
+}
+
+fn request(
+    method: &Method,
+    host: &str,
+    path: &str,
+    key: Option<HeaderValue>,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, ClientError> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, host)
+        .header(http::header::ACCEPT, "application/json")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|_| ClientError::Url(format!("{host}{path}")))?;
+    if let Some(key) = key {
+        request.headers_mut().insert(AUTHORIZATION, key);
+    }
+    Ok(request)
+}
+
 async fn connect<S>(connecting: impl Future<Output = io::Result<S>>) -> io::Result<S> {
     match tokio::time::timeout(CONNECT, connecting).await {
         Ok(connected) => connected,
@@ -272,25 +369,12 @@ async fn connect<S>(connecting: impl Future<Output = io::Result<S>>) -> io::Resu
 
 async fn exchange<S>(
     stream: S,
-    method: &Method,
-    path: &str,
-    key: Option<HeaderValue>,
-    body: Bytes,
+    request: Request<Full<Bytes>>,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, "localhost")
-        .header(http::header::ACCEPT, "application/json")
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))?;
-    if let Some(key) = key {
-        request.headers_mut().insert(AUTHORIZATION, key);
-    }
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
@@ -318,11 +402,11 @@ mod tests {
             ("http://127.0.0.1:30000", "http://127.0.0.1:30000"),
             ("http://gw/smg/", "http://gw:80/smg"),
             ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://gw", "https://gw:443"),
             ("unix:/run/smg/control.sock", "unix:/run/smg/control.sock"),
         ] {
             assert_eq!(parse(text).unwrap().to_string(), shown);
         }
-        assert!(matches!(parse("https://gw"), Err(ClientError::Https(_))));
         for text in ["", "gw:80", "ftp://gw", "unix:"] {
             assert!(matches!(parse(text), Err(ClientError::Url(_))), "{text}");
         }
@@ -330,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_listener_seen_from_here() {
-        let way = |text: &str| from_here(text.parse().unwrap()).map(|way| way.to_string());
+        let way = |text: &str| from_here(text.parse().unwrap(), false).map(|way| way.to_string());
         for (address, shown) in [
             ("0.0.0.0:30000", Some("http://127.0.0.1:30000")),
             ("[::]:30000", Some("http://[::1]:30000")),

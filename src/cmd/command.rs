@@ -155,9 +155,10 @@ fn reload() -> Command {
         .arg(switch("wait").help("Wait until requests of the old configuration have ended, too"))
         .arg(url(
             "url",
-            "Listener that serves admin, such as http://127.0.0.1:30000",
+            "Listener that serves admin, such as http://127.0.0.1:30000 or https://gw.example",
         ))
-        .arg(key_of(None));
+        .arg(key_of(None))
+        .arg(ca_of(None));
     with_flags(command, Shown::No)
 }
 
@@ -190,6 +191,7 @@ fn explain() -> Command {
             .default_missing_value(""),
         )
         .arg(key_of(Some("live")))
+        .arg(ca_of(Some("live")))
         .arg(
             Arg::new("format")
                 .long("format")
@@ -239,7 +241,8 @@ fn config() -> Command {
             .num_args(0..=1)
             .default_missing_value(""),
         )
-        .arg(key_of(Some("live")));
+        .arg(key_of(Some("live")))
+        .arg(ca_of(Some("live")));
     Command::new("config")
         .about("Look at the effective configuration, or compare two")
         .subcommand_required(true)
@@ -346,6 +349,19 @@ fn key_of(of: Option<&'static str>) -> Arg {
     match of {
         Some(of) => key.requires(of),
         None => key,
+    }
+}
+
+/// Authorities that vouch for a gateway that is asked over https; `of` as for the key.
+fn ca_of(of: Option<&'static str>) -> Arg {
+    let ca = Arg::new("ca")
+        .long("ca")
+        .value_name("PATH")
+        .value_parser(clap::value_parser!(std::path::PathBuf))
+        .help("Authorities that vouch for an https:// gateway, in place of the system's");
+    match of {
+        Some(of) => ca.requires(of),
+        None => ca,
     }
 }
 

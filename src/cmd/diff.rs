@@ -74,8 +74,8 @@ fn live(matches: &[&ArgMatches], url: &str, environment: &Environment) -> Result
     let url = (!url.is_empty()).then_some(url);
     let answer = client::ways(url, invocation, environment.clone())
         .and_then(|ways| {
-            let key = client::key(own, environment)?;
-            client::ask(ways, &Method::GET, "/admin/config", key, Vec::new())
+            let shown = client::credentials(own, environment)?;
+            client::ask(ways, &Method::GET, "/admin/config", shown, Vec::new())
         })
         .map_err(|error| {
             out::error(&error);

@@ -27,8 +27,8 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     };
     let url = own.get_one::<String>("url").map(String::as_str);
     let ways = client::ways(url, invocation, environment.clone());
-    let key = client::key(own, environment);
-    let asked = ways.and_then(|ways| client::ask(ways, &Method::POST, path, key?, Vec::new()));
+    let shown = client::credentials(own, environment);
+    let asked = ways.and_then(|ways| client::ask(ways, &Method::POST, path, shown?, Vec::new()));
     match asked {
         Ok(answer) => report(&answer, environment),
         Err(error) => {
@@ -41,10 +41,11 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
 /// The exit status where there is no answer.
 pub(super) fn status_of(error: &ClientError) -> u8 {
     match error {
-        ClientError::Url(_) | ClientError::Https(_) | ClientError::Key => exit::USAGE,
+        ClientError::Url(_) | ClientError::Ca(_) | ClientError::Key => exit::USAGE,
         ClientError::NoWay
         | ClientError::Unreachable(_)
         | ClientError::Exchange { .. }
+        | ClientError::Tls(_)
         | ClientError::Start(_) => exit::FAILED,
     }
 }

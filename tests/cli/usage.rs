@@ -64,8 +64,8 @@ fn usage_errors_say_what_is_wrong_in_exit_2() {
         (&["check-config", "--format", "xml"], "xml"),
         (&["config", "diff", "a"], "<B>"),
         (
-            &["reload", "--url", "https://gw"],
-            "is not available in this version",
+            &["reload", "--url", "https://gw", "--ca", "/nowhere.crt"],
+            "cannot read `/nowhere.crt`",
         ),
         (&["reload", "--url", "gw"], "is no address of a gateway"),
         (&["completions", "tcsh"], "tcsh"),

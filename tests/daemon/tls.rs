@@ -497,3 +497,37 @@ pub(crate) fn served(pair: &Pair) -> TempDir {
     std::fs::copy(&pair.key, folder.path().join("key.pem")).unwrap();
     folder
 }
+
+/// The commands for a running gateway ask over TLS, and show the key to nobody whom they cannot verify.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_ask_over_tls() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let Pair { cert, key } = ours.issue(NAME);
+    let listener = secure(&cert, &key, None, "").replace("\"probes\"]", "\"admin\"]");
+    let engine = plain_engine().await;
+    let more =
+        "[[auth.control_plane.api_keys]]\nid = \"ops\"\nrole = \"admin\"\nkey = \"canary\"\n";
+    let smg = Smg::start(&config(&listener, &engine.url(), more)).await;
+    let url = format!("https://{}", smg.address("secure"));
+    let run = |ca: &Authority, key: &str| {
+        let mut command = crate::support::smg::command();
+        let ca = ca.path().to_str().unwrap();
+        command.args(["reload", "--url", &url, "--ca", ca]);
+        command.env("SMG_KEY", key);
+        tokio::task::block_in_place(|| process::run(&mut command, PATIENCE))
+    };
+    let applied = run(&ours, "canary");
+    let said = String::from_utf8_lossy(&applied.stdout).into_owned();
+    assert_eq!(applied.status.code(), Some(0), "{said}");
+    assert!(said.starts_with("unchanged: generation 1"), "{said}");
+    let refused = run(&ours, "wrong");
+    assert_eq!(refused.status.code(), Some(1));
+    let distrusted = run(&other, "canary");
+    assert_eq!(distrusted.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&distrusted.stderr).into_owned();
+    assert!(
+        said.contains("invalid peer certificate: unknownissuer"),
+        "{said}"
+    );
+    assert!(!said.contains("canary"), "{said}");
+}

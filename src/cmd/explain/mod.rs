@@ -98,10 +98,10 @@ fn live(
     })?;
     let url = (!url.is_empty()).then_some(url);
     let body = serde_json::to_vec(request).unwrap_or_default();
-    let key = client::key(own, &environment);
+    let shown = client::credentials(own, &environment);
     let ways = client::ways(url, invocation, environment);
     let answer = ways
-        .and_then(|ways| client::ask(ways, &Method::POST, "/admin/explain", key?, body))
+        .and_then(|ways| client::ask(ways, &Method::POST, "/admin/explain", shown?, body))
         .map_err(|error| {
             out::error(&error);
             reload::status_of(&error)
