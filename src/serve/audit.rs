@@ -70,24 +70,8 @@ mod tests {
     use http::{HeaderValue, Method};
 
     use super::*;
-    use crate::base::clock;
-    use crate::config::Spec;
-    use crate::live::{Live, Prepared, Snapshot, Stamp};
-    use crate::plan::{Facts, OperatorRole, compile};
-    use crate::state::Cells;
-
-    #[expect(clippy::disallowed_methods, reason = "the test is its own writer")]
-    fn live() -> Arc<Live> {
-        let spec: Spec = toml::from_str("version = 1\n").unwrap();
-        let stamp = Stamp {
-            id: 1,
-            generation: 1,
-            sha256: "".into(),
-        };
-        let plan = compile(&spec, &Facts::default());
-        let snapshot = Snapshot::bind(plan, &Cells::default(), None, stamp, clock::now());
-        Arc::new(Live::new(Prepared::new(snapshot)))
-    }
+    use crate::plan::OperatorRole;
+    use crate::serve::idle::live;
 
     #[test]
     fn who_goes_away_at_the_door_was_not_let_in() {

@@ -12,6 +12,8 @@ mod exposition;
 mod gate;
 mod guarded;
 mod identity;
+#[cfg(test)]
+mod idle;
 mod intake;
 mod layer;
 mod listen;

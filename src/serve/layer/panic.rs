@@ -140,27 +140,12 @@ mod tests {
     use tower::service_fn as tower_fn;
 
     use super::*;
-    use crate::base::{clock, task};
-    use crate::config::Spec;
-    use crate::live::{Live, Prepared, Snapshot, Stamp};
-    use crate::plan::{Facts, compile};
-    use crate::state::Cells;
+    use crate::base::task;
+    use crate::live::Live;
+    use crate::serve::idle::live;
 
     /// Status and code with which calls were counted.
     static COUNTED: Mutex<Vec<(String, u16, &str)>> = Mutex::new(Vec::new());
-
-    #[expect(clippy::disallowed_methods, reason = "the test is its own writer")]
-    fn live() -> Arc<Live> {
-        let spec: Spec = toml::from_str("version = 1\n").unwrap();
-        let stamp = Stamp {
-            id: 1,
-            generation: 1,
-            sha256: "".into(),
-        };
-        let plan = compile(&spec, &Facts::default());
-        let snapshot = Snapshot::bind(plan, &Cells::default(), None, stamp, clock::now());
-        Arc::new(Live::new(Prepared::new(snapshot)))
-    }
 
     fn call(live: &Arc<Live>, id: &'static str) -> Box<Call> {
         let id = HeaderValue::from_static(id);

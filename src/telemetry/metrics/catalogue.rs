@@ -1,4 +1,5 @@
-//! The catalogue of metric families. One entry per family; `docs/METRICS.md` is written from it.
+//! The catalogue of metric families. One entry per family; `docs/METRICS.md` is written from it. It is
+//! one file because it is one table, with the words that its labels may be.
 
 /// What a family measures with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
