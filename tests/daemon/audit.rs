@@ -124,11 +124,18 @@ async fn what_was_let_in_and_what_was_not() {
     let paths: Vec<_> = all.iter().map(|record| record["path"].as_str()).collect();
     assert!(!paths.contains(&Some("/readiness")) && !paths.contains(&Some("/v1/models")));
     // The log has them as well, though its filter says otherwise.
+    let logged = |log: &[String]| {
+        let audited = log
+            .iter()
+            .filter(|line| line.contains("control_plane_audit"));
+        audited.count()
+    };
+    eventually(PATIENCE, async || {
+        logged(&smg.process().output()) >= all.len()
+    })
+    .await;
     let log = smg.process().output();
-    let logged = log
-        .iter()
-        .filter(|line| line.contains("control_plane_audit"));
-    assert_eq!(logged.count(), all.len());
+    assert_eq!(logged(&log), all.len());
     assert!(!log.iter().any(|line| line.contains("canary")));
 }
 
