@@ -13,6 +13,7 @@ pub mod load;
 pub mod logprobs;
 pub mod members;
 pub mod models;
+pub mod overview;
 pub mod payload;
 pub mod prompt;
 pub mod rerank;

@@ -202,6 +202,7 @@ fn from_here(address: ListenAddress, tls: bool) -> Option<Way> {
     };
     match address {
         ListenAddress::Unix(path) => Some(Way::Unix(path)),
+        ListenAddress::Systemd(_) => None,
         ListenAddress::Host { host, port } => tcp(host, port),
         ListenAddress::Ip(address) if address.ip().is_unspecified() => match address.is_ipv4() {
             true => tcp("127.0.0.1".to_owned(), address.port()),

@@ -10,7 +10,7 @@ use crate::config::cli::flag::{Flag, Kind};
 use crate::config::cli::table::FLAGS;
 use crate::config::cli::value::{self, ValueError};
 
-use super::version;
+use super::{migrate, top, upgrade, version};
 
 /// What stands under the short help.
 const SHORT_AFTER: &str = "\
@@ -36,7 +36,9 @@ pub(super) fn command() -> Command {
         launch,
         check_config(),
         reload(),
+        with_flags(upgrade::command(), Shown::No),
         explain(),
+        with_flags(top::command(), Shown::No),
         config(),
         key(),
         sample_worker(),
@@ -136,6 +138,9 @@ fn check_config() -> Command {
                 .default_value("human")
                 .help("Form of the report"),
         )
+        .arg(switch("probe").help(
+            "Dial the workers and look at certificates and sockets, too; nothing else does",
+        ))
         .arg(switch("no-environment").help(
             "Judge the file alone: no variables are read, and secrets or files that are absent \
              here are notes",
@@ -249,6 +254,8 @@ fn config() -> Command {
         .arg_required_else_help(true)
         .subcommand(with_flags(dump, Shown::No))
         .subcommand(with_flags(diff, Shown::No))
+        .subcommand(migrate::from_flags_command())
+        .subcommand(migrate::import_command())
 }
 
 fn key() -> Command {

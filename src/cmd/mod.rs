@@ -13,10 +13,13 @@ mod explain;
 mod generate;
 mod given;
 mod key;
+mod migrate;
 mod out;
 mod reload;
 mod run;
 pub mod sample_worker;
+mod top;
+mod upgrade;
 mod version;
 
 use std::ffi::OsString;
@@ -54,9 +57,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         "check-config" => check::run(&[&matches, sub], environment),
         "explain" => explain::run(&[&matches, sub], environment),
         "reload" => reload::run(&[&matches, sub], &environment),
+        "upgrade" => upgrade::run(&[&matches, sub], &environment),
+        "top" => top::run(&[&matches, sub], &environment),
         "config" => match sub.subcommand() {
             Some(("dump", inner)) => config::dump(&[&matches, inner], environment),
             Some(("diff", inner)) => diff::run(&[&matches, inner], &environment),
+            Some(("from-flags", inner)) => migrate::from_flags(inner),
+            Some(("import", inner)) => migrate::import(inner),
             _ => exit::USAGE,
         },
         "help" => help(sub, command),

@@ -300,9 +300,12 @@ fn readdress(
     let (host, port) = match &address {
         ListenAddress::Ip(address) => (address.ip().to_string(), address.port()),
         ListenAddress::Host { host, port } => (host.clone(), *port),
-        ListenAddress::Unix(_) => {
-            let message =
-                format!("listener `{name}` is a unix socket, which has no host and no port");
+        ListenAddress::Unix(_) | ListenAddress::Systemd(_) => {
+            let kind = match address {
+                ListenAddress::Unix(_) => "a unix socket",
+                _ => "a socket of the service manager",
+            };
+            let message = format!("listener `{name}` is {kind}, which has no host and no port");
             return Some(
                 Diagnostic::error("address-part", message)
                     .at(origins.place_of(mark))
@@ -396,7 +399,7 @@ fn probes_node(root: &Node, name: &str) -> Node {
             address = ListenAddress::Ip(main);
         }
         Some(ListenAddress::Host { host, .. }) => address = ListenAddress::Host { host, port: 0 },
-        Some(ListenAddress::Unix(_)) | None => {}
+        Some(ListenAddress::Unix(_) | ListenAddress::Systemd(_)) | None => {}
     }
     let listener = Listener {
         name: name.to_owned(),

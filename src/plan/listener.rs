@@ -54,6 +54,11 @@ pub enum Address {
         /// Its permission bits.
         mode: u32,
     },
+    /// A socket that the service manager passes.
+    Systemd {
+        /// Its name.
+        name: Arc<str>,
+    },
 }
 
 /// Which route groups a listener serves.
@@ -67,6 +72,8 @@ pub struct Groups {
     pub probes: bool,
     /// `GET /metrics`.
     pub metrics: bool,
+    /// `GET /console`.
+    pub console: bool,
 }
 
 /// Cross-origin rules.
@@ -121,6 +128,9 @@ pub(super) fn compile(spec: &spec::Listener) -> Listener {
             path: path.clone(),
             mode: spec.mode.map_or(0o600, spec::UnixMode::bits),
         },
+        ListenAddress::Systemd(name) => Address::Systemd {
+            name: name.as_str().into(),
+        },
     };
     let mut serve = Groups::default();
     for group in &spec.serve {
@@ -129,6 +139,7 @@ pub(super) fn compile(spec: &spec::Listener) -> Listener {
             Serve::Admin => serve.admin = true,
             Serve::Probes => serve.probes = true,
             Serve::Metrics => serve.metrics = true,
+            Serve::Console => serve.console = true,
         }
     }
     let origins = &spec.cors.allowed_origins;

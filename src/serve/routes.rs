@@ -299,6 +299,7 @@ mod tests {
         admin: true,
         probes: true,
         metrics: true,
+        console: true,
     };
 
     #[test]

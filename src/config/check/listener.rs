@@ -65,6 +65,7 @@ impl Check<'_> {
             let reason = "the listener does not serve `inference`";
             self.without_effect(&format!("{at}.engine_metrics"), reason);
         }
+        self.console(at, listener);
         let open = !self.spec.auth.guards_inference();
         if open && !listener.address.is_local() && listener.serve.contains(&Serve::Inference) {
             let message = format!(
@@ -79,6 +80,38 @@ impl Check<'_> {
                  strangers out by the network",
             ));
         }
+    }
+
+    /// The console shows how the house is built. What the service manager passes is judged when
+    /// somebody asks.
+    fn console(&mut self, at: &str, listener: &Listener) {
+        let is_here = listener.address.is_local();
+        let is_passed = matches!(listener.address, ListenAddress::Systemd(_));
+        if is_here || is_passed || !listener.serve.contains(&Serve::Console) {
+            return;
+        }
+        let auth = &self.spec.auth;
+        let has_key = auth.is_any() && !auth.control_plane.open;
+        let lacks = match (&listener.tls, has_key) {
+            (Some(_), true) => return,
+            (None, true) => "TLS",
+            (Some(_), false) => "a credential of the control plane",
+            (None, false) => "TLS and a credential of the control plane",
+        };
+        let message = format!(
+            "listener `{}` shows the console to the network without {lacks}",
+            listener.name
+        );
+        let found = self.found(
+            Severity::Error,
+            "console-exposed",
+            &format!("{at}.serve"),
+            message,
+        );
+        self.out.push(found.help(
+            "serve it on `127.0.0.1` or a `unix:` socket, or set `tls` and \
+             `[[auth.control_plane.api_keys]]`",
+        ));
     }
 
     fn limits(&mut self, at: &str, limits: &Limits) {
@@ -155,7 +188,7 @@ const NO_INFERENCE: &str = "no listener serves `inference`";
 
 /// Whether two sockets cannot be bound at once. Port 0 is any free one, so never taken.
 fn overlap(left: &ListenAddress, right: &ListenAddress) -> bool {
-    use ListenAddress::{Host, Ip, Unix};
+    use ListenAddress::{Host, Ip, Systemd, Unix};
     match (left, right) {
         (Unix(left), Unix(right)) => left == right,
         _ if left.port() == Some(0) || left.port() != right.port() => false,
@@ -165,7 +198,8 @@ fn overlap(left: &ListenAddress, right: &ListenAddress) -> bool {
             left == right || (wild && left.is_ipv4() == right.is_ipv4())
         }
         (Host { host: left, .. }, Host { host: right, .. }) => left.eq_ignore_ascii_case(right),
-        (Ip(_) | Host { .. } | Unix(_), _) => false,
+        (Systemd(left), Systemd(right)) => left == right,
+        (Ip(_) | Host { .. } | Unix(_) | Systemd(_), _) => false,
     }
 }
 

@@ -24,7 +24,7 @@ pub fn default_of(flag: &Flag) -> Option<String> {
         Target::Host(name) => Some(match address(name)? {
             ListenAddress::Ip(address) => address.ip().to_string(),
             ListenAddress::Host { host, .. } => host.clone(),
-            ListenAddress::Unix(_) => return None,
+            ListenAddress::Unix(_) | ListenAddress::Systemd(_) => return None,
         }),
         Target::Port(name) => Some(address(name)?.port()?.to_string()),
         Target::Policy => Some(SPEC.routing.policy.to_string()),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::is_default;
 use super::tls::ServerTls;
-use super::word::{NOT_AVAILABLE, words};
+use super::word::words;
 use crate::base::network::Network;
 use crate::base::units::{ByteSize, Millis};
 
@@ -27,10 +27,11 @@ pub struct Listener {
 
     /// Where it listens.
     ///
-    /// Unit: `ip:port`, `[v6]:port`, `host:port` or `unix:PATH`. Default: none, required.
-    /// Range: no address twice; port 0 takes any free port. Reload: drain.
+    /// Unit: `ip:port`, `[v6]:port`, `host:port`, `unix:PATH` or `systemd:NAME`.
+    /// Default: none, required. Range: no address twice; port 0 takes any free port. Reload: drain.
     /// A stale socket file at a `unix:` path is removed. With port 0 the port found is logged and
-    /// kept over reloads.
+    /// kept over reloads. `systemd:NAME` is the socket that the service manager passes under this
+    /// name (`FileDescriptorName=` of a socket unit).
     pub address: ListenAddress,
 
     /// Permissions of the socket file.
@@ -42,9 +43,10 @@ pub struct Listener {
 
     /// The groups of routes that it answers.
     ///
-    /// Unit: list of words. Default: none, required. Range: inference, admin, probes, metrics.
-    /// Reload: drain.
-    /// A route of another group is an unknown path here.
+    /// Unit: list of words. Default: none, required.
+    /// Range: inference, admin, probes, metrics, console. Reload: drain.
+    /// A route of another group is an unknown path here. `console` is a page about the gateway; on an
+    /// address that is not of this machine it needs TLS and a credential of the control plane.
     pub serve: Vec<Serve>,
 
     /// Proxies in front, whose word counts.
@@ -143,8 +145,10 @@ words! {
         Probes = "probes",
         /// `/metrics`.
         Metrics = "metrics",
+        /// `/console`.
+        Console = "console",
     }
-    later ["console"]
+    later []
 }
 
 words! {
@@ -281,13 +285,18 @@ pub enum ListenAddress {
     },
     /// The path of a unix socket.
     Unix(PathBuf),
+    /// The name of a socket that the service manager passes.
+    Systemd(String),
 }
 
 /// Why a text is no [`ListenAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// None of the forms.
-    #[error("`{0}` is no address: expected `ip:port`, `[v6]:port`, `host:port` or `unix:PATH`")]
+    #[error(
+        "`{0}` is no address: expected `ip:port`, `[v6]:port`, `host:port`, `unix:PATH` or \
+             `systemd:NAME`"
+    )]
     Malformed(String),
     /// `unix:` and nothing behind it.
     #[error("`unix:` needs a path")]
@@ -295,9 +304,9 @@ pub enum AddressError {
     /// The port is missing, no number, or above 65535.
     #[error("`{0}` has no port from 0 to 65535")]
     Port(String),
-    /// `systemd:NAME`.
-    #[error("a `systemd:` address is {NOT_AVAILABLE}")]
-    Systemd,
+    /// `systemd:` and nothing behind it, or what no socket can be called.
+    #[error("`systemd:` needs the name of a socket: 1 to 255 visible ASCII characters but `:`")]
+    SocketName,
 }
 
 impl ListenAddress {
@@ -306,6 +315,9 @@ impl ListenAddress {
 
     /// What stands before the path of a unix socket.
     pub const UNIX: &'static str = "unix:";
+
+    /// What stands before the name of a socket that the service manager passes.
+    pub const SYSTEMD: &'static str = "systemd:";
 
     /// From host and port; the host may be an IP address, v6 with or without brackets.
     pub fn from_parts(host: &str, port: u16) -> Result<Self, AddressError> {
@@ -324,16 +336,17 @@ impl ListenAddress {
         })
     }
 
-    /// The port, which a unix socket does not have.
+    /// The port, which a unix socket does not have and that of the service manager does not tell.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Ip(address) => Some(address.port()),
             Self::Host { port, .. } => Some(*port),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Systemd(_) => None,
         }
     }
 
-    /// Whether only processes of this machine can reach it.
+    /// Whether only processes of this machine can reach it. Of a socket that the service manager
+    /// passes nobody knows before it is there.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Ip(address) => address.ip().to_canonical().is_loopback(),
@@ -342,6 +355,7 @@ impl ListenAddress {
                 host == "localhost" || host.ends_with(".localhost")
             }
             Self::Unix(_) => true,
+            Self::Systemd(_) => false,
         }
     }
 }
@@ -370,8 +384,13 @@ impl FromStr for ListenAddress {
                 path => Ok(Self::Unix(path.into())),
             };
         }
-        if text.starts_with("systemd:") {
-            return Err(AddressError::Systemd);
+        if let Some(name) = text.strip_prefix(Self::SYSTEMD) {
+            let is_name = (1..=255).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+            return match is_name {
+                true => Ok(Self::Systemd(name.to_owned())),
+                false => Err(AddressError::SocketName),
+            };
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Ip(address));
@@ -404,6 +423,7 @@ impl fmt::Display for ListenAddress {
             Self::Ip(address) => address.fmt(out),
             Self::Host { host, port } => write!(out, "{host}:{port}"),
             Self::Unix(path) => write!(out, "{}{}", Self::UNIX, path.display()),
+            Self::Systemd(name) => write!(out, "{}{name}", Self::SYSTEMD),
         }
     }
 }
@@ -562,10 +582,10 @@ mod tests {
             assert!(matches!(error, AddressError::Port(_)), "{text}: {error}");
         }
         assert_eq!("unix:".parse::<ListenAddress>(), Err(AddressError::NoPath));
-        assert_eq!(
-            "systemd:x".parse::<ListenAddress>(),
-            Err(AddressError::Systemd)
-        );
+        for text in ["systemd:", "systemd:a:b", "systemd:a b"] {
+            let error = text.parse::<ListenAddress>().unwrap_err();
+            assert_eq!(error, AddressError::SocketName, "{text}");
+        }
         assert_eq!(
             ListenAddress::from_parts("::1", 5).unwrap(),
             ListenAddress::Ip("[::1]:5".parse().unwrap())

@@ -142,7 +142,7 @@ fn is_ours(host: &str, listener: &Listener) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
     let bound = match &listener.address {
         Address::Tcp { host, .. } => Some(&**host),
-        Address::Unix { .. } => None,
+        Address::Unix { .. } | Address::Systemd { .. } => None,
     };
     name.eq_ignore_ascii_case("localhost")
         || bound.is_some_and(|bound| name.eq_ignore_ascii_case(bound))

@@ -36,6 +36,7 @@ pub fn warn_of_open_doors(plan: &Plan) {
 fn is_public(listener: &Listener) -> bool {
     match &listener.address {
         Address::Unix { .. } => false,
+        Address::Systemd { .. } => true,
         Address::Tcp { host, .. } => match host.parse::<IpAddr>() {
             Ok(address) => !address.to_canonical().is_loopback(),
             Err(_) => !host.eq_ignore_ascii_case("localhost"),

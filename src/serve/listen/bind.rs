@@ -63,6 +63,10 @@ pub(super) async fn bind(
             }
             Err(last)
         }
+        Address::Systemd { .. } => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the service manager has passed no socket of this name",
+        )),
     }
 }
 
@@ -161,6 +165,7 @@ pub(super) fn shown(address: &Address) -> String {
         Address::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
         Address::Tcp { host, port } => format!("{host}:{port}"),
         Address::Unix { path, .. } => format!("unix:{}", path.display()),
+        Address::Systemd { name } => format!("systemd:{name}"),
     }
 }
 
