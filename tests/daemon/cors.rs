@@ -77,6 +77,7 @@ async fn a_listed_origin_may_ask_and_read() {
             "content-type",
             "authorization",
             "x-api-key",
+            "x-smg-api-key",
             "anthropic-version",
             "anthropic-beta",
             "traceparent",

@@ -86,7 +86,9 @@ where
             && arrival.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if preflight {
             let mut names = ALLOWED.to_owned();
-            for name in &arrival.call.snapshot.plan.server.request_id_headers {
+            let plan = &arrival.call.snapshot.plan;
+            let ids = plan.server.request_id_headers.iter().map(AsRef::as_ref);
+            for name in ids.chain([&*plan.auth.api_key_header]) {
                 names.push_str(", ");
                 names.push_str(name);
             }
