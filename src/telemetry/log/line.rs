@@ -106,12 +106,12 @@ impl<'a> Line<'a> {
     /// A text value.
     pub(crate) fn str(&mut self, name: &str, value: &str) {
         self.name(name);
-        if self.json || !value.bytes().all(bare) || value.is_empty() {
+        if !self.json && is_bare(value) {
+            self.out.extend_from_slice(value.as_bytes());
+        } else {
             self.out.push(b'"');
             escape(self.out, value, true);
             self.out.push(b'"');
-        } else {
-            self.out.extend_from_slice(value.as_bytes());
         }
     }
 
@@ -237,15 +237,41 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// Bytes that need no quotes in a text value.
-fn bare(byte: u8) -> bool {
-    matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'\\' | b'=')
+/// Whether a text value needs no quotes.
+fn is_bare(text: &str) -> bool {
+    !text.is_empty() && has_only(text.as_bytes(), b'!', b'=')
+}
+
+/// Whether every byte is visible ASCII from `first` on, and none is a quote, a backslash or `but`. Eight
+/// bytes are looked at together: an access line has some hundred, and nearly all are plain.
+fn has_only(bytes: &[u8], first: u8, but: u8) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The high bit of some byte is set if one equals `byte`, or lies below it; what a borrow adds needs
+    // such a byte before it.
+    let has = |word: u64, byte: u8| {
+        let difference = word ^ (LOW * u64::from(byte));
+        difference.wrapping_sub(LOW) & !difference
+    };
+    let mut words = bytes.chunks_exact(8);
+    let odd = words.by_ref().fold(0, |odd, word| {
+        let word = u64::from_le_bytes(word.try_into().unwrap_or_default());
+        odd | (word
+            | (word.wrapping_sub(LOW * u64::from(first)) & !word)
+            | has(word, 0x7f)
+            | has(word, b'"')
+            | has(word, b'\\')
+            | has(word, but))
+    });
+    let plain = |byte: &u8| {
+        (first..=b'~').contains(byte) && !matches!(byte, b'"' | b'\\') && *byte != but
+    };
+    odd & HIGH == 0 && words.remainder().iter().all(plain)
 }
 
 /// `quoted`: the text stands between double quotes.
 fn escape(out: &mut Vec<u8>, text: &str, quoted: bool) {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if text.bytes().all(plain) {
+    if has_only(text.as_bytes(), b' ', b'"') {
         out.extend_from_slice(text.as_bytes());
         return;
     }
