@@ -62,7 +62,7 @@ impl Admin for Office {
             outcome.await.unwrap_or_else(|_| Outcome::Rejected {
                 diagnostics: vec![Diagnostic::error(
                     "stopping",
-                    "the gateway is shutting down",
+                    "this process is shutting down, or another one has taken over from it",
                 )],
             })
         })
