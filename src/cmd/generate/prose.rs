@@ -133,8 +133,8 @@ pub(super) static EXIT_STATUS: &[(&str, &str)] = &[
     ),
     (
         "1",
-        "The gateway could not run or had to cut requests off; `reload` found no gateway; `config \
-         diff` found a difference; anything else.",
+        "The gateway could not run or had to cut requests off; `reload` found no gateway; `upgrade` \
+         failed; `config diff` found a difference; anything else.",
     ),
     (
         "2",
@@ -195,6 +195,14 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
         "Set by systemd: where start, reload and stop are reported to.",
     ),
     (
+        "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
+        "Set by systemd: the sockets that it passes, for listeners whose address is `systemd:NAME`.",
+    ),
+    (
+        "SMG_INHERIT",
+        "Set by a gateway for the process that takes over from it: what its sockets are for.",
+    ),
+    (
         "WATCHDOG_USEC",
         "Set by systemd: how often it expects a sign of life.",
     ),
@@ -203,6 +211,10 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
 /// What signals do to the gateway.
 pub(super) static SIGNALS: &[(&str, &str)] = &[
     ("SIGHUP", "Takes the file over, like `smg reload`."),
+    (
+        "SIGUSR2",
+        "Hands over to a new process of the installed binary, like `smg upgrade`.",
+    ),
     (
         "SIGTERM, SIGINT",
         "Shut down: readiness fails at once, no connection is accepted any more, and requests in \
