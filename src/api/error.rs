@@ -105,6 +105,8 @@ codes! {
     NoWorkerResponse = "no_worker_response",
     /// The worker's ranking could not be turned into an answer.
     RerankResponseBuildFailed = "rerank_response_build_failed",
+    /// A new process of the gateway is taking over.
+    UpgradeInProgress = "upgrade_in_progress",
     /// The request body is larger than allowed.
     RequestBodyTooLarge = "request_body_too_large",
     /// The request body has a content coding.

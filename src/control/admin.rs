@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::desk::Desk;
@@ -11,7 +13,10 @@ use super::effective;
 use super::fleet::{Board, Order};
 use super::status::Status;
 use crate::config::Diagnostic;
-use crate::live::{Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger};
+use crate::live::{
+    Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger, UpgradeError, UpgradeRequest,
+    Upgraded,
+};
 use crate::plan::Fleet;
 
 /// How often snapshots are counted while somebody waits for old ones to go. They go by reference
@@ -24,6 +29,7 @@ pub(super) struct Office {
     status: Arc<Mutex<Status>>,
     live: Arc<Live>,
     board: Arc<Board>,
+    upgrades: mpsc::Sender<UpgradeRequest>,
 }
 
 impl Office {
@@ -32,12 +38,14 @@ impl Office {
         status: Arc<Mutex<Status>>,
         live: Arc<Live>,
         board: Arc<Board>,
+        upgrades: mpsc::Sender<UpgradeRequest>,
     ) -> Self {
         Self {
             desk,
             status,
             live,
             board,
+            upgrades,
         }
     }
 
@@ -57,6 +65,18 @@ impl Admin for Office {
                     "the gateway is shutting down",
                 )],
             })
+        })
+    }
+
+    fn upgrade(&self, patience: Duration) -> BoxFuture<Result<Upgraded, UpgradeError>> {
+        let (answer, outcome) = oneshot::channel();
+        let asked = self.upgrades.try_send(UpgradeRequest { patience, answer });
+        Box::pin(async move {
+            match asked {
+                Ok(()) => outcome.await.unwrap_or(Err(UpgradeError::Stopping)),
+                Err(TrySendError::Full(_)) => Err(UpgradeError::Busy),
+                Err(TrySendError::Closed(_)) => Err(UpgradeError::Stopping),
+            }
         })
     }
 

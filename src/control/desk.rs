@@ -25,6 +25,12 @@ struct Inbox {
     reload: Option<Request>,
     facts: BTreeMap<WorkerKey, Learned>,
     orders: Vec<Asked>,
+    /// Nothing but facts is worked on.
+    is_held: bool,
+    /// Waits until nothing is being worked on, and for what is to be known of the fleet then.
+    holder: Option<oneshot::Sender<String>>,
+    /// Nobody works here any more.
+    is_closed: bool,
 }
 
 /// A reload that somebody wants. All who ask before it begins share one run and its outcome; who
@@ -70,7 +76,9 @@ impl Desk {
     pub(super) fn order(&self, order: Order) -> oneshot::Receiver<Result<(), ChangeError>> {
         let (answer, outcome) = oneshot::channel();
         let mut inbox = self.inbox.lock();
-        if inbox.orders.len() < ORDERS {
+        if inbox.is_held || inbox.is_closed {
+            answer.send(Err(ChangeError::Upgrading)).ok();
+        } else if inbox.orders.len() < ORDERS {
             let answer = Some(answer);
             inbox.orders.push(Asked { order, answer });
         }
@@ -82,23 +90,36 @@ impl Desk {
     /// Asks for a change of workers that follows from one that was made.
     pub(super) fn tell(&self, order: Order) {
         let answer = None;
-        self.inbox.lock().orders.push(Asked { order, answer });
+        let mut inbox = self.inbox.lock();
+        if !inbox.is_closed {
+            inbox.orders.push(Asked { order, answer });
+        }
+        drop(inbox);
         self.bell.notify_one();
     }
 
     /// The changes of workers that are wanted.
     pub(super) fn take_orders(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.inbox.lock().orders)
+        let mut inbox = self.inbox.lock();
+        match inbox.is_held {
+            true => Vec::new(),
+            false => std::mem::take(&mut inbox.orders),
+        }
     }
 
     /// Whether changes of workers are wanted that nobody has taken yet.
     pub(super) fn has_orders(&self) -> bool {
-        !self.inbox.lock().orders.is_empty()
+        let inbox = self.inbox.lock();
+        !inbox.is_held && !inbox.orders.is_empty()
     }
 
     /// The reload that is wanted, if any.
     pub(super) fn take_reload(&self) -> Option<Request> {
-        self.inbox.lock().reload.take()
+        let mut inbox = self.inbox.lock();
+        match inbox.is_held {
+            true => None,
+            false => inbox.reload.take(),
+        }
     }
 
     /// The facts that have come in.
@@ -111,6 +132,43 @@ impl Desk {
         !self.inbox.lock().facts.is_empty()
     }
 
+    /// From now on changes of workers are refused and reloads wait. What comes back is the fleet, once
+    /// what was being worked on is done.
+    pub(super) fn hold(&self) -> oneshot::Receiver<String> {
+        let (holder, held) = oneshot::channel();
+        let mut inbox = self.inbox.lock();
+        inbox.is_held = true;
+        inbox.holder = Some(holder);
+        drop(inbox);
+        self.bell.notify_one();
+        held
+    }
+
+    /// Goes on where [`Desk::hold`] has stopped.
+    pub(super) fn release(&self) {
+        self.inbox.lock().is_held = false;
+        self.bell.notify_one();
+    }
+
+    /// Whether nothing but facts is to be worked on.
+    pub(super) fn is_held(&self) -> bool {
+        self.inbox.lock().is_held
+    }
+
+    /// Whoever waits until nothing is being worked on.
+    pub(super) fn take_holder(&self) -> Option<oneshot::Sender<String>> {
+        self.inbox.lock().holder.take()
+    }
+
+    /// Nothing is worked on any more: who asked is told so, and who asks from now on.
+    pub(super) fn close(&self) {
+        let mut inbox = self.inbox.lock();
+        inbox.is_closed = true;
+        inbox.reload = None;
+        inbox.orders.clear();
+        inbox.holder = None;
+    }
+
     /// Waits until something has been left since the last call returned.
     pub(super) async fn wait(&self) {
         self.bell.notified().await;
@@ -118,6 +176,9 @@ impl Desk {
 
     fn request(&self, trigger: Trigger, asker: Option<oneshot::Sender<Outcome>>) {
         let mut inbox = self.inbox.lock();
+        if inbox.is_closed {
+            return;
+        }
         let request = inbox.reload.get_or_insert(Request {
             trigger,
             askers: Vec::new(),

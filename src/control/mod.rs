@@ -29,6 +29,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 pub use logging::{Logging, Over};
 pub use publish::{Observer, Step};
 
@@ -39,7 +41,7 @@ use self::publish::Publisher;
 use self::workers::Workers;
 use crate::base::task::AbortOnDrop;
 use crate::config::{Input, Loaded};
-use crate::live::{Admin, BindError, Live, Sockets};
+use crate::live::{Admin, BindError, BoxFuture, Live, Sockets, UpgradeRequest};
 
 /// What a control plane needs of the world around it.
 pub struct Outside {
@@ -49,6 +51,10 @@ pub struct Outside {
     pub logging: Option<Logging>,
     /// Is told how reloads go.
     pub observer: Observer,
+    /// Takes the wish for a new process.
+    pub upgrades: mpsc::Sender<UpgradeRequest>,
+    /// What the process before knew of the fleet, as [`Hold::fleet`] has it.
+    pub fleet: Option<String>,
 }
 
 /// A control plane whose first snapshot is bound and that does nothing yet.
@@ -57,13 +63,32 @@ pub struct Control {
     desk: Arc<Desk>,
     board: Arc<Board>,
     live: Arc<Live>,
+    upgrades: mpsc::Sender<UpgradeRequest>,
 }
 
 /// The running control plane; it stops when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     live: Arc<Live>,
-    _tasks: Vec<AbortOnDrop>,
+    desk: Arc<Desk>,
+    /// Those that look after workers.
+    _lasting: Vec<AbortOnDrop>,
+    /// Those that change something.
+    changing: Vec<AbortOnDrop>,
+}
+
+/// Keeps the configuration and the fleet as they are until it is dropped.
+#[derive(Debug)]
+pub struct Hold {
+    desk: Arc<Desk>,
+    /// What operators have changed beside the file, for [`Outside::fleet`]. There are secrets in it.
+    pub fleet: String,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.desk.release();
+    }
 }
 
 /// Whether `first` can be started with, as a reload would judge it too. What is wrong with it is
@@ -80,6 +105,7 @@ impl Control {
     pub fn new(first: Loaded, outside: Outside) -> Option<Self> {
         let desk = Arc::new(Desk::default());
         let board = Arc::new(Board::default());
+        let upgrades = outside.upgrades.clone();
         let publisher = Publisher::new(first, outside, Arc::clone(&desk), &board)?;
         let live = Arc::clone(publisher.live());
         Some(Self {
@@ -87,6 +113,7 @@ impl Control {
             desk,
             board,
             live,
+            upgrades,
         })
     }
 
@@ -102,35 +129,81 @@ impl Control {
             self.publisher.status(),
             Arc::clone(&self.live),
             Arc::clone(&self.board),
+            self.upgrades.clone(),
         ))
     }
 
     /// Binds the listeners of the first snapshot, starts accepting on them, and begins to follow
     /// workers and reload requests. Workers are asked at once, before the first socket is bound.
     ///
+    /// Where another process serves meanwhile, `until` is waited for before anything is accepted, and
+    /// no change of anything is taken before [`Running::release`].
+    ///
     /// # Errors
     /// Every listener that could not be bound.
-    pub async fn start(self, sockets: Arc<dyn Sockets>) -> Result<Running, Vec<BindError>> {
+    pub async fn start(
+        self,
+        sockets: Arc<dyn Sockets>,
+        until: Option<BoxFuture<()>>,
+    ) -> Result<Running, Vec<BindError>> {
         let workers = Workers::new(Arc::clone(&self.live), Arc::clone(&self.desk));
-        let mut tasks = vec![AbortOnDrop::spawn("workers", workers.run())];
+        let mut lasting = vec![AbortOnDrop::spawn("workers", workers.run())];
         let listeners = self.live.load().plan.listeners.clone();
-        sockets.prepare(&listeners).await?.commit();
+        let mut prepared = Some(sockets.prepare(&listeners).await?);
+        if until.is_some() {
+            drop(self.desk.hold());
+        } else if let Some(prepared) = prepared.take() {
+            prepared.commit();
+        }
         let files = self.publisher.watched();
         let (live, desk) = (Arc::clone(&self.live), Arc::clone(&self.desk));
-        let jobs = fleet::run(live, desk, self.board);
-        tasks.push(AbortOnDrop::spawn("jobs", jobs));
+        let jobs = fleet::run(live, Arc::clone(&desk), self.board);
         let issuer = issuer::run(Arc::clone(&self.live));
-        tasks.push(AbortOnDrop::spawn("issuer keys", issuer));
-        tasks.push(AbortOnDrop::spawn("publisher", self.publisher.run(sockets)));
-        tasks.push(AbortOnDrop::spawn("watcher", watch::run(files, self.desk)));
+        lasting.push(AbortOnDrop::spawn("issuer keys", issuer));
+        let changing = vec![
+            AbortOnDrop::spawn("jobs", jobs),
+            AbortOnDrop::spawn("publisher", self.publisher.run(sockets)),
+            AbortOnDrop::spawn("watcher", watch::run(files, self.desk)),
+        ];
+        if let (Some(until), Some(prepared)) = (until, prepared) {
+            until.await;
+            prepared.commit();
+        }
         Ok(Running {
             live: self.live,
-            _tasks: tasks,
+            desk,
+            _lasting: lasting,
+            changing,
         })
     }
 }
 
 impl Running {
+    /// Waits until no change is being made, and has none made while what is returned lives: reloads
+    /// wait, changes of workers are refused. What is kept of the fleet may be written by another
+    /// process meanwhile. `None` if that cannot be, because this process ends.
+    pub async fn hold(&self) -> Option<Hold> {
+        let held = self.desk.hold();
+        let mut hold = Hold {
+            desk: Arc::clone(&self.desk),
+            fleet: String::new(),
+        };
+        hold.fleet = held.await.ok()?;
+        Some(hold)
+    }
+
+    /// Takes changes from now on, where [`Control::start`] has waited.
+    pub fn release(&self) {
+        self.desk.release();
+    }
+
+    /// Another process has taken over: no change is made any more, and workers are looked after for
+    /// as long as requests need them.
+    pub fn retire(&mut self) {
+        self.desk.close();
+        self.changing.clear();
+    }
+
     /// The handle that requests load their snapshot from.
     pub fn live(&self) -> &Arc<Live> {
         &self.live

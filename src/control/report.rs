@@ -137,17 +137,9 @@ pub(super) fn restart_keys(old: &Spec, new: &Spec, origins: &Origins) -> Vec<Dia
 
 /// A mistake for a listener that could not be bound or has no usable certificate.
 pub(super) fn unbound(error: &BindError, loaded: &Loaded) -> Diagnostic {
-    let (slug, key, help) = match error {
-        BindError::Address { .. } => (
-            "bind",
-            "address".to_owned(),
-            "the address must be one of this machine, and free",
-        ),
-        BindError::Certificate { key, .. } => (
-            "certificate",
-            format!("tls.{key}"),
-            "the files before stay in use until certificate and key fit together",
-        ),
+    let (slug, key) = match error {
+        BindError::Address { .. } | BindError::Passed { .. } => ("bind", "address".to_owned()),
+        BindError::Certificate { key, .. } => ("certificate", format!("tls.{key}")),
     };
     let listeners = loaded
         .spec
@@ -157,7 +149,7 @@ pub(super) fn unbound(error: &BindError, loaded: &Loaded) -> Diagnostic {
     let index = listeners
         .iter()
         .position(|listener| listener.name == error.listener());
-    let diagnostic = Diagnostic::error(slug, error.to_string()).help(help);
+    let diagnostic = Diagnostic::error(slug, error.to_string()).help(error.help());
     match index.map(|index| format!("listeners[{index}].{key}")) {
         Some(key) => diagnostic.at(loaded.origins.place(&key)).about(key),
         None => diagnostic,

@@ -42,6 +42,39 @@ pub(super) async fn stop(live: &Live, listeners: &Arc<Listeners>, signals: &mut 
     }
 }
 
+/// Ends after another process has taken over. Nobody is turned away: what is in flight ends, kept
+/// connections end with the next request, or when nobody has used them for a while. `true` if every
+/// request came to its end.
+pub(super) async fn relieved(
+    live: &Live,
+    listeners: &Arc<Listeners>,
+    signals: &mut Signals,
+) -> bool {
+    let grace = live.load().plan.server.shutdown_grace_period;
+    tracing::info!(
+        target: "smg::daemon",
+        in_flight = live.calls(), connections = listeners.connections(), ?grace,
+        "relieved, serving what is left"
+    );
+    let is_over = || live.calls() == 0 && listeners.connections() == 0;
+    let served = async {
+        while !is_over() {
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        served = timeout_at(Instant::now() + grace, served) => match served {
+            Ok(()) => true,
+            Err(_) => {
+                end(live, listeners).await;
+                false
+            }
+        },
+        () = signals.end() => stop(live, listeners, signals).await,
+        () = remind(live, listeners) => false,
+    }
+}
+
 /// Says for ever how much is left.
 async fn remind(live: &Live, listeners: &Listeners) {
     loop {
@@ -85,12 +118,17 @@ async fn gracefully(live: &Live, listeners: &Listeners, grace: Duration) -> bool
     {
         return true;
     }
+    end(live, listeners).await;
+    false
+}
+
+/// Ends what is left.
+async fn end(live: &Live, listeners: &Listeners) {
     tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "grace period is over");
     live.enter(Phase::Ending);
     timeout_at(Instant::now() + LAST_WORDS, last_call(live, listeners))
         .await
         .ok();
-    false
 }
 
 /// Waits until no call is left, and then no connection: an answer that has been handed over may

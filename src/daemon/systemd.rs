@@ -15,6 +15,40 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// Whether the service manager knows that the process ends.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
+/// Whether another process speaks to the service manager.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Nothing is told while it lives: another process does so.
+pub(super) struct Silence(());
+
+impl Silence {
+    pub(super) fn begin() -> Self {
+        SILENT.store(true, Ordering::Relaxed);
+        Self(())
+    }
+
+    /// Nothing is told any more.
+    pub(super) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        SILENT.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The gateway serves in this process, which another one has started.
+pub(super) fn took_over(generation: u64) {
+    let status = format!("Serving configuration {generation}");
+    send(&[
+        NotifyState::MainPid(std::process::id()),
+        NotifyState::Ready,
+        NotifyState::Status(&status),
+    ]);
+}
+
 /// The gateway serves.
 pub(super) fn ready(generation: u64) {
     tell(Step::Serving(generation));
@@ -76,6 +110,9 @@ pub(super) async fn pet(timeout: Duration) {
 }
 
 fn send(states: &[NotifyState<'_>]) {
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(target: "smg::daemon", %error, "service manager not reached");
     }

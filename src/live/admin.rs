@@ -5,10 +5,12 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::change::{Change, ChangeError, Job};
+use super::upgrade::{UpgradeError, Upgraded};
 use crate::config::diag::Diagnostic;
 use crate::plan::{Fleet, Listener};
 use crate::tls::TlsError;
@@ -68,6 +70,13 @@ pub trait Admin: Send + Sync + 'static {
     /// Reloads and waits for the outcome. Dropping the future does not stop the reload.
     fn reload(&self, trigger: Trigger) -> BoxFuture<Outcome>;
 
+    /// Has a new process of the installed binary take over, within `patience`, and waits for the
+    /// outcome.
+    ///
+    /// # Errors
+    /// Why it has not; this process serves on then.
+    fn upgrade(&self, patience: Duration) -> BoxFuture<Result<Upgraded, UpgradeError>>;
+
     /// Waits until no request holds a snapshot of a generation before `generation`.
     fn drained(&self, generation: u64) -> BoxFuture<()>;
 
@@ -111,6 +120,18 @@ pub enum BindError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The service manager has not passed its socket, or nobody can listen on it.
+    #[error("listener `{name}` does not get `{socket}` of the service manager: {problem}")]
+    Passed {
+        /// Name of the listener.
+        name: String,
+        /// Name of the socket.
+        socket: String,
+        /// What is wrong.
+        problem: String,
+        /// What would help.
+        help: String,
+    },
     /// Its certificates cannot be used.
     #[error("listener `{name}` cannot use `{}`: {source}", .path.display())]
     Certificate {
@@ -129,7 +150,20 @@ impl BindError {
     /// Name of the listener.
     pub fn listener(&self) -> &str {
         match self {
-            Self::Address { name, .. } | Self::Certificate { name, .. } => name,
+            Self::Address { name, .. }
+            | Self::Passed { name, .. }
+            | Self::Certificate { name, .. } => name,
+        }
+    }
+
+    /// What would help.
+    pub fn help(&self) -> &str {
+        match self {
+            Self::Address { .. } => "the address must be one of this machine, and free",
+            Self::Passed { help, .. } => help,
+            Self::Certificate { .. } => {
+                "the files before stay in use until certificate and key fit together"
+            }
         }
     }
 }

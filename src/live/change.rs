@@ -62,6 +62,9 @@ pub enum ChangeError {
     /// Too many jobs wait already.
     #[error("too many changes of workers are waiting")]
     Full,
+    /// A new process is taking over, which would not know of the change.
+    #[error("a new process is taking over; ask again in a moment")]
+    Upgrading,
     /// The change could not be kept for the next start.
     #[error("the change cannot be kept in `server.state_dir`")]
     NotKept,

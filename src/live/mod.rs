@@ -13,6 +13,7 @@ mod quota;
 pub mod scrape;
 mod snapshot;
 mod trees;
+mod upgrade;
 
 pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
 pub use caller::{AuthMethod, Caller};
@@ -20,3 +21,4 @@ pub use change::{Addition, Change, ChangeError, Job, JobKind, JobState};
 pub use degraded::{Signal, signals};
 pub use handle::{CallGuard, Live, Phase, Prepared};
 pub use snapshot::{IssuerParts, LegParts, RouteParts, Snapshot, Stamp, WorkerParts, WorkerRef};
+pub use upgrade::{Identity, UpgradeAnswer, UpgradeError, UpgradeRequest, Upgraded};

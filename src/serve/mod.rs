@@ -25,4 +25,4 @@ mod stack;
 #[doc(hidden)]
 pub use identity::read_unverified;
 pub use identity::warn_of_open_doors;
-pub use listen::{ControlSocket, Listeners};
+pub use listen::{ControlSocket, Handed, Listeners, Purpose, Socket};

@@ -42,6 +42,8 @@ pub(crate) enum Goal<'a> {
     DrainPool(&'a str),
     /// `POST /admin/reload`
     Reload,
+    /// `POST /admin/upgrade`
+    Upgrade,
     /// `GET /admin/config`
     Config,
     /// `GET /admin/config/status`
@@ -161,6 +163,7 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "/workers",
     "/workers/{id}",
     "/admin/reload",
+    "/admin/upgrade",
     "/admin/config",
     "/admin/config/status",
     "/admin/snapshots",
@@ -245,6 +248,7 @@ fn admin(path: &str) -> Option<Found<'_>> {
             ..get("/workers", Goal::Workers)
         },
         "/admin/reload" => post("/admin/reload", Goal::Reload),
+        "/admin/upgrade" => post("/admin/upgrade", Goal::Upgrade),
         "/admin/config" => get("/admin/config", Goal::Config),
         "/admin/config/status" => get("/admin/config/status", Goal::ConfigStatus),
         "/admin/snapshots" => get("/admin/snapshots", Goal::Snapshots),

@@ -261,6 +261,7 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
             Box::pin(endpoint::drain_pool(gate, call, name, headers, body)).await
         }
         Goal::Reload => Box::pin(endpoint::reload(gate, call, query)).await,
+        Goal::Upgrade => Box::pin(endpoint::upgrade(gate, call, query)).await,
         Goal::Config => endpoint::config(gate, call),
         Goal::ConfigStatus => endpoint::config_status(gate, call),
         Goal::Snapshots => endpoint::snapshots(gate, call),

@@ -131,6 +131,28 @@ pub fn reloaded(reload: &Reload<'_>) {
     });
 }
 
+/// Keeps a record of an upgrade that `trigger` asked for; `pid`: who has taken over, if somebody has.
+pub fn upgraded(trigger: &str, pid: Option<u32>) {
+    let Some(output) = log::output().filter(|output| output.audits()) else {
+        return;
+    };
+    let record = Record {
+        principal: "system",
+        auth_method: "none",
+        denied: pid.is_none(),
+        ..Record::default()
+    };
+    let result = if pid.is_some() { "upgraded" } else { "failed" };
+    write(output, |line| {
+        fields(line, &record);
+        text(line, "trigger", trigger);
+        text(line, "result", result);
+        if let Some(pid) = pid {
+            line.u64("pid", u64::from(pid));
+        }
+    });
+}
+
 fn write(output: &Output, fields: impl Fn(&mut Line<'_>)) {
     let at = clock::unix();
     let render = |out: &mut Vec<u8>, style: Style| {

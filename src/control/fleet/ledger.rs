@@ -73,10 +73,17 @@ pub(in crate::control) struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger, and the fleet that was kept in `server.state_dir` as far as it holds under `spec`.
-    pub(in crate::control) fn open(spec: &Spec, board: &Arc<Board>) -> (Self, Fleet) {
+    /// A ledger, and the fleet that was kept in `server.state_dir` as far as it holds under `spec`;
+    /// what another process has `told` comes before that.
+    pub(in crate::control) fn open(
+        spec: &Spec,
+        board: &Arc<Board>,
+        told: Option<&str>,
+    ) -> (Self, Fleet) {
         let store = spec.server.state_dir.as_deref().map(Store::new);
-        let kept = store.as_ref().map(Store::load).unwrap_or_default();
+        let told = told.and_then(|text| serde_json::from_str::<Kept>(text).ok());
+        let on_disk = store.as_ref().map(Store::load).unwrap_or_default();
+        let kept = told.unwrap_or_else(|| on_disk.clone());
         let (fleet, ended) = kept.clone().under(spec);
         ended.iter().for_each(Ended::log);
         if fleet != Fleet::default() {
@@ -91,7 +98,7 @@ impl Ledger {
         let ledger = Self {
             board: Arc::clone(board),
             store,
-            written: Some(kept),
+            written: Some(on_disk),
             troubled: false,
             version: 0,
         };
@@ -119,6 +126,14 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// The fleet in the form that [`Ledger::open`] is told; another process may keep it now.
+    pub(in crate::control) fn let_go(&self, spec: &Spec, fleet: &Fleet) -> String {
+        if let Some(store) = &self.store {
+            store.unlock();
+        }
+        serde_json::to_string(&Kept::of(Ground { spec, fleet })).unwrap_or_default()
     }
 
     /// Whether what is on disk is older than what holds: the disk was full, or another process has not

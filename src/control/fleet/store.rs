@@ -114,6 +114,13 @@ impl Store {
         Kept::default()
     }
 
+    /// Lets another process write, until this one does so again. Does nothing while a write hangs.
+    pub(super) fn unlock(&self) {
+        if let Some(mut lock) = self.pen.try_lock() {
+            *lock = None;
+        }
+    }
+
     /// Keeps `kept` in place of what was kept before.
     ///
     /// # Errors

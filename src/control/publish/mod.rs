@@ -88,7 +88,7 @@ impl Publisher {
         board: &Arc<Board>,
     ) -> Option<Self> {
         let spec = first.spec.as_ref()?;
-        let (ledger, fleet) = Ledger::open(spec, board);
+        let (ledger, fleet) = Ledger::open(spec, board, outside.fleet.as_deref());
         let facts = Facts {
             fleet,
             ..Facts::default()
@@ -161,12 +161,23 @@ impl Publisher {
 
     /// Works off the desk for ever.
     pub(super) async fn run(mut self, sockets: Arc<dyn Sockets>) {
-        self.keep_fleet().await;
+        let mut is_kept = false;
         let mut facts_from = Instant::now();
         let mut again = Instant::now();
         let mut keep_from = Instant::now() + AGAIN;
         let mut reading: Option<(Request, Reading)> = None;
         loop {
+            let paused = self.desk.is_held();
+            if !is_kept && !paused {
+                self.keep_fleet().await;
+                is_kept = true;
+            }
+            if reading.is_none()
+                && let Some(holder) = self.desk.take_holder()
+            {
+                // Who has gone away does not need to know.
+                holder.send(self.let_go_of_fleet()).ok();
+            }
             if reading.is_none()
                 && let Some(request) = self.desk.take_reload()
             {
@@ -194,12 +205,12 @@ impl Publisher {
                     again = Instant::now() + AGAIN;
                 }
                 () = self.desk.wait() => {}
-                () = sleep_until(keep_from), if self.ledger.is_behind() => {
+                () = sleep_until(keep_from), if self.ledger.is_behind() && !paused => {
                     self.keep_fleet().await;
                     keep_from = Instant::now() + AGAIN;
                 }
                 () = sleep_until(facts_from), if held && news => {}
-                () = sleep_until(again), if self.is_unread() && reading.is_none() => self.desk.post(Trigger::File),
+                () = sleep_until(again), if self.is_unread() && reading.is_none() && !paused => self.desk.post(Trigger::File),
             }
         }
     }
@@ -209,6 +220,14 @@ impl Publisher {
         if let Some(spec) = &self.loaded.spec {
             self.ledger.begin(spec, &self.facts.fleet).await;
         }
+    }
+
+    /// What operators have changed, in a form that another process can open. Whoever keeps it next may
+    /// write it.
+    fn let_go_of_fleet(&self) -> String {
+        let spec = self.loaded.spec.as_ref();
+        spec.map(|spec| self.ledger.let_go(spec, &self.facts.fleet))
+            .unwrap_or_default()
     }
 
     fn read(&self) -> Reading {

@@ -122,12 +122,14 @@ impl Plane {
             input: Arc::new(input),
             logging: None,
             observer: Box::new(|_| {}),
+            upgrades: tokio::sync::mpsc::channel(1).0,
+            fleet: None,
         };
         let control = Control::new(first, outside).unwrap();
         let admin = control.admin();
         let sockets = Arc::new(Told::default());
         let running = control
-            .start(Arc::new(Fake(Arc::clone(&sockets))))
+            .start(Arc::new(Fake(Arc::clone(&sockets))), None)
             .await
             .unwrap();
         Self {

@@ -9,6 +9,7 @@ mod inference;
 mod information;
 mod quota;
 mod rerank;
+mod upgrade;
 mod workers;
 
 pub(crate) use admin::{config, config_status, explain, metrics, reload, snapshots};
@@ -17,6 +18,7 @@ pub(crate) use health::{alive, ready};
 pub(crate) use inference::{check_pair, check_tenant, check_type, inference};
 pub(crate) use information::{ask, engine_metrics, model, models};
 pub(crate) use rerank::Ranking;
+pub(crate) use upgrade::upgrade;
 pub(crate) use workers::{
     add_worker, drain_pool, patch_worker, remove_worker, replace_worker, worker, workers,
 };

@@ -3,11 +3,16 @@
 use std::net::IpAddr;
 
 use crate::plan::{Address, Listener, Plan};
+use crate::serve::listen::Listeners;
 
 /// Says in the log what anybody may do who can reach the gateway.
-pub fn warn_of_open_doors(plan: &Plan) {
+pub fn warn_of_open_doors(plan: &Plan, sockets: &Listeners) {
     let auth = &plan.auth;
-    let public = || plan.listeners.iter().filter(|listener| is_public(listener));
+    let passed = |name: &str| sockets.passed_addresses(name);
+    let public = || {
+        let listeners = plan.listeners.iter();
+        listeners.filter(|listener| is_public(listener, passed))
+    };
     if !auth.guards_inference {
         for listener in public().filter(|listener| listener.serve.inference) {
             tracing::warn!(
@@ -32,11 +37,15 @@ pub fn warn_of_open_doors(plan: &Plan) {
     }
 }
 
-/// Whether somebody on another machine may reach it. A name may stand for any address.
-fn is_public(listener: &Listener) -> bool {
+/// Whether somebody on another machine may reach it. A name may stand for any address; `passed` says
+/// which ones the service manager has bound under a name, `None` for a unix socket.
+fn is_public(listener: &Listener, passed: impl Fn(&str) -> Vec<Option<IpAddr>>) -> bool {
     match &listener.address {
         Address::Unix { .. } => false,
-        Address::Systemd { .. } => true,
+        Address::Systemd { name } => {
+            let mut addresses = passed(name).into_iter().flatten();
+            addresses.any(|address| !address.to_canonical().is_loopback())
+        }
         Address::Tcp { host, .. } => match host.parse::<IpAddr>() {
             Ok(address) => !address.to_canonical().is_loopback(),
             Err(_) => !host.eq_ignore_ascii_case("localhost"),
@@ -61,13 +70,21 @@ mod tests {
             ("[::]:1", true),
             ("10.0.0.1:1", true),
             ("gw.internal:1", true),
+            ("systemd:here", false),
+            ("systemd:there", true),
+            ("systemd:file", false),
         ] {
             let file = format!(
                 "version = 1\n[[listeners]]\nname = 'l'\naddress = '{address}'\nserve = []\n"
             );
             let spec: Spec = toml::from_str(&file).unwrap();
             let plan = compile(&spec, &Facts::default());
-            assert_eq!(is_public(&plan.listeners[0]), public, "{address}");
+            let passed = |name: &str| match name {
+                "here" => vec![Some("127.0.0.1".parse().unwrap())],
+                "there" => vec![Some("::1".parse().unwrap()), Some("::".parse().unwrap())],
+                _ => vec![None],
+            };
+            assert_eq!(is_public(&plan.listeners[0], passed), public, "{address}");
         }
     }
 }

@@ -5,8 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -25,15 +27,42 @@ pub(super) enum Bound {
     Unix(UnixListener),
 }
 
-/// The file of a unix socket; removed with it, unless another socket has taken its place.
+/// The file of a unix socket; removed with it, unless another socket has taken its place or another
+/// process serves it.
+#[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: u64,
+    ours: Arc<AtomicBool>,
+}
+
+impl SocketFile {
+    /// The file of a socket that another process has bound, once `ours` says so. `None` if there is
+    /// another one at `path`.
+    pub(super) fn handed(path: &Path, inode: u64, ours: Arc<AtomicBool>) -> Option<Self> {
+        let there = fs::symlink_metadata(path).ok()?;
+        (there.ino() == inode).then(|| Self {
+            path: path.to_owned(),
+            inode,
+            ours,
+        })
+    }
+
+    /// The number of the file.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Another process serves it from now on.
+    pub(super) fn leave(&self) {
+        self.ours.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+        let is_it = || fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode);
+        if self.ours.load(Ordering::Relaxed) && is_it() {
             let _gone = fs::remove_file(&self.path);
         }
     }
@@ -63,10 +92,8 @@ pub(super) async fn bind(
             }
             Err(last)
         }
-        Address::Systemd { .. } => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the service manager has passed no socket of this name",
-        )),
+        // Nobody but the service manager makes these.
+        Address::Systemd { .. } => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -148,6 +175,7 @@ pub(super) fn unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFi
         SocketFile {
             path: path.to_owned(),
             inode,
+            ours: Arc::new(AtomicBool::new(true)),
         },
     ))
 }
@@ -178,6 +206,18 @@ impl Bound {
             }
             Self::Tcp(_) | Self::Unix(_) => None,
         }
+    }
+
+    /// A duplicate for another process.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn fd(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+        .try_clone_to_owned()
     }
 
     /// The address that it really has; `None` for a unix socket, which has the one it was given.

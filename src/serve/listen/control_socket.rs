@@ -1,13 +1,17 @@
 //! The control socket: the admin routes for root and for our own user, whatever else is configured.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 
+use super::handed::Purpose;
 use super::House;
 use super::bind::{self, SocketFile};
 use super::connection::{self, Speaks};
@@ -17,17 +21,41 @@ use crate::serve::gate::{Gate, Peer};
 
 /// The open socket. Dropping it removes its file and ends the accepting.
 pub struct ControlSocket {
+    socket: Arc<UnixListener>,
+    path: PathBuf,
+    file: SocketFile,
     _accepting: AbortOnDrop,
-    _file: SocketFile,
+}
+
+/// The place of one connection in the count of all. Those who asked are answered before the process
+/// ends.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ControlSocket {
-    /// Opens it.
+    /// Opens it, or takes it from the process before.
     ///
     /// # Errors
     /// What the system says when the socket cannot be made.
     pub(super) fn open(path: &Path, house: House) -> io::Result<Self> {
-        let (socket, file) = bind::unix(path, 0o600)?;
+        let (socket, file) = match house.handed.take_control(path) {
+            Some(taken) => taken,
+            None => bind::unix(path, 0o600)?,
+        };
+        let socket = Arc::new(socket);
+        let accepted = Arc::clone(&socket);
         let own = std::fs::metadata("/proc/self")?.uid();
         let listener = Arc::new(listener(path));
         let address = bind::shown(&listener.address);
@@ -35,7 +63,7 @@ impl ControlSocket {
         let accepting = AbortOnDrop::spawn("control socket", async move {
             let (_open, closing) = watch::channel(());
             loop {
-                let Ok((stream, _)) = socket.accept().await else {
+                let Ok((stream, _)) = accepted.accept().await else {
                     tokio::time::sleep(super::BREATHER).await;
                     continue;
                 };
@@ -52,14 +80,37 @@ impl ControlSocket {
                     certificate: None,
                     standing: Arc::default(),
                 };
+                let counted = Counted::new(&house.connections);
                 let serving = connection::serve(stream, Speaks::Either, gate, closing.clone());
-                task::spawn("control connection", serving);
+                task::spawn("control connection", async move {
+                    serving.await;
+                    drop(counted);
+                });
             }
         });
         Ok(Self {
+            socket,
+            path: path.to_owned(),
+            file,
             _accepting: accepting,
-            _file: file,
         })
+    }
+
+    /// A duplicate for the process that takes over.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn duplicate(&self) -> io::Result<(Purpose, OwnedFd)> {
+        let purpose = Purpose::Control {
+            path: self.path.clone(),
+            inode: self.file.inode(),
+        };
+        Ok((purpose, self.socket.as_fd().try_clone_to_owned()?))
+    }
+
+    /// Closes it; the file stays, for another process serves it.
+    pub fn leave(self) {
+        self.file.leave();
     }
 }
 

@@ -1,16 +1,19 @@
 //! Listening sockets: bound before a configuration is published, kept while their address is,
-//! drained when it is gone.
+//! drained when it is gone, handed to the process that takes over.
 
 mod bind;
 mod connection;
 mod control_socket;
+mod handed;
 mod scarcity;
 mod tls;
 
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -23,6 +26,7 @@ use tokio::time::sleep;
 use self::bind::{Bound, SocketFile};
 use self::connection::Speaks;
 pub use self::control_socket::ControlSocket;
+pub use self::handed::{Handed, Purpose, Socket};
 use self::scarcity::Scarcity;
 use super::gate::{Gate, Peer};
 use crate::base::{descriptors, task};
@@ -68,13 +72,13 @@ struct Terms {
 
 /// A socket that accepts. Dropping it ends that and drains its connections.
 struct Open {
-    socket: Arc<Bound>,
+    sockets: Vec<Arc<Bound>>,
     terms: watch::Sender<Terms>,
     counts: Arc<Counts>,
     /// Dropping it drains the connections.
     connections: watch::Sender<()>,
     _alive: watch::Sender<()>,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl Open {
@@ -93,7 +97,7 @@ impl Open {
             closing: self.connections.subscribe(),
         });
         // A raised limit lets in who waits for room.
-        self.counts.room.notify_one();
+        self.counts.room.notify_waiters();
     }
 }
 
@@ -108,6 +112,10 @@ struct House {
     connections: Arc<AtomicUsize>,
     /// A connection has been closed: its descriptor is there again.
     freed: Arc<Notify>,
+    /// Sockets that others have bound.
+    handed: Arc<Handed>,
+    /// Another process accepts what waits.
+    is_left: Arc<AtomicBool>,
 }
 
 /// The sockets that are open.
@@ -117,13 +125,15 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// No sockets yet.
-    pub fn new(live: Arc<Live>, admin: Arc<dyn Admin>) -> Self {
+    /// No open sockets yet; `handed` are there to be taken.
+    pub fn new(live: Arc<Live>, admin: Arc<dyn Admin>, handed: Handed) -> Self {
         let house = House {
             live,
             admin,
             connections: Arc::default(),
             freed: Arc::default(),
+            handed: Arc::new(handed),
+            is_left: Arc::default(),
         };
         Self {
             house,
@@ -134,6 +144,63 @@ impl Listeners {
     /// Stops accepting everywhere and asks every connection to end after the request in progress.
     pub fn close(&self) {
         self.open.lock().clear();
+    }
+
+    /// Duplicates of every socket that a process which takes over needs.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn duplicates(&self) -> io::Result<Vec<(Purpose, OwnedFd)>> {
+        let mut all = self.house.handed.passed_on()?;
+        let open = self.open.lock();
+        let bound = open
+            .iter()
+            .filter(|(key, _)| !matches!(key.address, Address::Systemd { .. }));
+        for (key, open) in bound {
+            for socket in &open.sockets {
+                let purpose = Purpose::Listener {
+                    address: bind::shown(&key.address),
+                    name: key.name.as_deref().map(str::to_owned),
+                    inode: open.file.as_ref().map(SocketFile::inode),
+                };
+                all.push((purpose, socket.fd()?));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Stops accepting: another process has the same sockets and does so. Connections are asked to end
+    /// after the request in progress, and files stay.
+    pub fn leave(&self) {
+        self.house.is_left.store(true, Ordering::Relaxed);
+        let mut open = self.open.lock();
+        for file in open.values().filter_map(|open| open.file.as_ref()) {
+            file.leave();
+        }
+        open.clear();
+    }
+
+    /// The process before has let go of its sockets: what nobody wants of them is closed.
+    pub fn take_over(&self) {
+        self.house.handed.settle();
+    }
+
+    /// The sockets of the service manager that no listener uses. Connections to them wait.
+    pub fn unused(&self) -> Vec<String> {
+        let open = self.open.lock();
+        let is_used = |name: &str| {
+            open.keys().any(
+                |key| matches!(&key.address, Address::Systemd { name: used } if &**used == name),
+            )
+        };
+        let names = self.house.handed.names();
+        let unused = names.into_iter().filter(|name| !is_used(name));
+        unused.map(str::to_owned).collect()
+    }
+
+    /// The addresses behind a name of the service manager; `None` stands for a unix socket.
+    pub(in crate::serve) fn passed_addresses(&self, name: &str) -> Vec<Option<IpAddr>> {
+        self.house.handed.addresses(name)
     }
 
     /// Open client connections, over all sockets.
@@ -151,8 +218,33 @@ impl Listeners {
     }
 }
 
-/// A socket that is bound and does not accept yet, with its file where it has one.
-type Fresh = (Bound, Option<SocketFile>);
+/// The sockets of a listener, which are bound and do not accept yet, with their file where they have
+/// one. Only the service manager passes several.
+type Fresh = (Vec<Bound>, Option<SocketFile>);
+
+/// The sockets of `listener`: those that others have bound for it, else fresh ones.
+async fn sockets_of(
+    listener: &Listener,
+    key: &SocketKey,
+    leaving: &[Arc<Bound>],
+    handed: &Handed,
+) -> Result<Fresh, BindError> {
+    if let Address::Systemd { name } = &listener.address {
+        let sockets = handed.passed(&listener.name, name)?;
+        return Ok((sockets, None));
+    }
+    if let Some(fresh) = handed.take(key) {
+        return Ok(fresh);
+    }
+    match bind::bind(&listener.address, leaving).await {
+        Ok((socket, file)) => Ok((vec![socket], file)),
+        Err(source) => Err(BindError::Address {
+            name: listener.name.to_string(),
+            address: bind::shown(&listener.address),
+            source,
+        }),
+    }
+}
 
 impl Sockets for Listeners {
     fn prepare(
@@ -184,15 +276,11 @@ impl Sockets for Listeners {
                 if !is_new {
                     continue;
                 }
-                match bind::bind(&listener.address, &leaving).await {
+                match sockets_of(&listener, &key, &leaving, &house.handed).await {
                     Ok(fresh) => {
                         bound.insert(key, fresh);
                     }
-                    Err(source) => errors.push(BindError::Address {
-                        name: listener.name.to_string(),
-                        address: bind::shown(&listener.address),
-                        source,
-                    }),
+                    Err(error) => errors.push(error),
                 }
             }
             if !errors.is_empty() {
@@ -229,7 +317,8 @@ fn leaving(open: &Table, wanted: &[Arc<Listener>]) -> Vec<Arc<Bound>> {
         .collect();
     let open = open.lock();
     let left = open.iter().filter(|(key, _)| !kept.contains(key));
-    left.map(|(_, open)| Arc::clone(&open.socket)).collect()
+    left.flat_map(|(_, open)| open.sockets.iter().cloned())
+        .collect()
 }
 
 /// A listener and what could be made for it beforehand.
@@ -279,12 +368,15 @@ impl PreparedSockets for Prepared {
     }
 }
 
-fn start((socket, file): Fresh, wanted: Wanted, house: &House) -> Open {
+fn start((sockets, file): Fresh, wanted: Wanted, house: &House) -> Open {
     let Wanted { listener, tls } = wanted;
-    let address = socket
-        .local()
-        .unwrap_or_else(|| bind::shown(&listener.address));
-    tracing::info!(listener = %listener.name, %address, tls = tls.is_some(), "listening");
+    if let Address::Unix { path, mode } = &listener.address {
+        // One of the process before may have other bits.
+        bind::set_mode(path, *mode);
+    }
+    let name = Arc::clone(&listener.name);
+    let written = bind::shown(&listener.address);
+    let is_tls = tls.is_some();
     let connections = watch::Sender::new(());
     let (terms, current) = watch::channel(Terms {
         listener,
@@ -292,27 +384,31 @@ fn start((socket, file): Fresh, wanted: Wanted, house: &House) -> Open {
         closing: connections.subscribe(),
     });
     let (alive, closing) = watch::channel(());
-    let socket = Arc::new(socket);
     let counts = Arc::<Counts>::default();
-    let acceptor = Acceptor {
-        socket: Arc::clone(&socket),
-        current,
-        closing,
-        house: house.clone(),
-        counts: Arc::clone(&counts),
-    };
-    task::spawn("accept", acceptor.run());
+    let sockets: Vec<Arc<Bound>> = sockets.into_iter().map(Arc::new).collect();
+    for socket in &sockets {
+        let address = socket.local().unwrap_or_else(|| written.clone());
+        tracing::info!(listener = %name, %address, tls = is_tls, "listening");
+        let acceptor = Acceptor {
+            socket: Arc::clone(socket),
+            current: current.clone(),
+            closing: closing.clone(),
+            house: house.clone(),
+            counts: Arc::clone(&counts),
+        };
+        task::spawn("accept", acceptor.run());
+    }
     Open {
         counts,
-        socket,
+        sockets,
         terms,
         connections,
         _alive: alive,
-        _file: file,
+        file,
     }
 }
 
-/// Connections of one socket.
+/// Connections of one listener.
 #[derive(Default)]
 struct Counts {
     open: AtomicUsize,
@@ -360,6 +456,9 @@ impl Acceptor {
                 }
             }
         }
+        if self.house.is_left.load(Ordering::Relaxed) {
+            return;
+        }
         // Clients whose connection the system has already made are still served, once.
         while let Some((stream, peer)) = self.socket.accept_waiting() {
             self.admit(stream, peer);
@@ -400,7 +499,9 @@ impl Acceptor {
     /// backlog of the socket.
     async fn accept(&self) -> std::io::Result<(bind::Stream, Peer)> {
         loop {
-            let room = self.counts.room.notified();
+            let mut room = pin!(self.counts.room.notified());
+            // Several sockets may wait for the same room, and only one of them has somebody for it.
+            room.as_mut().enable();
             let limit = self.current.borrow().listener.limits.max_connections;
             if self.counts.open.load(Ordering::Relaxed) < limit {
                 break;
@@ -458,7 +559,7 @@ impl Drop for Slot {
         self.gauge.decrement(1.0);
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
         self.all.fetch_sub(1, Ordering::Relaxed);
-        self.counts.room.notify_one();
+        self.counts.room.notify_waiters();
         self.freed.notify_waiters();
         if let Some(address) = self.address {
             let mut per_address = self.counts.per_address.lock();

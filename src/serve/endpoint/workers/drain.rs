@@ -54,6 +54,10 @@ fn refusal(error: &ChangeError) -> Refusal {
     let (status, code) = match error {
         ChangeError::UnknownPool(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
         ChangeError::Full => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::InternalError),
+        ChangeError::Upgrading => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::UpgradeInProgress,
+        ),
         ChangeError::NotKept
         | ChangeError::Exists
         | ChangeError::UnknownWorker

@@ -85,13 +85,15 @@ impl From<ChangeError> for Refused {
             }
             ChangeError::NotDynamic(_) => (S::FORBIDDEN, C::BadRequest),
             ChangeError::Unfit(_) => (S::BAD_REQUEST, C::BadRequest),
-            ChangeError::Full => (S::SERVICE_UNAVAILABLE, C::InternalServerError),
+            ChangeError::Full | ChangeError::Upgrading => {
+                (S::SERVICE_UNAVAILABLE, C::InternalServerError)
+            }
             ChangeError::NotKept => (S::INTERNAL_SERVER_ERROR, C::InternalServerError),
         };
         Self {
             status,
             code,
-            cause: None,
+            cause: (error == ChangeError::Upgrading).then_some(ErrorCode::UpgradeInProgress),
             message: error.to_string(),
         }
     }
