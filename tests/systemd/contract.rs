@@ -60,7 +60,7 @@ async fn a_reload_ends_as_the_file_deserves() {
     let said = String::from_utf8_lossy(&reload.stderr);
     for part in [
         "smg.toml:14:1",
-        "unknown key `request_timeuot`",
+        "unknown key `listeners[1].request_timeuot`",
         "help: ",
         "rejected: the gateway goes on",
     ] {
