@@ -14,8 +14,8 @@ use super::fleet::{Board, Order};
 use super::status::Status;
 use crate::config::Diagnostic;
 use crate::live::{
-    Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger, UpgradeError, UpgradeRequest,
-    Upgraded,
+    Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger, UpgradeError,
+    UpgradeRequest, Upgraded,
 };
 use crate::plan::Fleet;
 

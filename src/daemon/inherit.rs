@@ -187,7 +187,10 @@ impl Predecessor {
         line.write_all(&line_of(&ready)).await.ok();
         let mut word = String::new();
         let mut reader = tokio::io::BufReader::new(&mut line);
-        if timeout(PATIENCE, reader.read_line(&mut word)).await.is_err() {
+        if timeout(PATIENCE, reader.read_line(&mut word))
+            .await
+            .is_err()
+        {
             tracing::warn!(target: "smg::daemon", "the process before does not say that it lets go");
         }
         Ok(Relieved { line })

@@ -27,7 +27,8 @@ use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
 use crate::control::{self, Control, Logging, Outside, Over};
 use crate::live::{
-    Admin, BindError, BoxFuture, Live, Trigger, UpgradeAnswer, UpgradeError, UpgradeRequest, Upgraded,
+    Admin, BindError, BoxFuture, Live, Trigger, UpgradeAnswer, UpgradeError, UpgradeRequest,
+    Upgraded,
 };
 use crate::serve::{Listeners, warn_of_open_doors};
 use crate::telemetry::metrics::{self, InstallError};
@@ -422,7 +423,10 @@ impl<'a> Upgrading<'a> {
         let trigger = if asker.is_some() { "admin" } else { "signal" };
         let going = async move {
             let outcome = estate.hand_over(patience).await;
-            audit::upgraded(trigger, outcome.as_ref().ok().map(|upgraded| upgraded.new.pid));
+            audit::upgraded(
+                trigger,
+                outcome.as_ref().ok().map(|upgraded| upgraded.new.pid),
+            );
             outcome
         };
         Self {

@@ -55,9 +55,7 @@ impl Estate<'_> {
         tracing::info!(target: "smg::daemon", %program, "upgrade: starting a new process");
         let mut said = String::new();
         let handing = timeout(patience, self.hand(&mut said)).await;
-        let handed = handing.unwrap_or_else(|_| {
-            Err(Trouble::Late(patience))
-        });
+        let handed = handing.unwrap_or_else(|_| Err(Trouble::Late(patience)));
         match handed {
             Ok(upgraded) => {
                 tracing::info!(

@@ -11,7 +11,7 @@ use crate::stand_in::{PATIENCE, StandIn, main_of, value};
 use crate::support::smg::LISTENERS;
 use crate::support::{eventually, get};
 
-/// `LISTENERS` with a mistake on line 14.
+/// `LISTENERS` with a mistake on line 13.
 fn mistaken() -> String {
     format!("{LISTENERS}request_timeuot = \"30s\"\n")
 }
@@ -59,7 +59,7 @@ async fn a_reload_ends_as_the_file_deserves() {
     assert_eq!(reload.status.code(), Some(78), "{reload:?}");
     let said = String::from_utf8_lossy(&reload.stderr);
     for part in [
-        "smg.toml:14:1",
+        "smg.toml:13:1",
         "unknown key `listeners[1].request_timeuot`",
         "help: ",
         "rejected: the gateway goes on",
@@ -70,7 +70,7 @@ async fn a_reload_ends_as_the_file_deserves() {
     while !status.starts_with("Configuration refused: ") {
         status = value(&manager.report_with("READY=1").await, "STATUS").to_owned();
     }
-    assert!(status.contains("smg.toml:14:1: unknown key"), "{status}");
+    assert!(status.contains("smg.toml:13:1: unknown key"), "{status}");
     assert_eq!(generation().await, 2);
     assert_eq!(get(main, "/liveness").await.status, 200);
 
@@ -94,7 +94,7 @@ async fn an_invalid_file_ends_the_start_for_good() {
     );
     assert!(manager.is_silent());
     let said = gateway.output().join("\n");
-    assert!(said.contains("smg.toml:14:1"), "{said}");
+    assert!(said.contains("smg.toml:13:1"), "{said}");
     assert!(said.contains("help: "), "{said}");
 }
 
@@ -116,8 +116,11 @@ async fn a_stop_leaves_the_socket_to_the_next_start() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let address = socket.local_addr().unwrap();
-    let manager =
-        StandIn::new(&LISTENERS.replacen("address = \"127.0.0.1:0\"", "address = \"systemd:main\"", 1));
+    let manager = StandIn::new(&LISTENERS.replacen(
+        "address = \"127.0.0.1:0\"",
+        "address = \"systemd:main\"",
+        1,
+    ));
     let mut first = manager.start_with_socket("main", &socket);
     manager.report_with("READY=1").await;
     assert_eq!(get(address, "/liveness").await.status, 200);

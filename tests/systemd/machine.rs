@@ -77,8 +77,18 @@ impl Machine {
         }
         self.ok(&["systemd-sysusers", "smg.conf"]);
         self.ok(&["systemd-tmpfiles", "--create", "smg.conf"]);
-        self.ok(&["install", "-d", "-o", "root", "-g", "smg", "-m", "0750", "/etc/smg"]);
-        self.ok(&["install", "-d", "-o", "root", "-g", "smg", "/etc/smg/conf.d"]);
+        self.ok(&[
+            "install", "-d", "-o", "root", "-g", "smg", "-m", "0750", "/etc/smg",
+        ]);
+        self.ok(&[
+            "install",
+            "-d",
+            "-o",
+            "root",
+            "-g",
+            "smg",
+            "/etc/smg/conf.d",
+        ]);
         self.ok(&["systemctl", "daemon-reload"]);
     }
 
@@ -88,7 +98,8 @@ impl Machine {
     }
 
     pub(crate) fn read(&self, inside: &str) -> String {
-        std::fs::read_to_string(self.path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
+        std::fs::read_to_string(self.path(inside))
+            .unwrap_or_else(|error| panic!("{inside}: {error}"))
     }
 
     /// Writes a file that everybody may read, and its folder.
@@ -116,7 +127,9 @@ impl Machine {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.init))
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"])
+            .args([
+                "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+            ])
             .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -132,8 +145,7 @@ impl Machine {
         let output = self.run(words);
         let (said, complained) = (text(&output.stdout), text(&output.stderr));
         if !output.status.success() {
-            let log = text(&self.run(&["journalctl", "-u", "smg*", "-n", "40", "-o", "cat"]).stdout);
-            panic!("{words:?} failed: {said}{complained}\n--- the journal ---\n{log}");
+            panic!("{words:?} failed: {said}{complained}");
         }
         said
     }
@@ -168,7 +180,20 @@ impl Machine {
 
     /// What `smg.service` and its commands have said so far.
     pub(crate) fn journal(&self) -> String {
-        self.ok(&["journalctl", "--unit=smg.service", "--output=cat", "--no-pager"])
+        self.ok(&[
+            "journalctl",
+            "--unit=smg.service",
+            "--output=cat",
+            "--no-pager",
+        ])
+    }
+
+    fn last_of_the_journal(&self) -> String {
+        text(
+            &self
+                .run(&["journalctl", "--unit=smg*", "--lines=400", "--output=cat"])
+                .stdout,
+        )
     }
 
     /// Waits until the journal has this.
@@ -182,6 +207,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- the journal ----\n{}", self.last_of_the_journal());
+        }
         // The signal that tells systemd to power off; nspawn ends with it. If it does not, its process
         // is killed, and the container with it.
         let halt = ["-s", "RTMIN+4", &self.init.to_string()].map(str::to_owned);
@@ -197,12 +225,16 @@ impl Drop for Machine {
 
 /// The child that has a number of its own, which is 1.
 fn first_process_of(nspawn: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{nspawn}/task/{nspawn}/children")).ok()?;
-    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let children =
+        std::fs::read_to_string(format!("/proc/{nspawn}/task/{nspawn}/children")).ok()?;
+    let children = children
+        .split_whitespace()
+        .filter_map(|pid| pid.parse().ok());
     children.into_iter().find(|pid: &u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        let number = numbers.and_then(|numbers| numbers.split_whitespace().last().map(str::to_owned));
+        let number =
+            numbers.and_then(|numbers| numbers.split_whitespace().last().map(str::to_owned));
         number.as_deref() == Some("1") && is_systemd(*pid)
     })
 }

@@ -205,8 +205,8 @@ async fn facts_are_published_at_once_and_then_gathered() {
         input: Arc::new(input),
         logging: None,
         observer: Box::new(|_| {}),
-            upgrades: tokio::sync::mpsc::channel(1).0,
-            fleet: None,
+        upgrades: tokio::sync::mpsc::channel(1).0,
+        fleet: None,
     };
     let desk = Arc::new(Desk::default());
     let publisher =

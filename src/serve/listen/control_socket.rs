@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-use super::handed::Purpose;
 use super::House;
 use super::bind::{self, SocketFile};
 use super::connection::{self, Speaks};
+use super::handed::Purpose;
 use crate::base::task::{self, AbortOnDrop};
 use crate::plan::{Address, Groups, Limits, Listener};
 use crate::serve::gate::{Gate, Peer};

@@ -163,17 +163,20 @@ impl Handed {
         let named = self.passed.iter().filter(|(known, _)| known == socket);
         let bound: io::Result<Vec<Bound>> = named.map(|(_, socket)| socket.bound()).collect();
         match bound {
-            Ok(bound) if bound.is_empty() => Err(refused(
-                "it was not passed".to_owned(),
-                self.help(socket),
-            )),
+            Ok(bound) if bound.is_empty() => {
+                Err(refused("it was not passed".to_owned(), self.help(socket)))
+            }
             Ok(bound) => Ok(bound),
             Err(error) => Err(refused(error.to_string(), String::new())),
         }
     }
 
     fn help(&self, wanted: &str) -> String {
-        let names: Vec<String> = self.names().iter().map(|name| format!("`{name}`")).collect();
+        let names: Vec<String> = self
+            .names()
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
         match names.is_empty() {
             true => format!(
                 "no socket was passed: start the gateway by its socket unit (`systemctl start \
@@ -207,7 +210,10 @@ impl Handed {
     }
 
     /// The control socket of the process before, if it is at `path`.
-    pub(super) fn take_control(&self, path: &Path) -> Option<(tokio::net::UnixListener, SocketFile)> {
+    pub(super) fn take_control(
+        &self,
+        path: &Path,
+    ) -> Option<(tokio::net::UnixListener, SocketFile)> {
         let (purpose, socket) = self.take_where(
             |purpose| matches!(purpose, Purpose::Control { path: known, .. } if known == path),
         )?;
@@ -232,7 +238,10 @@ impl Handed {
                 Purpose::Control { path, inode } => self.file(path, *inode),
                 Purpose::Passed(_) => None,
             };
-            tracing::info!(?purpose, "socket of the process before closed, no listener wants it");
+            tracing::info!(
+                ?purpose,
+                "socket of the process before closed, no listener wants it"
+            );
             drop(socket);
         }
     }

@@ -67,7 +67,9 @@ pub(super) async fn through_a_unix_socket(stage: &Stage) {
     let shown = machine.ok(&["stat", "-c", "%a %U:%G", path]);
     assert_eq!(shown.trim(), "660 smg:users");
     let liveness = async || {
-        let stream = tokio::net::UnixStream::connect(machine.path(path)).await.ok()?;
+        let stream = tokio::net::UnixStream::connect(machine.path(path))
+            .await
+            .ok()?;
         let mut connection = Connection::h1_over(stream, "localhost").await;
         let asked = request(http::Method::GET, "/liveness", bytes::Bytes::new());
         Some(connection.try_send(asked).await.ok()?.status)

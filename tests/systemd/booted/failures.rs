@@ -13,8 +13,9 @@ pub(super) async fn an_invalid_file(stage: &Stage) {
     assert_eq!(machine.property("NRestarts"), "0");
     let status = machine.run(&["systemctl", "status", "--full", "smg"]);
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
-    assert!(status.contains("status=78/CONFIG"), "{status}");
-    assert!(status.contains("help: "), "{status}");
+    assert!(status.contains("(code=exited, status=78"), "{status}");
+    assert!(status.contains("2 | name = 7"), "{status}");
+    machine.logged("status=78/CONFIG").await;
 
     stage.pool(&stage.engine.url(), "");
     stage.start();
@@ -65,7 +66,11 @@ pub(super) async fn a_stop_waits_for_streams(stage: &Stage) {
     assert_eq!(machine.property("ActiveState"), "deactivating");
     stage.gate.open();
     let rest = running.events().await;
-    assert_eq!(rest.last().map(String::as_str), Some("data: [DONE]"), "{rest:?}");
+    assert_eq!(
+        rest.last().map(String::as_str),
+        Some("data: [DONE]"),
+        "{rest:?}"
+    );
     eventually(PATIENCE, async || {
         machine.property("ActiveState") == "inactive"
     })

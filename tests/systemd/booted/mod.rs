@@ -11,8 +11,8 @@ mod secrets;
 mod upgrades;
 
 use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,13 +46,23 @@ async fn play(suite: &str) {
     };
     machine.install();
     let stage = Stage::new(machine).await;
-    println!("{}", stage.machine.ok(&["systemctl", "--version"]).lines().next().unwrap());
+    println!(
+        "{}",
+        stage
+            .machine
+            .ok(&["systemctl", "--version"])
+            .lines()
+            .next()
+            .unwrap()
+    );
     macro_rules! scenes {
         ($($scene:path),* $(,)?) => {$(
+            if std::env::var("SMG_SCENE").is_ok_and(|only| !stringify!($scene).contains(&only)) {} else {
             let begun = Instant::now();
             stage.fresh();
             $scene(&stage).await;
             println!("{:>6.1} s  {}", begun.elapsed().as_secs_f64(), stringify!($scene));
+            }
         )*};
     }
     scenes![
@@ -95,7 +105,10 @@ impl Stage {
         let held = gate.clone();
         let engine = FakeEngine::serving("m", move |asked| match asked.json()["stream"] == true {
             true => two_tokens(&held),
-            false => vec![Step::json(200, &json!({ "object": "text_completion", "choices": [] }))],
+            false => vec![Step::json(
+                200,
+                &json!({ "object": "text_completion", "choices": [] }),
+            )],
         });
         Self {
             machine,
@@ -188,7 +201,10 @@ impl Stage {
 
     /// Clients that each ask over a connection of their own, until they are told to stop.
     pub(super) fn load(&self) -> Load {
-        let (count, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, stop) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let main = self.main;
         let client = || {
             let (count, stop) = (Arc::clone(&count), Arc::clone(&stop));
@@ -289,7 +305,9 @@ fn free() -> SocketAddr {
 
 /// A port of loopback that only root may take, and that nobody listens on.
 pub(super) fn low() -> SocketAddr {
-    let mut ports = (700..1024).rev().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut ports = (700..1024)
+        .rev()
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     ports
         .find(|address| StdStream::connect(address).is_err() && TcpListener::bind(address).is_ok())
         .expect("a port below 1024 is free")

@@ -9,16 +9,35 @@ pub(super) async fn as_installed(stage: &Stage) {
     // Installing starts nothing, and the file can be checked by who installed it.
     assert_eq!(machine.property("ActiveState"), "inactive");
     machine.ok(&["smg", "check-config"]);
-    machine.ok(&["setpriv", "--reuid=smg", "--regid=smg", "--clear-groups", "smg", "check-config"]);
+    machine.ok(&[
+        "setpriv",
+        "--reuid=smg",
+        "--regid=smg",
+        "--clear-groups",
+        "smg",
+        "check-config",
+    ]);
 
     stage.start();
     assert_eq!(machine.property("StatusText"), "Serving configuration 1");
     assert_eq!(stage.complete().await, Ok(200));
     let owner = format!("/proc/{}", machine.main_pid());
-    assert_eq!(machine.ok(&["stat", "-c", "%U:%G", &owner]).trim(), "smg:smg");
+    assert_eq!(
+        machine.ok(&["stat", "-c", "%U:%G", &owner]).trim(),
+        "smg:smg"
+    );
     // No key and no variable is needed to find it; the socket shows who asks.
-    assert!(machine.ok(&["smg", "reload"]).starts_with("unchanged: generation 1"));
-    let folders = ["/run/smg", "/run/smg/control.sock", "/var/lib/smg", "/var/log/smg"];
+    assert!(
+        machine
+            .ok(&["smg", "reload"])
+            .starts_with("unchanged: generation 1")
+    );
+    let folders = [
+        "/run/smg",
+        "/run/smg/control.sock",
+        "/var/lib/smg",
+        "/var/log/smg",
+    ];
     let shown = machine.ok(&[&["stat", "-c", "%a %U:%G"], &folders[..]].concat());
     let expected = ["750", "600", "700", "750"].map(|mode| format!("{mode} smg:smg"));
     assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
@@ -43,13 +62,18 @@ pub(super) async fn good_and_bad(stage: &Stage) {
     assert_eq!(stage.generation().await, 2);
     assert_eq!(machine.property("StatusText"), "Serving configuration 2");
 
-    machine.write("/etc/smg/conf.d/pool.toml", "[[pools]]\nname = \"p\"\nworkerz = []\n");
+    machine.write(
+        "/etc/smg/conf.d/pool.toml",
+        "[[pools]]\nname = \"p\"\nworkerz = []\n",
+    );
     let pid = machine.main_pid();
     let refused = machine.fails(&["systemctl", "reload", "smg"]);
     assert!(refused.contains("smg.service"), "{refused}");
     let place = "/etc/smg/conf.d/pool.toml:3:1";
     machine.logged(place).await;
-    machine.logged("Control process exited, code=exited, status=78/CONFIG").await;
+    machine
+        .logged("Control process exited, code=exited, status=78/CONFIG")
+        .await;
     let journal = machine.journal();
     let status = machine.run(&["systemctl", "status", "--lines=60", "--full", "smg"]);
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
@@ -94,7 +118,9 @@ pub(super) async fn by_signal(stage: &Stage) {
     // A signal has no outcome, so that only the status tells.
     machine.ok(&["systemctl", "reload", "smg"]);
     eventually(PATIENCE, async || {
-        machine.property("StatusText").starts_with("Configuration refused: ")
+        machine
+            .property("StatusText")
+            .starts_with("Configuration refused: ")
     })
     .await;
     assert_eq!(get(stage.main, "/liveness").await.status, 200);

@@ -26,15 +26,30 @@ true
 
 pub(super) async fn is_shut(stage: &Stage) {
     let machine = &stage.machine;
-    for folder in ["/srv/open", "/etc/open", "/usr/open", "/home/someone", "/tmp/of-others"] {
+    for folder in [
+        "/srv/open",
+        "/etc/open",
+        "/usr/open",
+        "/home/someone",
+        "/tmp/of-others",
+    ] {
         machine.ok(&["install", "-d", "-m", "0777", folder]);
     }
     machine.write("/srv/attempts", ATTEMPTS);
-    machine.drop_in("smg.service", "[Service]\nExecStartPre=/bin/sh /srv/attempts\n");
+    machine.drop_in(
+        "smg.service",
+        "[Service]\nExecStartPre=/bin/sh /srv/attempts\n",
+    );
     stage.start();
     machine.logged("writes where it should").await;
     let journal = machine.journal();
-    for done in ["wrote to", "saw devices", "read /", "may signal", "saw init"] {
+    for done in [
+        "wrote to",
+        "saw devices",
+        "read /",
+        "may signal",
+        "saw init",
+    ] {
         let line = journal.lines().find(|line| line.starts_with(done));
         assert_eq!(line, None, "{journal}");
     }
@@ -59,17 +74,24 @@ pub(super) async fn lets_through_what_is_needed(stage: &Stage) {
     let authority = Authority::new();
     let front = TlsFront::start(
         stage.engine.address(),
-        showing(&authority.issue("localhost"), None, &["http/1.1"]),
+        showing(&authority.issue("worker.test"), None, &["http/1.1"]),
     )
     .await;
     let bundle = std::fs::read_to_string(authority.path()).unwrap();
     machine.write("/etc/ssl/certs/ca-certificates.crt", &bundle);
-    stage.pool(&front.url_of("localhost"), "");
+    machine.write(
+        "/etc/hosts",
+        "127.0.0.1 localhost worker.test collector.test\n",
+    );
+    stage.pool(&front.url_of("worker.test"), "");
     let collector = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = collector.local_addr().unwrap();
     stage.configure(&stage.example().replace(
         "[tracing]\n",
-        &format!("[tracing]\nenabled = true\notlp_endpoint = \"localhost:{}\"\n", endpoint.port()),
+        &format!(
+            "[tracing]\nenabled = true\notlp_endpoint = \"collector.test:{}\"\n",
+            endpoint.port()
+        ),
     ));
     stage.start();
     stage.serves().await;
@@ -78,10 +100,23 @@ pub(super) async fn lets_through_what_is_needed(stage: &Stage) {
     exported.expect("spans are exported").unwrap();
 
     let meminfo = machine.read("/proc/meminfo");
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let total: f64 = line.unwrap().trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    let limit = stage.metric("smg_memory_budget_bytes", &[("state", "limit")]).await;
-    assert!(limit > 0.0 && limit <= total * 1024.0 / 4.0, "{limit} of {total} KiB");
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let total: f64 = line
+        .unwrap()
+        .trim()
+        .strip_suffix(" kB")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let limit = stage
+        .metric("smg_memory_budget_bytes", &[("state", "limit")])
+        .await;
+    assert!(
+        limit > 0.0 && limit <= total * 1024.0 / 4.0,
+        "{limit} of {total} KiB"
+    );
     drop(collector);
 }
 
@@ -91,8 +126,14 @@ pub(super) async fn keeps_state_and_logs(stage: &Stage) {
         &stage
             .example()
             .replace("# dir = \"/var/log/smg\"", "dir = \"/var/log/smg\"")
-            .replace("# path = \"/var/log/smg/audit.log\"", "path = \"/var/log/smg/audit.log\"")
-            .replace("# enabled = true                      # who", "enabled = true # who"),
+            .replace(
+                "# path = \"/var/log/smg/audit.log\"",
+                "path = \"/var/log/smg/audit.log\"",
+            )
+            .replace(
+                "# enabled = true                      # who",
+                "enabled = true # who",
+            ),
     );
     stage.start();
     let added = post(
@@ -105,7 +146,9 @@ pub(super) async fn keeps_state_and_logs(stage: &Stage) {
     let owned = machine.ok(&["stat", "-c", "%a %U", "/var/lib/smg/workers.json"]);
     assert_eq!(owned.trim(), "600 smg");
     eventually(PATIENCE, async || {
-        machine.ok(&["sh", "-c", "cat /var/log/smg/*"]).contains("/workers")
+        machine
+            .ok(&["sh", "-c", "cat /var/log/smg/*"])
+            .contains("/workers")
     })
     .await;
     assert!(machine.read("/var/log/smg/audit.log").contains("POST"));
@@ -120,11 +163,16 @@ pub(super) async fn keeps_state_and_logs(stage: &Stage) {
 pub(super) async fn takes_a_low_port(stage: &Stage) {
     let address = low();
     let main = format!("\"{}\"", stage.main);
-    let text = stage.example().replacen(&main, &format!("\"{address}\""), 1);
+    let text = stage
+        .example()
+        .replacen(&main, &format!("\"{address}\""), 1);
     stage.configure(&text);
     stage.start();
     assert_eq!(probe(address, "/liveness").await, Some(200));
     // And gives it back.
     stage.machine.ok(&["systemctl", "stop", "smg"]);
-    eventually(Duration::from_secs(5), async || probe(address, "/liveness").await.is_none()).await;
+    eventually(Duration::from_secs(5), async || {
+        probe(address, "/liveness").await.is_none()
+    })
+    .await;
 }

@@ -75,7 +75,11 @@ pub(super) async fn finish_old_streams(stage: &Stage) {
     assert_eq!(machine.property("ActiveState"), "active");
     stage.gate.open();
     let rest = running.events().await;
-    assert_eq!(rest.last().map(String::as_str), Some("data: [DONE]"), "{rest:?}");
+    assert_eq!(
+        rest.last().map(String::as_str),
+        Some("data: [DONE]"),
+        "{rest:?}"
+    );
     eventually(PATIENCE, async || !stage.is_alive(old)).await;
     assert_eq!(machine.main_pid(), new);
     assert_eq!(machine.property("ActiveState"), "active");
