@@ -216,7 +216,7 @@ async fn live_through(
     inherited: Inherited,
 ) -> Result<u8, StartError> {
     let mut signals = Signals::new().map_err(StartError::Runtime)?;
-    let program = Program::of_this_process(&input.environment).map_err(StartError::Runtime)?;
+    let program = Program::of_this_process(&input.environment);
     let Inherited {
         handed,
         predecessor,

@@ -37,20 +37,20 @@ pub(super) struct Program {
 
 impl Program {
     /// Found at the start, when the file that runs is still the one at its path.
-    ///
-    /// # Errors
-    /// The system does not say what runs.
-    pub(super) fn of_this_process(environment: &Environment) -> io::Result<Self> {
+    pub(super) fn of_this_process(environment: &Environment) -> Self {
         let mut arguments = std::env::args_os();
-        let name = arguments.next().unwrap_or_default();
-        let runs = std::env::current_exe()?;
+        let name = PathBuf::from(arguments.next().unwrap_or_default());
         let search = environment.get("PATH").unwrap_or_default();
-        // A link that leads to it is kept: another file may be behind it next time.
-        let path = named(Path::new(&name), &search, &runs).unwrap_or_else(|| present(runs));
-        Ok(Self {
+        let path = match std::env::current_exe() {
+            // A link that leads to it is kept: another file may be behind it next time.
+            Ok(runs) => named(&name, &search, &runs).unwrap_or_else(|| present(runs)),
+            // Where the system does not say what runs.
+            Err(_) => name,
+        };
+        Self {
             path,
             arguments: arguments.collect(),
-        })
+        }
     }
 
     /// Where it is.

@@ -25,6 +25,8 @@ mod sdk;
 
 // What is changed while it runs, and how it begins and ends.
 #[cfg(test)]
+mod activation;
+#[cfg(test)]
 mod control_plane;
 #[cfg(test)]
 mod drain;
@@ -48,6 +50,8 @@ mod notify;
 mod reload;
 #[cfg(test)]
 mod removal;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod watch;
 #[cfg(test)]

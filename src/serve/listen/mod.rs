@@ -11,6 +11,7 @@ mod tls;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -213,7 +214,7 @@ impl Listeners {
     ///
     /// # Errors
     /// What the system says when the socket cannot be made.
-    pub fn control_socket(&self, path: &std::path::Path) -> std::io::Result<ControlSocket> {
+    pub fn control_socket(&self, path: &Path) -> io::Result<ControlSocket> {
         ControlSocket::open(path, self.house.clone())
     }
 }
@@ -449,7 +450,7 @@ impl Acceptor {
                     }
                 }
                 // This one has gone before it was ours; the next one waits already.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(BREATHER).await;
@@ -497,7 +498,7 @@ impl Acceptor {
 
     /// The next connection, once there is room for one: what is over the limit waits in the
     /// backlog of the socket.
-    async fn accept(&self) -> std::io::Result<(bind::Stream, Peer)> {
+    async fn accept(&self) -> io::Result<(bind::Stream, Peer)> {
         loop {
             let mut room = pin!(self.counts.room.notified());
             // Several sockets may wait for the same room, and only one of them has somebody for it.
