@@ -73,6 +73,11 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    /// For all that come from now on.
+    pub(crate) fn close(&self) {
+        self.0.send_replace(false);
+    }
+
     pub(super) async fn passed(&self) {
         // The sender lives as long as the gate, so there is no error to expect.
         self.0.subscribe().wait_for(|open| *open).await.ok();

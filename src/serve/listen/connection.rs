@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::base::{clock, task};
 use crate::live::{Live, Phase};
@@ -78,6 +78,13 @@ where
 /// How long a connection that nobody uses is kept after its listener has gone. A client may be
 /// sending a request on it at that very moment.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a connection may take to bring its first request once the process has none left. It was
+/// accepted before the sockets closed, and its client has no reason to think that it was refused.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// How often one looks whether it has.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,10 +187,25 @@ async fn woken_at_the_end<F: Future>(mut requests: Pin<&mut F>, live: Arc<Live>)
 /// process drains that is when it closes.
 async fn left_alone(live: &Live, standing: &Standing) {
     let mut phases = live.phases();
-    tokio::select! {
+    let closing = async {
         // An error means that the process is past caring.
-        _ = phases.wait_for(|phase| *phase >= Phase::Closing) => {}
+        drop(phases.wait_for(|phase| *phase >= Phase::Closing).await);
+        timeout(FIRST, begun(standing)).await.ok();
+    };
+    tokio::select! {
+        () = closing => {}
         () = unused(live, standing) => {}
+    }
+}
+
+/// Waits until the connection has brought a request.
+async fn begun(standing: &Standing) {
+    let is_fresh = || {
+        standing.served.load(Ordering::Relaxed) == 0
+            && !standing.multiplexed.load(Ordering::Relaxed)
+    };
+    while is_fresh() {
+        sleep(LOOK).await;
     }
 }
 
