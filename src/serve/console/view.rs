@@ -87,7 +87,7 @@ struct Vital {
     name: &'static str,
     value: String,
     unit: &'static str,
-    note: String,
+    notes: Vec<String>,
     curve: Curve,
     label: String,
     bad: bool,
@@ -120,6 +120,8 @@ struct Outcome {
 struct Pool {
     name: String,
     state: &'static str,
+    /// The engine of all its workers, where it is one.
+    kind: String,
     summary: String,
     in_flight: String,
     folded: bool,
@@ -140,7 +142,6 @@ struct Worker {
     word: String,
     reason: String,
     kind: String,
-    added: bool,
     breaker: String,
     breaker_bad: bool,
     in_flight: String,
@@ -328,23 +329,22 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
         _ => 0.0,
     };
     let latency = |of: Option<overview::Quantiles>| match of {
-        None => ("–".to_owned(), "none in the last minute".to_owned()),
+        None => ("–".to_owned(), vec!["none in the last minute".to_owned()]),
         Some(of) => (
             number::latency(of.p50),
-            format!(
-                "p95 {} · p99 {}",
-                number::latency(of.p95),
-                number::latency(of.p99)
-            ),
+            vec![
+                format!("p95 {}", number::latency(of.p95)),
+                format!("p99 {}", number::latency(of.p99)),
+            ],
         ),
     };
     let (duration, duration_note) = latency(minute.duration);
     let (first, first_note) = latency(minute.first_token);
-    let vital = |name, value, unit, note, curve: Curve, label: &str| Vital {
+    let vital = |name, value, unit, notes, curve: Curve, label: &str| Vital {
         name,
         value,
         unit,
-        note,
+        notes,
         curve,
         label: format!("{label} in the last five minutes"),
         bad: false,
@@ -354,7 +354,7 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
             "Requests",
             number::short(now.request_rate),
             "/s",
-            peak(|point| point.request_rate),
+            vec![peak(|point| point.request_rate)],
             curve(|point| point.request_rate),
             "Requests per second",
         ),
@@ -364,7 +364,10 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
                 "Failures",
                 number::short(failed_rate),
                 "/s",
-                format!("{} in the last minute", number::count(failed(minute))),
+                vec![format!(
+                    "{} in the last minute",
+                    number::count(failed(minute))
+                )],
                 curve(|point| point.failure_rate),
                 "Failures per second",
             )
@@ -373,7 +376,7 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
             "Output tokens",
             number::short(now.output_token_rate),
             "/s",
-            format!("{} /s read", number::short(now.input_token_rate)),
+            vec![format!("{} /s read", number::short(now.input_token_rate))],
             curve(|point| point.output_token_rate),
             "Output tokens per second",
         ),
@@ -381,10 +384,10 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
             "In flight",
             number::count(overview.now.in_flight),
             "",
-            match overview.now.waiting {
+            vec![match overview.now.waiting {
                 0 => "none waits".to_owned(),
                 n => format!("{} wait to be let in", number::count(n)),
-            },
+            }],
             curve(|point| point.in_flight as f64),
             "Requests in flight",
         ),
@@ -484,7 +487,15 @@ fn pool(pool: &overview::Pool) -> Pool {
     let mut workers: Vec<&overview::Worker> = pool.workers.iter().collect();
     // Who needs a look comes first; the others stay where they are.
     workers.sort_by_key(|worker| (worker.ready, is_draining(worker)));
+    let mut kinds = workers.iter().map(|worker| &*worker.runtime);
+    let first = kinds.next().unwrap_or_default();
+    let kind = if kinds.all(|kind| kind == first) {
+        first
+    } else {
+        ""
+    };
     Pool {
+        kind: kind.to_owned(),
         name: pool.name.clone(),
         state: match (total, ready) {
             _ if pool.drain => "idle",
@@ -504,11 +515,13 @@ fn pool(pool: &overview::Pool) -> Pool {
         has_cache: workers
             .iter()
             .any(|worker| worker.cache_hit_ratio.is_some()),
-        workers: workers.into_iter().map(worker).collect(),
+        workers: workers.into_iter().map(|one| worker(one, kind)).collect(),
     }
 }
 
-fn worker(worker: &overview::Worker) -> Worker {
+/// A worker of a pool whose engines are all of one `kind`, if they are.
+fn worker(worker: &overview::Worker, kind: &str) -> Worker {
+    let runtime = Some(&*worker.runtime).filter(|runtime| *runtime != kind);
     let (mark, word) = match () {
         () if is_draining(worker) => ("idle", "draining"),
         () if worker.ready && worker.breaker == "half_open" => ("trying", "on trial"),
@@ -517,11 +530,13 @@ fn worker(worker: &overview::Worker) -> Worker {
         () if worker.health == "healthy" && worker.breaker != "closed" => ("down", "broken"),
         () => ("down", "down"),
     };
-    let mut kind = vec![&*worker.runtime];
+    let mut kind: Vec<&str> = runtime.into_iter().collect();
     if worker.role != "regular" {
         kind.push(&worker.role);
     }
-    kind.retain(|word| !word.is_empty());
+    if worker.source == "manual" {
+        kind.push("added");
+    }
     let engine = worker.engine.as_ref();
     let dash = || "–".to_owned();
     Worker {
@@ -536,7 +551,6 @@ fn worker(worker: &overview::Worker) -> Worker {
             worker.reason.clone()
         },
         kind: kind.join(" · "),
-        added: worker.source == "manual",
         breaker: worker.breaker.replace('_', " "),
         breaker_bad: worker.breaker != "closed",
         in_flight: number::count(worker.in_flight),
