@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const [smg, out, seconds = "75"] = process.argv.slice(2);
+const [smg, out, seconds = "200"] = process.argv.slice(2);
 const require = createRequire(resolve("build/console/node_modules/"));
 const { chromium } = require("playwright-core");
 
@@ -136,10 +136,10 @@ try {
   const at = (name) => "http://" + gateway.said.match(new RegExp(`listener="?${name}"? address="?([0-9.:]+)`))[1];
   const clients = Array.from({ length: 26 }, (_, n) => client(at("main"), n));
 
-  await sleep(Number(seconds) * 700);
+  await sleep(Number(seconds) * 900);
   chat[2].child.removeAllListeners("exit");
   chat[2].child.kill("SIGKILL");
-  await sleep(Number(seconds) * 300 - 6000);
+  await sleep(Number(seconds) * 100 - 6000);
   writeFileSync(file, config(pools).replace('policy = "least_load"', 'policy = "lest_load"'));
   await sleep(6000);
 
@@ -148,9 +148,8 @@ try {
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
   for (const [name, colorScheme, width, height, whole] of [
-    ["console-light", "light", 1280, 900, true],
-    ["console-dark", "dark", 1280, 900, true],
-    ["console-narrow", "light", 360, 800, true],
+    ["console-light", "light", 1280, 1100, false],
+    ["console-dark", "dark", 1280, 1100, false],
   ]) {
     const page = await browser.newPage({ colorScheme, viewport: { width, height }, reducedMotion: "reduce" });
     page.on("console", (message) => console.error(`console: ${message.text()}`));
@@ -160,8 +159,7 @@ try {
     await page.screenshot({ path, fullPage: whole });
     const { size } = statSync(path);
     console.log(`${path}: ${size} bytes`);
-    if (size > LARGEST && name !== "console-narrow") console.error(`${path} is larger than ${LARGEST} bytes`);
-    if (process.env.KEEP_HTML) writeFileSync(join(out, `${name}.html`), await page.content());
+    if (size > LARGEST) throw new Error(`${path} is larger than ${LARGEST} bytes`);
     await page.close();
   }
   on = false;

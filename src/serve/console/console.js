@@ -103,9 +103,9 @@
         throw new Error(String(answer.status));
       } else {
         const text = await answer.text();
-        const fresh = new DOMParser().parseFromString(text, "text/html").body;
+        const parsed = new DOMParser().parseFromString("<!doctype html><div>" + text + "</div>", "text/html");
+        children(live, parsed.body.firstElementChild);
         // The filter has hidden rows; it does so again.
-        children(live, fresh);
         filter();
         document.title = live.querySelector("[data-title]").dataset.title;
         answered = new Date();
