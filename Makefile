@@ -11,7 +11,7 @@ TARGET ?=
 bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
-.PHONY: help setup run test soak check deny fuzz sbom golden gen bench bench-streams bench-routing clean
+.PHONY: help setup run test soak check deny fuzz sbom golden gen screenshots bench bench-streams bench-routing clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,10 @@ gen: ## rewrites what is generated from the types: schemas/, man/, docs/CONFIG.m
 	$(SMG) schema > build/smg.schema.json && mv build/smg.schema.json schemas/
 	$(SMG) man --dir man
 	$(SMG) man --markdown > build/CONFIG.md && mv build/CONFIG.md docs/
+
+screenshots: setup ## pictures of the console for the README, as docs/images/console-*.png
+	cargo build --quiet --bin smg
+	node scripts/screenshots.mjs target/debug/smg docs/images
 
 bench: ## measures the gateway beside nginx and a bare proxy; takes minutes, needs a quiet machine
 	benches/run

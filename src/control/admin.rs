@@ -14,8 +14,8 @@ use super::fleet::{Board, Order};
 use super::status::Status;
 use crate::config::Diagnostic;
 use crate::live::{
-    Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger, UpgradeError,
-    UpgradeRequest, Upgraded,
+    Admin, BoxFuture, Change, ChangeError, Job, Judged, Live, Outcome, Standing, Trigger,
+    UpgradeError, UpgradeRequest, Upgraded,
 };
 use crate::plan::Fleet;
 
@@ -30,6 +30,7 @@ pub(super) struct Office {
     live: Arc<Live>,
     board: Arc<Board>,
     upgrades: mpsc::Sender<UpgradeRequest>,
+    file: String,
 }
 
 impl Office {
@@ -39,6 +40,7 @@ impl Office {
         live: Arc<Live>,
         board: Arc<Board>,
         upgrades: mpsc::Sender<UpgradeRequest>,
+        file: String,
     ) -> Self {
         Self {
             desk,
@@ -46,6 +48,7 @@ impl Office {
             live,
             board,
             upgrades,
+            file,
         }
     }
 
@@ -101,6 +104,15 @@ impl Admin for Office {
     fn status(&self) -> serde_json::Value {
         let fleet = self.board.fleet();
         self.status.lock().to_json(&self.live, &fleet)
+    }
+
+    fn standing(&self) -> Standing {
+        let status = self.status.lock();
+        Standing {
+            file: self.file.clone(),
+            live: Judged::from(&status.live),
+            rejected: status.rejected.as_ref().map(Judged::from),
+        }
     }
 
     fn change(&self, change: Change) -> BoxFuture<Result<(), ChangeError>> {

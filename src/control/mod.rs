@@ -130,6 +130,7 @@ impl Control {
             Arc::clone(&self.live),
             Arc::clone(&self.board),
             self.upgrades.clone(),
+            self.publisher.file(),
         ))
     }
 

@@ -30,7 +30,7 @@ use crate::live::{
     Admin, BindError, BoxFuture, Live, Trigger, UpgradeAnswer, UpgradeError, UpgradeRequest,
     Upgraded,
 };
-use crate::serve::{Listeners, warn_of_open_doors};
+use crate::serve::{self, Listeners, warn_of_open_doors};
 use crate::telemetry::metrics::{self, InstallError};
 use crate::telemetry::process::{self, Sampler};
 use crate::telemetry::{audit, log, trace};
@@ -250,7 +250,7 @@ async fn live_through(
     let acquainted = legacy.map(|legacy| acquainted(Arc::clone(&live), legacy));
     let started = control.start(sockets, acquainted).await;
     let mut control = started.map_err(StartError::Bind)?;
-    let _upkeep = AbortOnDrop::spawn("upkeep", upkeep());
+    let _upkeep = AbortOnDrop::spawn("upkeep", upkeep(Arc::clone(&live)));
     let _delays = AbortOnDrop::spawn("delays", process::watch_delays());
     warn_of_open_doors(&live.load().plan, &listeners);
     for socket in listeners.unused() {
@@ -325,13 +325,14 @@ fn acquainted(live: Arc<Live>, legacy: Legacy) -> BoxFuture<()> {
     })
 }
 
-async fn upkeep() {
+async fn upkeep(live: Arc<Live>) {
     let mut sampler = Sampler::new(&tokio::runtime::Handle::current());
     let mut tick = interval(UPKEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         sampler.sample();
+        serve::sample(&live);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod audit;
 mod body;
+mod console;
 mod endpoint;
 mod error;
 pub mod explain;
@@ -18,6 +19,7 @@ mod intake;
 mod layer;
 mod listen;
 mod observe;
+mod overview;
 mod request_id;
 mod routes;
 mod stack;
@@ -26,3 +28,4 @@ mod stack;
 pub use identity::read_unverified;
 pub use identity::warn_of_open_doors;
 pub use listen::{ControlSocket, Handed, Listeners, Purpose, Socket};
+pub use overview::sample;
