@@ -23,7 +23,7 @@ pub(super) fn rate(value: f64) -> String {
 
 fn digits(value: f64) -> String {
     match value {
-        value if value == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         value if value < 9.95 => format!("{value:.1}"),
         value => format!("{value:.0}"),
     }
@@ -60,7 +60,7 @@ pub(super) fn age(now: u64, then: u64) -> String {
 /// A share of 1.
 pub(super) fn share(value: f64) -> String {
     match value.max(0.0) * 100.0 {
-        value if value == 0.0 => "0%".to_owned(),
+        0.0 => "0%".to_owned(),
         value if value < 0.05 => "<0.1%".to_owned(),
         value if value < 9.95 => format!("{value:.1}%"),
         value => format!("{value:.0}%"),
@@ -114,7 +114,10 @@ mod tests {
             [0.0, 0.0001, 0.004, 0.123, 1.0].map(share).join(" "),
             "0% <0.1% 0.4% 12% 100%"
         );
-        assert_eq!([0, 512, 1536, 1 << 30].map(bytes).join(" "), "0B 512B 1.5KiB 1.0GiB");
+        assert_eq!(
+            [0, 512, 1536, 1 << 30].map(bytes).join(" "),
+            "0B 512B 1.5KiB 1.0GiB"
+        );
         assert_eq!(age(5000, 9000), "0s");
         assert_eq!(short("0123456789abcdef"), "01234567");
         assert_eq!(rate(-1.0), "0");

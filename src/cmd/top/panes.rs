@@ -3,9 +3,7 @@
 use super::figures::{NOTHING, age, bytes, rate, seconds, share, short};
 use super::look::{Look, Sign, Tone};
 use super::table::{Cell, Column, Row, Table};
-use crate::api::overview::{
-    Failure, Model, Overview, Point, Pool, Quantiles, Route, Span, Worker,
-};
+use crate::api::overview::{Failure, Model, Overview, Point, Pool, Quantiles, Route, Span, Worker};
 
 /// Usage from which the memory of an engine is about to be full.
 const FULL: f64 = 0.9;
@@ -144,7 +142,10 @@ pub(super) fn models(overview: &Overview, look: Option<Look>) -> Table {
     ];
     let rows = overview.models.iter().flat_map(|model| {
         let alone = model.routes.is_empty().then(|| route(model, None, look));
-        let routes = model.routes.iter().map(move |it| route(model, Some(it), look));
+        let routes = model
+            .routes
+            .iter()
+            .map(move |it| route(model, Some(it), look));
         alone.into_iter().chain(routes)
     });
     Table {
@@ -166,8 +167,12 @@ fn route(model: &Model, route: Option<&Route>, look: Option<Look>) -> Row {
         Cell::text(&*model.name).toned(Tone::Strong),
         signed(sign, state, look).toned(tone),
         part(|route| &route.pool),
-        count(|route| f64::from(route.weight)),
-        if lacking { ready.toned(Tone::Warn) } else { ready },
+        Cell::figure(route.map(|route| route.weight), rate),
+        if lacking {
+            ready.toned(Tone::Warn)
+        } else {
+            ready
+        },
         count(|route| route.workers as f64),
         part(|route| &route.policy),
         part(|route| &route.model),
@@ -345,7 +350,8 @@ pub(super) fn figures(overview: &Overview) -> Vec<Figure> {
         _ => Tone::Plain,
     };
     let plain = |name, value| (name, value, Tone::Plain);
-    let per_second = |value: Option<f64>| format!("{}/s", value.map_or(NOTHING.to_owned(), rate));
+    let per_second =
+        |value: Option<f64>| format!("{}/s", value.map_or_else(|| NOTHING.to_owned(), rate));
     let waiting = match now.waiting {
         0 => Tone::Plain,
         _ => Tone::Warn,
@@ -356,9 +362,11 @@ pub(super) fn figures(overview: &Overview) -> Vec<Figure> {
     }
     // The latest span in which anything ended has the freshest latencies.
     let latency = |of: fn(&Span) -> Option<Quantiles>| {
-        let known = overview.spans.iter().find_map(|span| of(span));
+        let known = overview.spans.iter().find_map(of);
         let written = |part: fn(&Quantiles) -> f64| {
-            known.as_ref().map_or(NOTHING.to_owned(), |known| seconds(part(known)))
+            known
+                .as_ref()
+                .map_or_else(|| NOTHING.to_owned(), |known| seconds(part(known)))
         };
         vec![
             plain("p50", written(|it| it.p50)),
@@ -366,23 +374,25 @@ pub(super) fn figures(overview: &Overview) -> Vec<Figure> {
             plain("p99", written(|it| it.p99)),
         ]
     };
-    let curve = |of: fn(&Point) -> f64| -> Vec<f64> {
-        overview.points.iter().map(of).collect()
-    };
+    let curve = |of: fn(&Point) -> f64| -> Vec<f64> { overview.points.iter().map(of).collect() };
     vec![
         Figure {
             title: "requests",
             of: past.unwrap_or_default(),
             parts: vec![
                 plain("", per_second(span.map(|span| span.request_rate))),
-                ("errors", errors.map_or(NOTHING.to_owned(), share), tone),
+                (
+                    "errors",
+                    errors.map_or_else(|| NOTHING.to_owned(), share),
+                    tone,
+                ),
                 plain("in flight", now.in_flight.to_string()),
                 ("waiting", now.waiting.to_string(), waiting),
             ],
             curve: curve(|point| point.request_rate),
         },
         Figure {
-            title: "duration",
+            title: "took",
             of: String::new(),
             parts: latency(|span| span.duration),
             curve: Vec::new(),
