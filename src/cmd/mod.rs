@@ -90,7 +90,7 @@ fn help(matches: &ArgMatches, mut command: clap::Command) -> u8 {
             Some(inner) => inner,
             None => {
                 out::error(format_args!(
-                    "there is no command {}; see `smg --help`",
+                    "there is no command {}; see `smg help`",
                     quoted(name)
                 ));
                 return exit::USAGE;
@@ -176,9 +176,14 @@ fn refuse(error: &clap::Error) -> u8 {
     }
     error.print().ok();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit::OK,
-        _ => exit::USAGE,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return exit::OK,
+        // Clap says so itself where the help flag is its own.
+        _ if !error.render().to_string().contains("--help") => {
+            out::complain("\nFor more information, try 'smg --help'.\n");
+        }
+        _ => {}
     }
+    exit::USAGE
 }
 
 fn quoted(text: &str) -> String {

@@ -4,21 +4,13 @@ use clap::{Arg, ArgAction, Command};
 
 use super::prose::{ENVIRONMENT, EXAMPLES, EXIT_STATUS, FILES, OPTIONS, SIGNALS};
 use super::roff::{Page, bold, italic};
-use crate::cmd::version;
 use crate::config::cli::default::default_of;
 use crate::config::cli::flag::{Flag, Group, Kind};
 use crate::config::cli::table::FLAGS;
 
 /// The page, in roff. `command` is the whole command line, built.
 pub(super) fn page(command: &Command) -> String {
-    let man = clap_mangen::Man::new(command.clone())
-        .title("SMG")
-        .section("1")
-        .source(format!("smg {}", version::SHORT))
-        .manual("User commands");
-    let mut head = Vec::new();
-    man.render_title(&mut head).ok();
-    let mut page = Page::new(String::from_utf8_lossy(&head).into_owned());
+    let mut page = Page::new("SMG", 1, "User commands");
     page.section("NAME");
     page.paragraph("smg - LLM gateway: one smg.toml in front of many inference workers");
     page.section("SYNOPSIS");
@@ -63,7 +55,7 @@ pub(super) fn page(command: &Command) -> String {
         page.verbatim(lines);
     }
     page.section("SEE ALSO");
-    page.paragraph("`smg.toml`(5)");
+    page.paragraph("`smg.toml`(5), `systemctl`(1), `systemd.service`(5), `systemd.socket`(5)");
     page.finish()
 }
 
@@ -120,17 +112,7 @@ fn commands(page: &mut Page, before: &str, command: &Command) {
             page.paragraph(&sentence(paragraph));
         }
         for arg in own {
-            let help = arg.get_long_help().or_else(|| arg.get_help());
-            let help = help.map(ToString::to_string).unwrap_or_default();
-            let defaults: Vec<_> = arg
-                .get_default_values()
-                .iter()
-                .filter_map(|v| v.to_str())
-                .collect();
-            let help = match defaults.is_empty() || !arg.get_action().takes_values() {
-                true => sentence(&help),
-                false => format!("{} Default: {}.", sentence(&help), defaults.join(" ")),
-            };
+            let help = help_of(arg);
             page.item(&tag(arg), &[&help]);
         }
     }
@@ -139,6 +121,30 @@ fn commands(page: &mut Page, before: &str, command: &Command) {
             commands(page, &name, sub);
         }
     }
+}
+
+/// What an argument is for, which words it takes, and which one it has by itself.
+fn help_of(arg: &Arg) -> String {
+    let help = arg.get_long_help().or_else(|| arg.get_help());
+    let mut out = sentence(&help.map(ToString::to_string).unwrap_or_default());
+    if !arg.get_action().takes_values() {
+        return out;
+    }
+    let words: Vec<String> = arg
+        .get_possible_values()
+        .iter()
+        .filter(|word| !word.is_hide_set())
+        .map(|word| format!("`{}`", word.get_name()))
+        .collect();
+    if !words.is_empty() {
+        out.push_str(&format!(" One of {}.", words.join(", ")));
+    }
+    let defaults = arg.get_default_values().iter();
+    let defaults: Vec<_> = defaults.filter_map(|value| value.to_str()).collect();
+    if !defaults.is_empty() {
+        out.push_str(&format!(" Default: {}.", defaults.join(" ")));
+    }
+    out
 }
 
 /// Whether an argument belongs to its command alone: flags of the gateway stand under headings.
@@ -161,7 +167,12 @@ fn synopsis(name: &str, command: &Command, own: &[&Arg]) -> String {
         out.push_str(" [OPTIONS]");
     }
     for arg in own.iter().filter(|arg| arg.is_positional()) {
-        let value = placeholder(arg);
+        let many = match arg.get_num_args() {
+            Some(range) if range.max_values() > 1 => "...",
+            _ => "",
+        };
+        let dashes = if arg.is_last_set() { "-- " } else { "" };
+        let value = format!("{dashes}{}{many}", placeholder(arg));
         match arg.is_required_set() {
             true => out.push_str(&format!(" {value}")),
             false => out.push_str(&format!(" [{value}]")),

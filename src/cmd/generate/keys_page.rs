@@ -2,15 +2,10 @@
 
 use super::reference::{Key, Table, tables};
 use super::roff::{Page, bold};
-use crate::cmd::version;
 
 /// The page, in roff.
 pub(super) fn page() -> String {
-    let head = format!(
-        ".TH \"SMG.TOML\" \"5\" \"\" \"smg {}\" \"File formats\"\n",
-        version::SHORT
-    );
-    let mut page = Page::new(head);
+    let mut page = Page::new("SMG.TOML", 5, "File formats");
     page.section("NAME");
     page.paragraph("smg.toml - configuration of the LLM gateway smg");
     for (name, paragraphs) in super::prose::INTRODUCTION {

@@ -133,8 +133,8 @@ pub(super) static EXIT_STATUS: &[(&str, &str)] = &[
     ),
     (
         "1",
-        "The gateway could not run or had to cut requests off; `reload` found no gateway; `upgrade` \
-         failed; `config diff` found a difference; anything else.",
+        "The gateway could not run or had to cut requests off; `reload`, `upgrade` or `top` found no \
+         gateway; `upgrade` failed; `config diff` found a difference; anything else.",
     ),
     (
         "2",
@@ -170,8 +170,8 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
     ("SMG_*", "One for each option, named above."),
     (
         "SMG_KEY",
-        "The key that `smg reload`, `smg explain --live` and `smg config diff --live` show the gateway, \
-         where `--key` says none.",
+        "The key that commands such as `smg reload` and `smg top` show the running gateway, where \
+         `--key` says none.",
     ),
     (
         "RUST_LOG",
@@ -179,6 +179,10 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
          `--log-level` and `SMG_LOG_LEVEL`.",
     ),
     ("NO_COLOR", "No colours, if it is set and not empty."),
+    (
+        "LC_ALL, LC_CTYPE, LANG",
+        "Whether `smg top` may use signs beyond ASCII: the first that is set names UTF-8.",
+    ),
     (
         "RUNTIME_DIRECTORY",
         "Set by systemd: where the control socket stands by default.",
@@ -190,6 +194,10 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
     (
         "CREDENTIALS_DIRECTORY",
         "Set by systemd: where secrets of the form `{ credential = \"name\" }` are.",
+    ),
+    (
+        "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
+        "Set by systemd: the sockets that addresses of the form `systemd:NAME` stand for.",
     ),
     (
         "NOTIFY_SOCKET",
@@ -236,8 +244,8 @@ pub(super) static EXAMPLES: &[(&str, &str)] = &[
     ),
     (
         "A gateway in front of prefill and decode workers:",
-        "smg --prefill http://10.0.0.21:30001 9001 --decode http://10.0.0.31:30003 \\\n    \
-         --decode-policy power_of_two",
+        "smg --prefill http://10.0.0.21:30001 9001 \\\n    \
+         --decode http://10.0.0.31:30003 --decode-policy power_of_two",
     ),
     (
         "Change a running gateway:",
@@ -246,11 +254,15 @@ pub(super) static EXAMPLES: &[(&str, &str)] = &[
          smg reload --wait",
     ),
     (
+        "See what it does, live or as a report:",
+        "smg top\nsmg top --once --url http://127.0.0.1:30000",
+    ),
+    (
         "Find out where a value comes from:",
         "smg config dump --config /etc/smg/smg.toml --origins",
     ),
     (
         "Check a file in a pipeline, away from its secrets:",
-        "smg check-config smg.toml --no-environment --deny-warnings --format github",
+        "smg check-config smg.toml --no-environment --deny-warnings \\\n    --format github",
     ),
 ];

@@ -4,12 +4,18 @@
 #[derive(Debug, Default)]
 pub(super) struct Page {
     out: String,
+    /// Whether a section has just begun, which begins a paragraph, too.
+    fresh: bool,
 }
 
 impl Page {
-    /// A page that begins with `head`, which is roff already.
-    pub(super) fn new(head: String) -> Self {
-        let mut page = Self { out: head };
+    /// A page of this name in this section of the manual. It bears no date, as it would be made
+    /// anew each day.
+    pub(super) fn new(name: &str, section: u8, manual: &str) -> Self {
+        let mut page = Self::default();
+        let source = format!("smg {}", crate::cmd::version::SHORT);
+        let [name, source, manual] = [name, &source, manual].map(quoted);
+        page.line(&format!(".TH {name} \"{section}\" \"\" {source} {manual}"));
         // Ragged lines without hyphens: names of keys and variables stay whole.
         page.line(".nh");
         page.line(".ad l");
@@ -24,21 +30,24 @@ impl Page {
     /// A section.
     pub(super) fn section(&mut self, name: &str) {
         self.line(&format!(".SH {}", quoted(name)));
+        self.fresh = true;
     }
 
     /// A section inside a section.
     pub(super) fn subsection(&mut self, name: &str) {
         self.line(&format!(".SS {}", quoted(name)));
+        self.fresh = true;
     }
 
     /// A paragraph.
     pub(super) fn paragraph(&mut self, text: &str) {
-        self.line(".PP");
+        self.begin();
         self.text(text);
     }
 
     /// An entry of a list: a tag, in roff, and paragraphs.
     pub(super) fn item(&mut self, tag: &str, paragraphs: &[&str]) {
+        self.fresh = false;
         self.line(".TP");
         self.line(tag);
         for (i, paragraph) in paragraphs.iter().enumerate() {
@@ -51,7 +60,7 @@ impl Page {
 
     /// Lines that stand as they are, indented.
     pub(super) fn verbatim(&mut self, lines: &str) {
-        self.line(".PP");
+        self.begin();
         self.line(".RS 4");
         self.line(".nf");
         for line in lines.lines() {
@@ -59,6 +68,12 @@ impl Page {
         }
         self.line(".fi");
         self.line(".RE");
+    }
+
+    fn begin(&mut self) {
+        if !std::mem::take(&mut self.fresh) {
+            self.line(".PP");
+        }
     }
 
     fn text(&mut self, text: &str) {

@@ -132,7 +132,7 @@ pub static FLAGS: &[Flag] = &[
         target: Target::Pool("workers"),
         group: Group::Workers,
         common: true,
-        help: "Workers to send requests to, such as http://10.0.0.1:8000",
+        help: "Workers to ask, such as http://10.0.0.1:8000",
         ..BLANK
     },
     Flag {
@@ -256,7 +256,6 @@ pub static FLAGS: &[Flag] = &[
         kind: Kind::Policy,
         target: Target::Policy,
         group: Group::Routing,
-        common: true,
         help: "How a worker is chosen",
         ..BLANK
     },
@@ -784,7 +783,6 @@ pub static FLAGS: &[Flag] = &[
         target: Target::Key("logging.level"),
         legacy: Some(RUST_LOG),
         group: Group::Observability,
-        common: true,
         help: "Least important messages that are logged",
         ..BLANK
     },

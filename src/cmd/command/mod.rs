@@ -1,21 +1,24 @@
 //! The command line: what clap is told, made from the table of flags.
 
-use clap::builder::{PossibleValue, TypedValueParser};
+mod flags;
+
 use clap::{Arg, ArgAction, Command, value_parser};
 use clap_complete::Shell;
-use toml::Value;
 
-use crate::config::cli::default::default_of;
-use crate::config::cli::flag::{Flag, Kind};
 use crate::config::cli::table::FLAGS;
-use crate::config::cli::value::{self, ValueError};
 
+use self::flags::{Shown, short_help, with_flags};
 use super::{migrate, top, upgrade, version};
 
 /// What stands under the short help.
-const SHORT_AFTER: &str = "\
-`smg help` lists every option; each has a variable, such as SMG_WORKER_URLS for --worker-urls.
-`smg help COMMAND` tells more about a command, `man smg.toml` about the keys of the file.";
+const SHORT_AFTER: &str =
+    "`smg help` tells everything, `smg help COMMAND` about a command; see man smg.toml.";
+
+/// Commands that the short help leaves to the long one, so that it fits a screen of 80 by 24.
+const LONG_ONLY: [&str; 5] = ["launch", "schema", "completions", "man", "help"];
+
+/// The short help: as few lines as it can have.
+const SHORT: &str = "{about}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
 /// What stands under the long help.
 const LONG_AFTER: &str = "\
@@ -65,16 +68,24 @@ fn with_help(command: Command) -> Command {
     command.arg(help).mut_subcommands(with_help)
 }
 
-/// The command line as the short help shows it: the flags that most need, under one heading.
+/// The command line as the short help shows it: what most need, under one heading.
 pub(super) fn short() -> Command {
-    command()
+    let command = command()
         .mut_args(
             |arg| match FLAGS.iter().find(|flag| arg.get_id() == flag.name) {
-                Some(flag) => arg.help_heading(None).hide(!flag.common),
+                Some(flag) => arg
+                    .help_heading(None)
+                    .hide(!flag.common)
+                    .help(short_help(flag)),
                 None => arg,
             },
         )
-        .after_help(SHORT_AFTER)
+        .override_usage("smg [OPTIONS] | smg COMMAND …")
+        .help_template(SHORT)
+        .after_help(SHORT_AFTER);
+    LONG_ONLY.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |sub| sub.hide(true))
+    })
 }
 
 fn root() -> Command {
@@ -106,16 +117,9 @@ fn root() -> Command {
         )
 }
 
-/// Whether a command's help lists the flags of the gateway.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    Yes,
-    No,
-}
-
 fn check_config() -> Command {
     let command = Command::new("check-config")
-        .about("Report every mistake in a config file, without effect on anything")
+        .about("Report every mistake in a config file; nothing takes effect")
         .long_about(
             "Report every mistake in a config file, without effect on anything.\n\n\
              It does what a reload would do, short of taking effect: it neither binds nor \
@@ -150,7 +154,7 @@ fn check_config() -> Command {
 
 fn reload() -> Command {
     let command = Command::new("reload")
-        .about("Have the running gateway take over its file, and print the outcome")
+        .about("Have the running gateway take over its file")
         .long_about(
             "Have the running gateway take over its file, and print the outcome.\n\n\
              The gateway is found by the control socket of its config file, else by \
@@ -344,12 +348,12 @@ fn switch(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
-fn url(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn url(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("URL").help(help)
 }
 
 /// The key for the running gateway; it means nothing without the argument `of`.
-fn key_of(of: Option<&'static str>) -> Arg {
+pub(super) fn key_of(of: Option<&'static str>) -> Arg {
     let key = Arg::new("key")
         .long("key")
         .value_name("KEY")
@@ -361,7 +365,7 @@ fn key_of(of: Option<&'static str>) -> Arg {
 }
 
 /// Authorities that vouch for a gateway that is asked over https; `of` as for the key.
-fn ca_of(of: Option<&'static str>) -> Arg {
+pub(super) fn ca_of(of: Option<&'static str>) -> Arg {
     let ca = Arg::new("ca")
         .long("ca")
         .value_name("PATH")
@@ -371,122 +375,4 @@ fn ca_of(of: Option<&'static str>) -> Arg {
         Some(of) => ca.requires(of),
         None => ca,
     }
-}
-
-fn with_flags(command: Command, shown: Shown) -> Command {
-    FLAGS
-        .iter()
-        .enumerate()
-        .fold(command, |command, (order, flag)| {
-            let arg = arg(flag).display_order(order + 1);
-            // A command that looks at a file takes all flags, but is not about them.
-            let arg = match shown {
-                Shown::Yes => arg,
-                Shown::No if flag.name == "config" => arg
-                    .help_heading(None)
-                    .help("Config file of the gateway")
-                    .long_help("Config file of the gateway"),
-                Shown::No => arg.help_heading(None).hide(true),
-            };
-            command.arg(arg)
-        })
-}
-
-fn arg(flag: &'static Flag) -> Arg {
-    let short = match default_of(flag) {
-        Some(default) if flag.common => format!("{} [default: {default}]", flag.help),
-        _ => flag.help.to_owned(),
-    };
-    let arg = Arg::new(flag.name)
-        .long(flag.name)
-        .aliases(flag.aliases.iter().copied())
-        .value_name(flag.kind.placeholder())
-        .action(ArgAction::Append)
-        .help_heading(flag.group.heading())
-        .hide_short_help(!flag.common)
-        .hide_possible_values(true)
-        .help(short)
-        .long_help(long_help(flag));
-    let arg = match flag.short {
-        Some(short) => arg.short(short),
-        None => arg,
-    };
-    match flag.kind {
-        Kind::Switch => arg
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
-        Kind::Number | Kind::Long | Kind::Limit | Kind::Float => arg.allow_negative_numbers(true),
-        kind if kind.is_many() => arg.num_args(1..),
-        _ => arg,
-    }
-    .value_parser(Text(flag.kind))
-}
-
-/// The line of the help, and below it what the flag takes and sets.
-fn long_help(flag: &Flag) -> String {
-    let mut facts = Vec::new();
-    if let Some(words) = flag.kind.words() {
-        facts.push(format!("one of {}", words.join(", ")));
-    }
-    if let Some(default) = default_of(flag) {
-        facts.push(format!("default {default}"));
-    }
-    facts.extend(flag.target.shown().map(|key| format!("key {key}")));
-    if !flag.aliases.is_empty() {
-        let names: Vec<String> = flag
-            .aliases
-            .iter()
-            .map(|name| format!("--{name}"))
-            .collect();
-        facts.push(format!("also {}", names.join(", ")));
-    }
-    match facts.is_empty() {
-        true => flag.help.to_owned(),
-        false => format!("{}\n[{}]", flag.help, facts.join("; ")),
-    }
-}
-
-/// Reads one value; completions learn the words from it.
-#[derive(Clone)]
-struct Text(Kind);
-
-impl TypedValueParser for Text {
-    type Value = Value;
-
-    fn parse_ref(
-        &self,
-        command: &Command,
-        arg: Option<&Arg>,
-        value: &std::ffi::OsStr,
-    ) -> Result<Value, clap::Error> {
-        let text = value.to_str().ok_or_else(|| {
-            clap::Error::new(clap::error::ErrorKind::InvalidUtf8).with_cmd(command)
-        })?;
-        value::parse(self.0, text).map_err(|error| invalid(command, arg, self.0, text, &error))
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let words = self.0.words()?;
-        Some(Box::new(words.iter().map(PossibleValue::new)))
-    }
-}
-
-fn invalid(
-    command: &Command,
-    arg: Option<&Arg>,
-    kind: Kind,
-    text: &str,
-    error: &ValueError,
-) -> clap::Error {
-    let name = arg
-        .map(|arg| format!("--{}", arg.get_id()))
-        .unwrap_or_default();
-    let shown = if kind.is_secret() {
-        String::new()
-    } else {
-        format!(" `{text}`")
-    };
-    let message = format!("invalid value{shown} for `{name}`: {error}");
-    clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).format(&mut command.clone())
 }
