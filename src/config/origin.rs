@@ -46,6 +46,8 @@ pub struct Origins {
     pub(crate) root: Node,
     /// Whether paths into the tree have to count what is present.
     has_gaps: bool,
+    /// Whether nothing of the tree is absent, so that no part of it has to be walked to know that.
+    is_whole: bool,
     pub(crate) sources: Vec<SourceFile>,
     /// Files, by index, that are not TOML, and the lines that are not. From the first of them on,
     /// what was read is in doubt.
@@ -61,6 +63,7 @@ impl Origins {
     pub(crate) fn new(root: Node, sources: Vec<SourceFile>) -> Self {
         Self {
             has_gaps: root.has_gaps(),
+            is_whole: root.is_intact(),
             root,
             sources,
             broken: BTreeMap::new(),
@@ -72,6 +75,7 @@ impl Origins {
     /// Takes the tree of which origins are asked for from now on. It changes no more.
     pub(crate) fn plant(&mut self, root: Node) {
         self.has_gaps = root.has_gaps();
+        self.is_whole = root.is_intact();
         self.root = root;
     }
 
@@ -129,7 +133,8 @@ impl Origins {
 
     /// Whether all that was written at and below a key could be read.
     pub(crate) fn is_intact(&self, key: &str) -> bool {
-        !self.incomplete && self.find(&KeyPath::parse(key)).is_none_or(Node::is_intact)
+        !self.incomplete
+            && (self.is_whole || self.find(&KeyPath::parse(key)).is_none_or(Node::is_intact))
     }
 
     /// Whether what stands at a mark may not be what was meant, as the file is no TOML there.

@@ -155,7 +155,8 @@ async fn each_worker_is_told_of_at_its_own_line() {
         not_tls,
     ];
     let toml = format!(
-        "{LISTENER}[[pools]]\nname = \"p\"\nruntime = \"vllm\"\nworkers = [\n{}]\n[[models]]\nname = \"m\"\n",
+        "{LISTENER}[[pools]]\nname = \"p\"\nruntime = \"vllm\"\nworkers = [\n{}]\n[[models]]\nname = \"m\"\n\
+         [routing]\npolicy = \"round_robin\"\n",
         workers.map(|url| format!("  {url:?},\n")).concat()
     );
     let probe = Probe::of(&toml);
@@ -169,7 +170,7 @@ async fn each_worker_is_told_of_at_its_own_line() {
     assert_eq!(
         told,
         [
-            ("worker-unused", first),
+            ("worker-model", first),
             ("worker-key", first + 1),
             ("worker-unwell", first + 2),
             ("worker-unwell", first + 3),
@@ -286,7 +287,8 @@ async fn a_certificate_that_does_not_do_is_told_apart() {
     let wary = front(showing(&ours.issue("127.0.0.1"), Some(&ours), HTTP1)).await;
     let urls = [&good, &old, &foreign, &named, &wary].map(|front| front.url());
     let toml = format!(
-        "{LISTENER}[[pools]]\nname = \"p\"\nruntime = \"vllm\"\ntls.ca_paths = [{:?}]\nworkers = {urls:?}\n",
+        "{LISTENER}[[pools]]\nname = \"p\"\nruntime = \"vllm\"\ntls.ca_paths = [{:?}]\nworkers = {urls:?}\n\
+         [routing]\npolicy = \"round_robin\"\n",
         ours.path()
     );
     let probe = Probe::of(&toml);
@@ -314,7 +316,7 @@ async fn a_certificate_that_does_not_do_is_told_apart() {
 /// A listener with this certificate, and the findings about it.
 fn shown(address: &str, cert: &Path, key: &Path) -> Probe {
     Probe::of(&format!(
-        "version = 1\n[[listeners]]\nname = \"main\"\naddress = {address:?}\nserve = [\"probes\"]\n\
+        "version = 1\n[[listeners]]\nname = \"main\"\naddress = {address:?}\nserve = [\"inference\", \"probes\"]\n\
          tls = {{ cert_path = {cert:?}, key_path = {key:?} }}\n[[pools]]\nname = \"p\"\nworkers = []\n\
          [routing]\nmulti_model = true\n"
     ))
@@ -370,7 +372,7 @@ async fn an_address_in_use_is_an_error_unless_the_running_gateway_has_it() {
     let (port, taken) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
     let toml = format!(
         "version = 1\n[server]\ncontrol_socket = \"control.sock\"\n\
-         [[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:{port}\"\nserve = [\"probes\"]\n\
+         [[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:{port}\"\nserve = [\"inference\"]\n\
          [[listeners]]\nname = \"local\"\naddress = \"unix:{}/local.sock\"\nserve = [\"probes\"]\n\
          [[pools]]\nname = \"p\"\nworkers = []\n[routing]\nmulti_model = true\n",
         folder.path().display()

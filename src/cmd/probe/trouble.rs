@@ -66,7 +66,13 @@ impl Trouble {
             ),
             FetchError::Failure(Failure::ConnectTimeout(limit)) => Self::new(
                 "worker-unreachable",
-                format!("cannot be reached: no connection within {limit:?}"),
+                format!(
+                    "cannot be reached: no connection within {limit:?}{}",
+                    match worker.plan.tls {
+                        Some(_) => ", TLS handshake included",
+                        None => "",
+                    }
+                ),
             )
             .help("does a firewall drop what is sent there?"),
             FetchError::Failure(Failure::Short(error)) => Self::new(

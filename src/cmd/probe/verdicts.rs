@@ -10,7 +10,7 @@ use crate::config::Severity;
 use crate::config::spec::{Runtime, Spec};
 use crate::control::{Met, Unwell};
 use crate::live::{Snapshot, signals};
-use crate::plan::{PoolIx, is_glob};
+use crate::plan::{PoolIx, is_glob, matches};
 
 /// Names that are listed before the rest is counted.
 const SHOWN: usize = 5;
@@ -19,7 +19,7 @@ const SHOWN: usize = 5;
 pub(super) fn of_worker(
     worker: &Declared<'_>,
     outcome: &Outcome,
-    snapshot: &Snapshot,
+    spec: &Spec,
     found: &mut Found<'_>,
 ) {
     let key = format!("{}.url", worker.at);
@@ -80,7 +80,7 @@ pub(super) fn of_worker(
                 warn("worker-models", &key, what, Some(help));
             }
         }
-        Ok(_) => models(worker, met, snapshot, &key, &mut warn),
+        Ok(_) => models(worker, met, spec, &key, &mut warn),
     }
     engine(worker, met, &key, &mut warn);
 }
@@ -88,7 +88,7 @@ pub(super) fn of_worker(
 fn models(
     worker: &Declared<'_>,
     met: &Met,
-    snapshot: &Snapshot,
+    spec: &Spec,
     key: &str,
     warn: &mut impl FnMut(&'static str, &str, String, Option<String>),
 ) {
@@ -105,23 +105,47 @@ fn models(
         }
         return;
     }
-    let PoolIx(pool) = PoolIx(u32::try_from(worker.pool_at).unwrap_or(u32::MAX));
-    let is_used = snapshot.plan.routes.all.iter().any(|route| {
-        route.legs.candidates().any(|ix| {
-            snapshot.worker(ix).is_some_and(|seen| {
-                seen.plan.pool == PoolIx(pool) && seen.plan.key.base() == worker.key
-            })
-        })
-    });
-    if !is_used {
+    let asked: Vec<&str> = aims(spec)
+        .filter(|aim| aim.pool.is_none_or(|pool| worker.pool.name == *pool))
+        .map(|aim| aim.model)
+        .collect();
+    let serves = |asked: &&str| listed.iter().any(|name| matches(asked, name));
+    if !asked.is_empty() && !asked.iter().any(serves) {
         let what = format!(
-            "serves {}, to which no model of the file leads in pool `{}`",
+            "serves {}, and pool `{}` is asked for {}",
             names(listed),
-            worker.pool.name
+            worker.pool.name,
+            names(&asked)
         );
-        let help = "it gets no requests; `model` of the worker can say what it is to be asked for";
-        warn("worker-unused", key, what, Some(help.to_owned()));
+        let help = "it gets no such requests; `model` of the worker can say what it serves";
+        warn("worker-model", key, what, Some(help.to_owned()));
     }
+}
+
+/// What a pool is asked for by a model of the file.
+struct Aim<'a> {
+    /// The key that says so.
+    key: String,
+    /// `None`: the only one.
+    pool: Option<&'a str>,
+    /// A name or a glob.
+    model: &'a str,
+}
+
+fn aims(spec: &Spec) -> impl Iterator<Item = Aim<'_>> {
+    spec.models.iter().enumerate().flat_map(|(i, model)| {
+        let whole = model.split.is_empty().then(|| Aim {
+            key: format!("models[{i}].name"),
+            pool: model.pool.as_deref(),
+            model: &model.name,
+        });
+        let shares = model.split.iter().enumerate().map(move |(j, share)| Aim {
+            key: format!("models[{i}].split[{j}]"),
+            pool: Some(&share.pool),
+            model: share.model.as_ref().unwrap_or(&model.name),
+        });
+        whole.into_iter().chain(shares)
+    })
 }
 
 fn engine(
@@ -158,55 +182,37 @@ fn engine(
 
 /// Models of the file that none of the workers that answer serves.
 pub(super) fn of_models(spec: &Spec, meetings: &[(&Declared<'_>, Outcome)], found: &mut Found<'_>) {
-    for (i, model) in spec.models.iter().enumerate() {
-        let whole = (
-            format!("models[{i}].name"),
-            model.pool.as_deref(),
-            &model.name,
-        );
-        let aims = match &*model.split {
-            [] => vec![whole],
-            shares => shares
-                .iter()
-                .enumerate()
-                .map(|(j, share)| {
-                    let name = share.model.as_ref().unwrap_or(&model.name);
-                    (format!("models[{i}].split[{j}]"), Some(&*share.pool), name)
-                })
-                .collect(),
-        };
-        for (key, pool, name) in aims {
-            if is_glob(name) {
-                continue;
-            }
-            // Without a name it is the only one.
-            let of_pool = meetings
-                .iter()
-                .filter(|(worker, _)| pool.is_none_or(|pool| worker.pool.name == *pool));
-            let served: Vec<Vec<String>> = of_pool
-                .filter_map(|(worker, outcome)| match (outcome, &worker.worker.model) {
-                    (Outcome::Met { .. }, Some(model)) => Some(vec![model.clone()]),
-                    (Outcome::Met { met, .. }, None) => Some(met.learned.models.clone()),
-                    (Outcome::Failed(_), _) => None,
-                })
-                .collect();
-            let serves = |names: &Vec<String>| names.is_empty() || names.contains(name);
-            if served.is_empty() || served.iter().any(serves) {
-                continue;
-            }
-            let others: BTreeSet<String> = served.into_iter().flatten().collect();
-            let others: Vec<String> = others.into_iter().collect();
-            let pool = pool
-                .map(|pool| format!(" of pool `{pool}`"))
-                .unwrap_or_default();
-            found.add(
-                Severity::Warning,
-                "model-unserved",
-                &key,
-                format!("no worker{pool} that answers serves `{name}`"),
-                Some(format!("they serve {}", names(&others))),
-            );
+    for Aim { key, pool, model } in aims(spec) {
+        if is_glob(model) {
+            continue;
         }
+        let of_pool = meetings
+            .iter()
+            .filter(|(worker, _)| pool.is_none_or(|pool| worker.pool.name == *pool));
+        let served: Vec<Vec<String>> = of_pool
+            .filter_map(|(worker, outcome)| match (outcome, &worker.worker.model) {
+                (Outcome::Met { .. }, Some(declared)) => Some(vec![declared.clone()]),
+                (Outcome::Met { met, .. }, None) => Some(met.learned.models.clone()),
+                (Outcome::Failed(_), _) => None,
+            })
+            .collect();
+        let serves =
+            |names: &Vec<String>| names.is_empty() || names.iter().any(|name| name == model);
+        if served.is_empty() || served.iter().any(serves) {
+            continue;
+        }
+        let others: BTreeSet<String> = served.into_iter().flatten().collect();
+        let others: Vec<String> = others.into_iter().collect();
+        let pool = pool
+            .map(|pool| format!(" of pool `{pool}`"))
+            .unwrap_or_default();
+        found.add(
+            Severity::Warning,
+            "model-unserved",
+            &key,
+            format!("no worker{pool} that answers serves `{model}`"),
+            Some(format!("they serve {}", names(&others))),
+        );
     }
 }
 
@@ -224,7 +230,14 @@ pub(super) fn of_policies(spec: &Spec, snapshot: &Snapshot, found: &mut Found<'_
         let keys = own.into_iter().chain(["routing.policy".to_owned()]);
         let key = keys.into_iter().find(|key| found.origins.is_set(key));
         let name = at.map(|at| format!("models[{at}].name"));
-        let key = key.or(name).unwrap_or_else(|| "routing.policy".to_owned());
+        let pool = || {
+            let mut routes = snapshot.plan.routes.all.iter();
+            let route = routes.find(|route| *route.label == *signal.model)?;
+            let PoolIx(pool) = route.pool;
+            Some(format!("pools[{pool}].name"))
+        };
+        let key = key.or(name).or_else(pool);
+        let key = key.unwrap_or_else(|| "routing.policy".to_owned());
         found.add(
             Severity::Warning,
             "policy-degraded",
@@ -265,7 +278,7 @@ fn own_key(worker: &Declared<'_>, key: &str) -> Option<String> {
     }
 }
 
-fn names(all: &[String]) -> String {
+fn names<S: std::fmt::Display>(all: &[S]) -> String {
     let shown: Vec<String> = all
         .iter()
         .take(SHOWN)

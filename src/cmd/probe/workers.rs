@@ -66,7 +66,7 @@ pub(super) async fn probe(spec: &Spec, found: &mut Found<'_>) -> Option<String> 
     let second = learned(spec, &meetings);
     hear_loads(&second, &meetings).await;
     for (worker, outcome) in &meetings {
-        verdicts::of_worker(worker, outcome, &second, found);
+        verdicts::of_worker(worker, outcome, spec, found);
     }
     verdicts::of_models(spec, &meetings, found);
     verdicts::of_policies(spec, &second, found);
