@@ -6,9 +6,12 @@ use clap::ArgMatches;
 
 use super::explain::verify::verify;
 use super::given::Invocation;
+use super::probe::{Probed, probe};
 use super::{exit, out};
 use crate::config::spec::Spec;
-use crate::config::{Diagnostic, Environment, Format, Input, Secrets, Severity, load, render};
+use crate::config::{
+    Diagnostic, Environment, Format, Input, Loaded, Secrets, Severity, load, render, sort,
+};
 
 /// The file that is meant where none is named.
 pub(super) const DEFAULT_FILE: &str = "/etc/smg/smg.toml";
@@ -43,16 +46,27 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
             false => Secrets::Require,
         },
     };
-    let loaded = load(&input);
-    let mut diagnostics = loaded.diagnostics;
+    let mut loaded = load(&input);
+    let mut diagnostics = std::mem::take(&mut loaded.diagnostics);
     diagnostics.extend(invocation.warnings);
+    let probed = match own.get_flag("probe") {
+        true => match probed(&loaded, &input.environment, &mut diagnostics) {
+            Ok(summary) => summary,
+            Err(error) => {
+                out::error(format_args!("cannot probe: {error}"));
+                return exit::FAILED;
+            }
+        },
+        false => None,
+    };
     let tests = match &loaded.spec {
         Some(spec) if own.get_flag("test") => {
             Some((verify(spec, &loaded.origins), spec.tests.len()))
         }
         _ => None,
     };
-    let failed = tests.as_ref().is_some_and(|(found, _)| !found.is_empty());
+    let untrue = tests.as_ref().is_some_and(|(found, _)| !found.is_empty());
+    let failed = untrue || (probed.is_some() && count(&diagnostics, Severity::Error) > 0);
     let run = tests.as_ref().map(|(_, run)| *run);
     diagnostics.extend(tests.into_iter().flat_map(|(found, _)| found));
     let format = match own.get_one::<String>("format").map(String::as_str) {
@@ -68,7 +82,8 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
         let space = if diagnostics.is_empty() { "" } else { "\n" };
         let spec = loaded.spec.as_ref().filter(|_| !failed);
         let summary = summary(&file, &diagnostics, spec, run);
-        out::print(&format!("{space}{summary}\n"));
+        let probed = probed.map_or_else(String::new, |probed| format!("{probed}\n"));
+        out::print(&format!("{space}{probed}{summary}\n"));
     }
     let warned = count(&diagnostics, Severity::Warning) > 0;
     match loaded.spec {
@@ -77,6 +92,30 @@ pub(super) fn run(matches: &[&ArgMatches], environment: Environment) -> u8 {
         Some(_) if warned && own.get_flag("deny-warnings") => exit::DENIED,
         Some(_) => exit::OK,
     }
+}
+
+/// Probes what is valid and adds what is found to `diagnostics`. `None` where the file is not valid.
+fn probed(
+    loaded: &Loaded,
+    environment: &Environment,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> std::io::Result<Option<String>> {
+    let Some(spec) = &loaded.spec else {
+        return Ok(None);
+    };
+    let Probed {
+        diagnostics: found,
+        summary,
+    } = probe(spec, &loaded.origins, environment)?;
+    // The probe judges the time of certificates more strictly.
+    diagnostics.retain(|known| {
+        !found
+            .iter()
+            .any(|found| found.slug == known.slug && found.key == known.key)
+    });
+    diagnostics.extend(found);
+    sort(diagnostics, &loaded.origins);
+    Ok(Some(summary))
 }
 
 /// The last line of the report: the verdict, and how much there is.

@@ -15,6 +15,7 @@ mod given;
 mod key;
 mod migrate;
 mod out;
+mod probe;
 mod reload;
 mod run;
 pub mod sample_worker;

@@ -5,7 +5,6 @@
 //! the same however the policy is spelled.
 
 use super::spec::PolicyName;
-use super::tree::path::{KeyPath, Step};
 use super::tree::{Mark, Node, Value};
 
 /// The name of the policy that a node holds; `None` where it holds none.
@@ -67,30 +66,35 @@ pub(crate) fn set_option(
 
 /// Spells the names of policies that stand as keys in the canonical way.
 pub(crate) fn spell(root: &mut Node) {
-    let elements = |root: &Node, list: &str| root.get(list).map_or(0, |l| l.elements().len());
-    let path = |steps: &[Step]| KeyPath(steps.to_vec());
-    let key = |key: &str| Step::Key(key.to_owned());
-    let mut places = vec![path(&[key("routing"), key("policy")])];
-    for i in 0..elements(root, "models") {
-        places.push(path(&[key("models"), Step::Index(i), key("policy")]));
+    if let Some(routing) = root.get_mut("routing") {
+        spell_in(routing);
     }
-    for i in 0..elements(root, "pools") {
+    elements(root, "models").for_each(spell_in);
+    for pool in elements(root, "pools") {
         for leg in ["prefill", "decode"] {
-            let steps = [key("pools"), Step::Index(i), key(leg), key("policy")];
-            places.push(path(&steps));
+            if let Some(leg) = pool.get_mut(leg) {
+                spell_in(leg);
+            }
         }
     }
-    for place in places {
-        if let Some(Node {
-            value: Value::Table(entries),
-            ..
-        }) = root.find_mut(&place)
-        {
-            for entry in entries {
-                if let Ok(name) = entry.key.parse::<PolicyName>() {
-                    name.as_str().clone_into(&mut entry.key);
-                }
-            }
+}
+
+fn elements<'a>(root: &'a mut Node, list: &str) -> impl Iterator<Item = &'a mut Node> {
+    let nodes = match root.get_mut(list).map(|list| &mut list.value) {
+        Some(Value::Array(nodes)) => Some(nodes),
+        _ => None,
+    };
+    nodes.into_iter().flatten()
+}
+
+fn spell_in(table: &mut Node) {
+    let Some(Value::Table(entries)) = table.get_mut("policy").map(|policy| &mut policy.value)
+    else {
+        return;
+    };
+    for entry in entries {
+        if let Ok(name) = entry.key.parse::<PolicyName>() {
+            name.as_str().clone_into(&mut entry.key);
         }
     }
 }
@@ -98,6 +102,7 @@ pub(crate) fn spell(root: &mut Node) {
 #[cfg(test)]
 mod tests {
     use super::super::tree::parse::parse;
+    use super::super::tree::path::KeyPath;
     use super::*;
 
     fn tree(text: &str) -> Node {

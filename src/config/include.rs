@@ -1,6 +1,6 @@
 //! Reading: the file, the files it includes, and their merge into one tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -45,13 +45,7 @@ impl<'a> Reading<'a> {
         Self {
             environment,
             secrets,
-            origins: Origins {
-                root: Node::table(Mark::Default),
-                sources: Vec::new(),
-                broken: BTreeMap::new(),
-                incomplete: false,
-                level_is_masked: false,
-            },
+            origins: Origins::new(Node::table(Mark::Default), Vec::new()),
             diagnostics: Vec::new(),
             files: Vec::new(),
             directories: BTreeSet::new(),

@@ -124,7 +124,7 @@ pub fn load(input: &Input) -> Loaded {
         add_folders(&mut root, &input.environment);
         read::unite_health(&mut root, &origins, &mut diagnostics);
         spec = read::read(&mut root, &origins, &mut diagnostics);
-        origins.root = root;
+        origins.plant(root);
         if let Some(spec) = &mut spec {
             let mut resolver = secrets::Resolver::new(input, &origins);
             resolver.resolve(spec);
@@ -190,7 +190,7 @@ fn add_folders(root: &mut Node, environment: &Environment) {
 }
 
 /// Errors before warnings before notes; each in the order of the files, then of their lines.
-fn sort(diagnostics: &mut [Diagnostic], origins: &Origins) {
+pub(crate) fn sort(diagnostics: &mut [Diagnostic], origins: &Origins) {
     let order = |file: &str| {
         origins
             .sources

@@ -44,6 +44,10 @@ impl fmt::Display for Origin {
 #[derive(Debug)]
 pub struct Origins {
     pub(crate) root: Node,
+    /// Whether paths into the tree have to count what is present.
+    has_gaps: bool,
+    /// Whether nothing of the tree is absent, so that no part of it has to be walked to know that.
+    is_whole: bool,
     pub(crate) sources: Vec<SourceFile>,
     /// Files, by index, that are not TOML, and the lines that are not. From the first of them on,
     /// what was read is in doubt.
@@ -55,10 +59,37 @@ pub struct Origins {
 }
 
 impl Origins {
+    /// The origins of what these files say. There is no tree yet.
+    pub(crate) fn new(root: Node, sources: Vec<SourceFile>) -> Self {
+        Self {
+            has_gaps: root.has_gaps(),
+            is_whole: root.is_intact(),
+            root,
+            sources,
+            broken: BTreeMap::new(),
+            incomplete: false,
+            level_is_masked: false,
+        }
+    }
+
+    /// Takes the tree of which origins are asked for from now on. It changes no more.
+    pub(crate) fn plant(&mut self, root: Node) {
+        self.has_gaps = root.has_gaps();
+        self.is_whole = root.is_intact();
+        self.root = root;
+    }
+
+    /// The node at a path of the tree.
+    pub(crate) fn find(&self, path: &KeyPath) -> Option<&Node> {
+        match self.has_gaps {
+            true => self.root.find(path),
+            false => self.root.find_straight(path),
+        }
+    }
+
     /// Where the value of a key comes from.
     pub fn of(&self, key: &str) -> Origin {
         match self
-            .root
             .find(&KeyPath::parse(key))
             .filter(|node| !node.is_absent())
         {
@@ -76,11 +107,11 @@ impl Origins {
     /// of the table around it, if this is an element of a list.
     pub fn place(&self, key: &str) -> Option<Place> {
         let path = KeyPath::parse(key);
-        match self.root.find(&path) {
+        match self.find(&path) {
             Some(node) => self.place_of(&node.mark),
             None => path
                 .split_last()
-                .and_then(|(parent, _)| self.root.find(&parent))
+                .and_then(|(parent, _)| self.find(&parent))
                 .and_then(|table| self.place_of(&table.mark)),
         }
     }
@@ -92,7 +123,7 @@ impl Origins {
 
     /// The keys that are written in a table, as paths.
     pub(crate) fn keys_of(&self, table: &str) -> Vec<String> {
-        let node = self.root.find(&KeyPath::parse(table));
+        let node = self.find(&KeyPath::parse(table));
         let entries = node.into_iter().flat_map(Node::entries);
         entries
             .filter(|entry| !entry.node.is_absent())
@@ -103,10 +134,7 @@ impl Origins {
     /// Whether all that was written at and below a key could be read.
     pub(crate) fn is_intact(&self, key: &str) -> bool {
         !self.incomplete
-            && self
-                .root
-                .find(&KeyPath::parse(key))
-                .is_none_or(Node::is_intact)
+            && (self.is_whole || self.find(&KeyPath::parse(key)).is_none_or(Node::is_intact))
     }
 
     /// Whether what stands at a mark may not be what was meant, as the file is no TOML there.

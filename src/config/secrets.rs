@@ -184,7 +184,6 @@ impl<'a> Resolver<'a> {
     fn warn_inline(&mut self, key: &str) {
         let expanded = self
             .origins
-            .root
             .find(&KeyPath::parse(key))
             .is_some_and(|node| node.expanded || node.get("value").is_some_and(|n| n.expanded));
         if expanded || !matches!(self.origins.of(key), Origin::File { .. }) {

@@ -18,7 +18,7 @@ pub(crate) struct SourceFile {
     text: String,
     /// Offset of the first byte of each line.
     lines: Vec<usize>,
-    /// Stretches that hold a secret, as far as the tree tells.
+    /// Stretches that hold a secret, as far as the tree tells: apart from each other and in order.
     secrets: Vec<Range<usize>>,
     /// Whether the text is no TOML, so that nothing tells for sure what is a secret.
     unclear: bool,
@@ -55,6 +55,7 @@ impl SourceFile {
     /// Learns from the tree of this file which stretches hold secrets.
     pub(crate) fn hide_secrets(&mut self, root: &Node) {
         collect(root, Around::Open, &mut self.secrets);
+        self.secrets.sort_by_key(|secret| secret.start);
     }
 
     /// From now on nothing quoted is shown: a quote too many or too few may have turned secrets
@@ -130,16 +131,22 @@ impl SourceFile {
         start..end.max(start)
     }
 
+    /// What of a line lies in stretches that hold a secret.
+    fn secrets_in(&self, line: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let Range { start, end } = *line;
+        let first = self.secrets.partition_point(|secret| secret.end <= start);
+        let near = self.secrets.iter().skip(first);
+        near.take_while(move |secret| secret.start < end)
+            .map(move |secret| secret.start.max(start)..secret.end.min(end))
+    }
+
     /// The characters of a line, each with the offset it stands for.
     fn masked(&self, range: Range<usize>) -> Vec<(usize, char)> {
         let line = self.text.get(range.clone()).unwrap_or_default();
         let mut hidden: Vec<Range<usize>> = guess(line)
             .into_iter()
             .map(|r| r.start + range.start..r.end + range.start)
-            .chain(self.secrets.iter().filter_map(|secret| {
-                let cut = secret.start.max(range.start)..secret.end.min(range.end);
-                (cut.start < cut.end).then_some(cut)
-            }))
+            .chain(self.secrets_in(&range))
             .collect();
         if self.unclear && !line.is_empty() {
             hidden.push(range.start + strings_from(line)..range.end);

@@ -21,6 +21,7 @@ mod report;
 mod status;
 mod target;
 mod tls;
+mod visit;
 mod watch;
 mod workers;
 
@@ -33,6 +34,8 @@ use tokio::sync::mpsc;
 
 pub use logging::{Logging, Over};
 pub use publish::{Observer, Step};
+pub use target::Unwell;
+pub use visit::{Met, Visit, issuer_keys};
 
 use self::admin::Office;
 use self::desk::Desk;

@@ -242,10 +242,7 @@ async fn attempt(
         Err(error) => return Err(error.into()),
     };
     let advertised = advertised.unwrap_or_default();
-    let owner = advertised
-        .iter()
-        .filter_map(|model| models::runtime_of_owner(model.owned_by.as_deref()?))
-        .find_map(|word| Runtime::from_str(word).ok());
+    let owner = owner(&advertised);
     // What is known of an engine is known of all its ranks.
     let post = |learned| office.desk.learn(target.worker.key.base(), learned);
 
@@ -253,7 +250,7 @@ async fn attempt(
     if round == Round::First && !advertised.is_empty() && !target.dp_aware {
         post(learned(&advertised, owner, &More::default()));
     }
-    let more = ask_more(target, owner).await;
+    let more = ask_more(target, owner, ANSWER).await;
     let runtime = owner.unwrap_or_else(|| more.runtime());
     let learned = learned(&advertised, Some(runtime), &more);
     if target.dp_aware {
@@ -267,22 +264,30 @@ async fn attempt(
     Ok(())
 }
 
+/// The engine that a worker names as the owner of its models.
+pub(super) fn owner(advertised: &[Advertised]) -> Option<Runtime> {
+    advertised
+        .iter()
+        .filter_map(|model| models::runtime_of_owner(model.owned_by.as_deref()?))
+        .find_map(|word| Runtime::from_str(word).ok())
+}
+
 /// What a worker says besides its models; nothing where it does not want to tell.
 #[derive(Debug, Default)]
-struct More {
+pub(super) struct More {
     server: Option<Bytes>,
     model: Option<Bytes>,
     version: Option<Bytes>,
 }
 
 /// One question after the other: they share a connection, and engines that answer one at a time
-/// are not crowded.
-async fn ask_more(target: &Target, owner: Option<Runtime>) -> More {
-    let server = either(target, "/server_info", "/get_server_info").await;
-    let model = either(target, "/model_info", "/get_model_info").await;
+/// are not crowded. Each may take `within`.
+pub(super) async fn ask_more(target: &Target, owner: Option<Runtime>, within: Duration) -> More {
+    let server = either(target, "/server_info", "/get_server_info", within).await;
+    let model = either(target, "/model_info", "/get_model_info", within).await;
     let version = match owner {
         Some(Runtime::Sglang) => None,
-        _ => target.get("/version", ANSWER).await.ok().and_then(said),
+        _ => target.get("/version", within).await.ok().and_then(said),
     };
     More {
         server,
@@ -292,12 +297,12 @@ async fn ask_more(target: &Target, owner: Option<Runtime>) -> More {
 }
 
 /// Asks under the new name, then under the old one.
-async fn either(target: &Target, path: &str, older: &str) -> Option<Bytes> {
-    let answer = target.get(path, ANSWER).await.ok()?;
+async fn either(target: &Target, path: &str, older: &str, within: Duration) -> Option<Bytes> {
+    let answer = target.get(path, within).await.ok()?;
     if answer.status != StatusCode::NOT_FOUND {
         return said(answer);
     }
-    said(target.get(older, ANSWER).await.ok()?)
+    said(target.get(older, within).await.ok()?)
 }
 
 fn said(answer: Fetched) -> Option<Bytes> {
@@ -306,7 +311,7 @@ fn said(answer: Fetched) -> Option<Bytes> {
 
 impl More {
     /// The engine, where `owned_by` does not tell.
-    fn runtime(&self) -> Runtime {
+    pub(super) fn runtime(&self) -> Runtime {
         match &self.version {
             Some(body) if models::version(body).is_some() => Runtime::Vllm,
             _ => Runtime::Sglang,
@@ -314,7 +319,7 @@ impl More {
     }
 }
 
-fn learned(advertised: &[Advertised], runtime: Option<Runtime>, more: &More) -> Learned {
+pub(super) fn learned(advertised: &[Advertised], runtime: Option<Runtime>, more: &More) -> Learned {
     let mut labels = Labels::default();
     for body in [&more.server, &more.model, &more.version]
         .into_iter()

@@ -39,7 +39,7 @@ pub(super) struct Target {
 
 /// Why a worker is taken to be unwell.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unwell {
+pub enum Unwell {
     /// It gave no answer.
     #[error(transparent)]
     Silent(#[from] FetchError),
@@ -133,7 +133,8 @@ impl Target {
         probed.unwrap_or(Ok(()))
     }
 
-    async fn look(&self) -> Result<(), Unwell> {
+    /// The same without waiting for a place.
+    pub(super) async fn look(&self) -> Result<(), Unwell> {
         let path = &*self.health.endpoint;
         let status = self.get(path, self.health.timeout).await?.status;
         if status.is_success() {

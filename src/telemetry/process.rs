@@ -10,8 +10,14 @@ use super::log::{self, Repeat};
 use super::metrics::{self, Metric, label};
 use crate::base::clock;
 
-/// How often the timers of the runtime are looked at.
+/// How often the timers of the runtime are looked at while it works.
 const PACE: Duration = Duration::from_millis(100);
+
+/// How often while it has next to nothing to do: what nobody waits for delays nobody.
+const IDLE_PACE: Duration = Duration::from_secs(1);
+
+/// Of one thread's time less than this part is next to nothing.
+const IDLE: u32 = 50;
 
 /// A timer that is so late counts as a stall.
 const STALL: Duration = Duration::from_millis(100);
@@ -131,14 +137,25 @@ impl Thread {
 pub async fn watch_delays() {
     let delay = metrics::histogram(Metric::TokioEventLoopDelay, &[]);
     let stalls = metrics::counter(Metric::TokioEventLoopStalls, &[]);
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let busy = || -> Duration {
+        let threads = 0..runtime.num_workers();
+        threads
+            .map(|at| runtime.worker_total_busy_duration(at))
+            .sum()
+    };
+    let (mut pace, mut before) = (PACE, busy());
     loop {
-        let due = clock::now() + PACE;
+        let due = clock::now() + pace;
         tokio::time::sleep_until(due.into()).await;
         let late = clock::now().saturating_duration_since(due);
         delay.record(late.as_secs_f64());
         if late >= STALL {
             stalls.increment(1);
         }
+        let now = busy();
+        let is_idle = late < STALL && now.saturating_sub(before) * IDLE < pace;
+        (pace, before) = (if is_idle { IDLE_PACE } else { PACE }, now);
     }
 }
 

@@ -21,30 +21,79 @@ pub fn not_after(pem: &[u8]) -> Result<i64, TlsError> {
 /// The host names and addresses that the first certificate of a PEM file is for; none if it cannot be
 /// read.
 pub fn names(pem: &[u8]) -> Vec<String> {
-    let Ok(all) = certificates(pem) else {
-        return Vec::new();
-    };
-    let parsed = all.first().map(|first| X509Certificate::from_der(first));
-    let Some(Ok((_, certificate))) = parsed else {
-        return Vec::new();
-    };
-    let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let names = alternatives
-        .iter()
-        .flat_map(|found| &found.value.general_names);
-    names
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
-            _ => None,
-        })
-        .collect()
+    let all = describe(pem).unwrap_or_default();
+    all.into_iter()
+        .next()
+        .map(|first| first.names)
+        .unwrap_or_default()
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-        .ok()
+/// One certificate, as it describes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Whose it is, as `CN=…, O=…`.
+    pub subject: String,
+    /// Who vouches for it.
+    pub issuer: String,
+    /// From when on it is valid, in seconds since the epoch.
+    pub not_before: i64,
+    /// Until when, likewise.
+    pub not_after: i64,
+    /// The host names and addresses that it is good for, addresses as text.
+    pub names: Vec<String>,
+}
+
+impl Described {
+    /// Whether it is good for `host`: a name of its own, or one below a wildcard.
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| {
+            let wild = name.strip_prefix("*.").is_some_and(|zone| {
+                host.split_once('.')
+                    .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(zone))
+            });
+            wild || name.eq_ignore_ascii_case(host)
+        })
+    }
+}
+
+/// Every certificate of a PEM file, in its order.
+///
+/// # Errors
+/// What cannot be read.
+pub fn describe(pem: &[u8]) -> Result<Vec<Described>, TlsError> {
+    let all = certificates(pem)?;
+    let each = all.iter().map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|error| TlsError::Certificate(error.to_string()))?;
+        let alternatives = certificate.subject_alternative_name().ok().flatten();
+        let names = alternatives.map(|found| {
+            let names = found.value.general_names.iter();
+            names.filter_map(name).collect()
+        });
+        let validity = certificate.validity();
+        Ok(Described {
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+            names: names.unwrap_or_default(),
+        })
+    });
+    each.collect()
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let address = match <[u8; 4]>::try_from(*bytes) {
+                Ok(four) => IpAddr::from(four),
+                Err(_) => IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?),
+            };
+            Some(address.to_string())
+        }
+        _ => None,
+    }
 }
 
 /// The subject of a certificate in DER, as `CN=…, O=…`; `None` if it cannot be read.

@@ -16,4 +16,6 @@ mod gateway;
 #[cfg(test)]
 mod key;
 #[cfg(test)]
+mod size;
+#[cfg(test)]
 mod usage;

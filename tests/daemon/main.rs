@@ -47,9 +47,13 @@ mod many_models;
 #[cfg(test)]
 mod notify;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod removal;
+#[cfg(test)]
+mod startup;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

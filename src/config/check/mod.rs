@@ -35,8 +35,12 @@ pub(crate) fn check(spec: &Spec, origins: &Origins, secrets: Secrets) -> Vec<Dia
         spec,
         origins,
         secrets,
+        pools: HashMap::new(),
         out: Vec::new(),
     };
+    for (i, pool) in spec.pools.iter().enumerate() {
+        check.pools.entry(&pool.name).or_insert(i);
+    }
     check.server();
     check.listeners();
     check.pools();
@@ -54,6 +58,8 @@ struct Check<'a> {
     spec: &'a Spec,
     origins: &'a Origins,
     secrets: Secrets,
+    /// The first pool of each name.
+    pools: HashMap<&'a str, usize>,
     out: Vec<Diagnostic>,
 }
 

@@ -79,7 +79,7 @@ impl Check<'_> {
     /// Complains about the name of a pool that is not defined. Says whether it is.
     fn pool_named(&mut self, key: &str, who: &str, name: &str) -> bool {
         let pools = || self.spec.pools.iter().map(|pool| pool.name.as_str());
-        if pools().any(|pool| pool == name) {
+        if self.pools.contains_key(name) {
             return true;
         }
         // A pool that could not be read may be the one that is meant.
@@ -95,8 +95,8 @@ impl Check<'_> {
     }
 
     fn pool_with_workers(&mut self, key: &str, model: &Model, name: &str) {
-        let mut pools = self.spec.pools.iter().enumerate();
-        let Some((i, pool)) = pools.find(|(_, pool)| pool.name == name) else {
+        let known = self.pools.get(name).copied();
+        let Some((i, pool)) = known.and_then(|i| Some((i, self.spec.pools.get(i)?))) else {
             return;
         };
         let absent = pool.members().next().is_none();

@@ -179,6 +179,23 @@ impl Node {
         })
     }
 
+    /// The same where no array [`has_gaps`](Self::has_gaps): at once, however long an array is.
+    pub(crate) fn find_straight(&self, path: &KeyPath) -> Option<&Self> {
+        path.0.iter().try_fold(self, |node, step| match step {
+            Step::Key(key) => node.entry(key).map(|entry| &entry.node),
+            Step::Index(index) => node.elements().get(*index),
+        })
+    }
+
+    /// Whether an element of an array is absent, here or below.
+    pub(crate) fn has_gaps(&self) -> bool {
+        match &self.value {
+            Value::Array(nodes) => nodes.iter().any(|node| node.is_absent() || node.has_gaps()),
+            Value::Table(entries) => entries.iter().any(|entry| entry.node.has_gaps()),
+            _ => false,
+        }
+    }
+
     /// The node at a path.
     pub(crate) fn find_mut(&mut self, path: &KeyPath) -> Option<&mut Self> {
         path.0

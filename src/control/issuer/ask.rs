@@ -22,7 +22,7 @@ const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoKeys {
+pub(in crate::control) enum NoKeys {
     /// They must not be asked for there.
     #[error(transparent)]
     Unfit(#[from] Unfit),

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use self::ask::{Network, NoKeys, Wire};
+pub(super) use self::ask::NoKeys;
+use self::ask::{Network, Wire};
 use crate::base::clock;
 use crate::base::task::AbortOnDrop;
 use crate::live::Live;
-use crate::state::IssuerCell;
+use crate::state::{IssuerCell, IssuerKey, Keys};
 use crate::telemetry::log::Repeat;
 
 /// How long keys are used before they are fetched again.
@@ -44,6 +45,14 @@ pub(super) async fn run(live: Arc<Live>) {
             return;
         }
     }
+}
+
+/// The keys of an issuer, asked for once.
+///
+/// # Errors
+/// Why there are none.
+pub(super) async fn keys(key: &IssuerKey) -> Result<Keys, NoKeys> {
+    ask::keys(key, &Wire).await
 }
 
 /// Keeps the keys of one issuer.

@@ -18,7 +18,7 @@ pub(super) struct Place {
 
 /// Why keys may not be fetched from somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(in crate::control) enum Unfit {
     /// No URL with a host.
     #[error("where the keys should be is no URL")]
     Url,
