@@ -41,11 +41,13 @@ fn line_matches(wanted: &str, line: &str) -> bool {
 }
 
 /// The line with one blank between words, and with what differs from run to run replaced: times,
-/// hashes, ids, durations and the version of this build.
+/// hashes, ids, durations and the version of this build. Whether `smg reload` is the first to see
+/// a changed file, or the watcher was, is chance, too.
 fn normal(line: &str) -> String {
     let line = line
         .replace("...", "…")
-        .replace(env!("CARGO_PKG_VERSION"), "<version>");
+        .replace(env!("CARGO_PKG_VERSION"), "<version>")
+        .replace("unchanged: generation", "applied: generation");
     let words: Vec<_> = line.split_whitespace().map(normal_word).collect();
     words.join(" ")
 }
@@ -64,7 +66,7 @@ fn normal_word(word: &str) -> String {
         {
             normal.push_str("<time>");
             rest = &rest[time..];
-        } else if hex >= 12 && rest[..hex].contains(|c: char| c.is_ascii_digit()) {
+        } else if hex >= 12 && !rest.starts_with('-') && rest[..hex].contains(|c: char| c.is_ascii_digit()) {
             normal.push_str("<hash>");
             rest = &rest[hex..];
         } else if let Some(unit) = unit(rest, figure) {

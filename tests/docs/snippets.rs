@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde::Deserialize;
+
 use crate::page::{Block, Page};
 
 /// Mistakes that a part of a file makes only because the rest of it is not shown.
@@ -17,10 +19,9 @@ pub(crate) fn mistakes(page: &Page) -> Vec<String> {
                 Ok(_) => None,
                 Err(error) => Some(format!("no JSON: {error}")),
             },
-            "yaml" => match serde_yaml::from_str::<serde_yaml::Value>(&block.text) {
-                Ok(_) => None,
-                Err(error) => Some(format!("no YAML: {error}")),
-            },
+            "yaml" => serde_yaml::Deserializer::from_str(&block.text)
+                .find_map(|document| serde_yaml::Value::deserialize(document).err())
+                .map(|error| format!("no YAML: {error}")),
             "" | "text" | "ini" | "console" | "sh" | "stage" => None,
             other => Some(format!("nobody looks at blocks of `{other}`")),
         }
