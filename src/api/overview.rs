@@ -91,6 +91,8 @@ pub struct Now {
 pub struct Span {
     /// Its length.
     pub seconds: f64,
+    /// How much of it there are figures of, in seconds: the process may be younger.
+    pub covered: f64,
     /// Requests that ended in it.
     pub requests: u64,
     /// Of these, how many ended in which way; see [`OUTCOMES`].
@@ -103,7 +105,7 @@ pub struct Span {
     pub output_token_rate: f64,
     /// From the head of a request to the last byte of its answer.
     pub duration: Option<Quantiles>,
-    /// From the head of a request to the first token of its answer, of streams.
+    /// From sending a request to its worker to the first token of the answer, of streams.
     pub first_token: Option<Quantiles>,
 }
 
@@ -184,14 +186,14 @@ pub struct Worker {
     pub breaker: String,
     /// Requests that it serves for this gateway.
     pub in_flight: u64,
-    /// Requests that it has answered.
+    /// Attempts at it that have ended.
     pub answered: u64,
-    /// Of these, failures.
+    /// Of these, failures of the worker.
     pub failed: u64,
     /// What the engine says of itself; `None` where it says nothing.
     pub engine: Option<Engine>,
-    /// Of the prompt tokens it was sent, the share that it had in its cache, by its own word;
-    /// `None`: it has said nothing.
+    /// Of the prompt tokens it was sent, the share that it had in its cache, by its own word, from 0 to
+    /// 1; `None`: it has said nothing.
     pub cache_hit_ratio: Option<f64>,
     /// Models that it serves.
     pub models: Vec<String>,
@@ -225,6 +227,8 @@ pub struct Model {
     pub fallback: Vec<String>,
     /// The pool that gets copies; empty: none.
     pub mirror: String,
+    /// What its policies would look at and are not told; empty: nothing.
+    pub degraded: String,
 }
 
 /// A share of a model's requests.
@@ -234,7 +238,7 @@ pub struct Route {
     /// The pool.
     pub pool: String,
     /// Its weight among the routes of the model.
-    pub weight: u32,
+    pub weight: f64,
     /// The name under which it asks; empty: the model's own.
     pub model: String,
     /// How a worker is chosen; of a pair, `prefill/decode`.

@@ -1,10 +1,10 @@
 //! A client of the control socket, or of a listener that serves `admin`.
 //!
-//! One request on one connection; nothing is kept.
+//! One request on one connection; no connection is kept.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -272,26 +272,52 @@ pub(super) fn ask(
     credentials: Credentials,
     body: Vec<u8>,
 ) -> Result<Answer, ClientError> {
-    let body = Bytes::from(body);
-    let Credentials { key, ca } = credentials;
-    let trust = || {
-        let ca: Vec<&[u8]> = ca.as_deref().into_iter().collect();
-        tls::client(&ca, None, &[b"http/1.1"])
-    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ClientError::Start)?;
-    runtime.block_on(async {
+    runtime.block_on(Client::new(ways, credentials).ask(method, path, body.into()))
+}
+
+/// Who asks more than once. Each time it tries the ways anew.
+#[derive(Debug)]
+pub(super) struct Client {
+    ways: Vec<Way>,
+    credentials: Credentials,
+    /// Authorities are read once, when they are first needed.
+    trust: OnceLock<Arc<ClientConfig>>,
+}
+
+impl Client {
+    /// A client of the gateway at one of `ways`.
+    pub(super) fn new(ways: Vec<Way>, credentials: Credentials) -> Self {
+        Self {
+            ways,
+            credentials,
+            trust: OnceLock::new(),
+        }
+    }
+
+    /// Asks the first gateway that can be reached. `body` is JSON; it may be empty.
+    ///
+    /// # Errors
+    /// As of [`ask`].
+    pub(super) async fn ask(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Answer, ClientError> {
+        let key = &self.credentials.key;
+        let request =
+            |host: &str, path: &str| request(method, host, path, key.clone(), body.clone());
         let mut failed = Vec::new();
-        for way in ways {
-            let request =
-                |host: &str, path: &str| request(method, host, path, key.clone(), body.clone());
-            let asked = match &way {
+        for way in &self.ways {
+            let asked = match way {
                 Way::Unix(socket) => match connect(UnixStream::connect(socket)).await {
                     Ok(stream) => exchange(stream, request("localhost", path)?).await,
                     Err(error) => {
-                        failed.push((way, error));
+                        failed.push((way.clone(), error));
                         continue;
                     }
                 },
@@ -301,7 +327,7 @@ pub(super) fn ask(
                     prefix,
                     tls,
                 } => {
-                    let trust = tls.then(trust).transpose()?;
+                    let trust = tls.then(|| self.trust()).transpose()?;
                     match connect(reach(host, *port, trust)).await {
                         Ok(stream) => {
                             let authority = format!("{}:{port}", bracketed(host));
@@ -312,16 +338,28 @@ pub(super) fn ask(
                             }
                         }
                         Err(error) => {
-                            failed.push((way, error));
+                            failed.push((way.clone(), error));
                             continue;
                         }
                     }
                 }
             };
-            return asked.map_err(|source| ClientError::Exchange { way, source });
+            return asked.map_err(|source| ClientError::Exchange {
+                way: way.clone(),
+                source,
+            });
         }
         Err(ClientError::Unreachable(failed))
-    })
+    }
+
+    fn trust(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        if let Some(trust) = self.trust.get() {
+            return Ok(Arc::clone(trust));
+        }
+        let ca: Vec<&[u8]> = self.credentials.ca.as_deref().into_iter().collect();
+        let trust = tls::client(&ca, None, &[b"http/1.1"])?;
+        Ok(Arc::clone(self.trust.get_or_init(|| trust)))
+    }
 }
 
 /// A connection over TCP.

@@ -343,12 +343,12 @@ fn switch(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
-fn url(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn url(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("URL").help(help)
 }
 
 /// The key for the running gateway; it means nothing without the argument `of`.
-fn key_of(of: Option<&'static str>) -> Arg {
+pub(super) fn key_of(of: Option<&'static str>) -> Arg {
     let key = Arg::new("key")
         .long("key")
         .value_name("KEY")
@@ -360,7 +360,7 @@ fn key_of(of: Option<&'static str>) -> Arg {
 }
 
 /// Authorities that vouch for a gateway that is asked over https; `of` as for the key.
-fn ca_of(of: Option<&'static str>) -> Arg {
+pub(super) fn ca_of(of: Option<&'static str>) -> Arg {
     let ca = Arg::new("ca")
         .long("ca")
         .value_name("PATH")

@@ -11,7 +11,9 @@ use super::effective;
 use super::fleet::{Board, Order};
 use super::status::Status;
 use crate::config::Diagnostic;
-use crate::live::{Admin, BoxFuture, Change, ChangeError, Job, Live, Outcome, Trigger};
+use crate::live::{
+    Admin, BoxFuture, Change, ChangeError, Job, Judged, Live, Outcome, Standing, Trigger,
+};
 use crate::plan::Fleet;
 
 /// How often snapshots are counted while somebody waits for old ones to go. They go by reference
@@ -24,6 +26,7 @@ pub(super) struct Office {
     status: Arc<Mutex<Status>>,
     live: Arc<Live>,
     board: Arc<Board>,
+    file: String,
 }
 
 impl Office {
@@ -32,12 +35,14 @@ impl Office {
         status: Arc<Mutex<Status>>,
         live: Arc<Live>,
         board: Arc<Board>,
+        file: String,
     ) -> Self {
         Self {
             desk,
             status,
             live,
             board,
+            file,
         }
     }
 
@@ -81,6 +86,15 @@ impl Admin for Office {
     fn status(&self) -> serde_json::Value {
         let fleet = self.board.fleet();
         self.status.lock().to_json(&self.live, &fleet)
+    }
+
+    fn standing(&self) -> Standing {
+        let status = self.status.lock();
+        Standing {
+            file: self.file.clone(),
+            live: Judged::from(&status.live),
+            rejected: status.rejected.as_ref().map(Judged::from),
+        }
     }
 
     fn change(&self, change: Change) -> BoxFuture<Result<(), ChangeError>> {

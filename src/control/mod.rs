@@ -102,6 +102,7 @@ impl Control {
             self.publisher.status(),
             Arc::clone(&self.live),
             Arc::clone(&self.board),
+            self.publisher.file(),
         ))
     }
 

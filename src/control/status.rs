@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::base::clock;
 use crate::config::{Diagnostic, Loaded};
-use crate::live::{Live, Trigger};
+use crate::live::{Judged, Live, Trigger};
 use crate::plan::{Fleet, Member, Override};
 
 /// A configuration that took effect, or should have.
@@ -44,6 +44,18 @@ impl Candidate {
             time: clock::wall(),
             trigger: trigger.as_str(),
             diagnostics: diagnostics.to_vec(),
+        }
+    }
+}
+
+impl From<&Candidate> for Judged {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            generation: candidate.generation,
+            sha256: Arc::clone(&candidate.sha256),
+            time: candidate.time,
+            trigger: candidate.trigger,
+            diagnostics: candidate.diagnostics.clone(),
         }
     }
 }

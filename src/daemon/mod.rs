@@ -18,8 +18,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::base::task::AbortOnDrop;
 use crate::config::{Environment, Input, Loaded, Spec};
 use crate::control::{self, Control, Logging, Outside, Over};
-use crate::live::{Admin, BindError, Trigger};
-use crate::serve::{Listeners, warn_of_open_doors};
+use crate::live::{Admin, BindError, Live, Trigger};
+use crate::serve::{self, Listeners, warn_of_open_doors};
 use crate::telemetry::metrics::{self, InstallError};
 use crate::telemetry::process::{self, Sampler};
 use crate::telemetry::{audit, log, trace};
@@ -166,7 +166,7 @@ async fn live_through(
         };
     let sockets = Arc::clone(&listeners);
     let _control = control.start(sockets).await.map_err(StartError::Bind)?;
-    let _upkeep = AbortOnDrop::spawn("upkeep", upkeep());
+    let _upkeep = AbortOnDrop::spawn("upkeep", upkeep(Arc::clone(&live)));
     let _delays = AbortOnDrop::spawn("delays", process::watch_delays());
     let _watchdog =
         systemd::watchdog().map(|every| AbortOnDrop::spawn("watchdog", systemd::pet(every)));
@@ -180,13 +180,14 @@ async fn live_through(
     Ok(if clean { CLEAN } else { FAILED })
 }
 
-async fn upkeep() {
+async fn upkeep(live: Arc<Live>) {
     let mut sampler = Sampler::new(&tokio::runtime::Handle::current());
     let mut tick = interval(UPKEEP);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         sampler.sample();
+        serve::sample(&live);
     }
 }
 

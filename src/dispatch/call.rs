@@ -16,6 +16,7 @@ use crate::plan::{Identity, Role, RouteIx, WorkerIx};
 use crate::policy::{self, Expected, Feedback, Lane};
 use crate::state::{ModelCell, Permit, Series, Spent, Stay};
 use crate::telemetry::access::{self, Access};
+use crate::telemetry::failures;
 
 /// What is known of one client request. It travels with the request into the response body and
 /// is dropped with it: whichever way the request ends, its end is counted and logged once, there.
@@ -291,6 +292,13 @@ impl Call {
         if let Some(usage) = routed.usage {
             series.tokens_in.increment(usage.input);
             series.tokens_out.increment(usage.output);
+            let reader = routed.prefill.as_ref().map(|prefill| prefill.worker);
+            let reader = reader
+                .or(routed.worker)
+                .and_then(|ix| self.snapshot.worker(ix));
+            if let (Some(reader), Some(cached)) = (reader, usage.cached) {
+                reader.parts.cell.found(cached, usage.input);
+            }
         }
         let success = routed.complete && self.status < 400 && self.error_code.is_empty();
         if let Some(placed) = &routed.placed {
@@ -440,6 +448,12 @@ impl Drop for Call {
             }
         }
         access::emit(&access);
+        if access.status >= 400 || !access.error_code.is_empty() {
+            let mut endpoints = Endpoint::ALL.iter();
+            if endpoints.any(|endpoint| endpoint.path() == self.template) {
+                failures::note(self.template, &access);
+            }
+        }
         if let Some(trace) = self.trace.take() {
             trace.finish(self, now);
         }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -63,6 +64,32 @@ pub enum Outcome {
     },
 }
 
+/// A configuration that took effect, or should have.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Its number; a refused one has the number that it would have got.
+    pub generation: u64,
+    /// Its hash.
+    pub sha256: Arc<str>,
+    /// When it was judged.
+    pub time: SystemTime,
+    /// What asked for it.
+    pub trigger: &'static str,
+    /// What was found.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Which configuration serves, and which does not.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The file, as the process was told; empty: none.
+    pub file: String,
+    /// The one in effect.
+    pub live: Judged,
+    /// What the files say, where that was refused.
+    pub rejected: Option<Judged>,
+}
+
 /// What the admin routes may ask for. Implemented by `control`.
 pub trait Admin: Send + Sync + 'static {
     /// Reloads and waits for the outcome. Dropping the future does not stop the reload.
@@ -76,6 +103,9 @@ pub trait Admin: Send + Sync + 'static {
 
     /// The live and the rejected candidate: generation, hash, time, trigger, diagnostics.
     fn status(&self) -> serde_json::Value;
+
+    /// The same, for those who look closer.
+    fn standing(&self) -> Standing;
 
     /// Has a change of workers made. It is kept, where something is kept, before this returns; the
     /// job that makes it goes on afterwards.

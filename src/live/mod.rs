@@ -14,7 +14,9 @@ pub mod scrape;
 mod snapshot;
 mod trees;
 
-pub use admin::{Admin, BindError, BoxFuture, Outcome, PreparedSockets, Sockets, Trigger};
+pub use admin::{
+    Admin, BindError, BoxFuture, Judged, Outcome, PreparedSockets, Sockets, Standing, Trigger,
+};
 pub use caller::{AuthMethod, Caller};
 pub use change::{Addition, Change, ChangeError, Job, JobKind, JobState};
 pub use degraded::{Signal, signals};

@@ -249,6 +249,13 @@ impl Snapshot {
         &self.accounts
     }
 
+    /// Inference requests that were let in and have not ended, and those that wait to be let in.
+    pub fn under_way(&self) -> (usize, usize) {
+        let waiting = self.admission.waiting_by_class();
+        let waiting = waiting.iter().map(|(_, waiting)| waiting).sum();
+        (self.admission.under_way(), waiting)
+    }
+
     /// The gates of the process.
     pub(super) fn admission(&self) -> &AdmissionCell {
         &self.admission

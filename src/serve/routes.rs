@@ -46,6 +46,8 @@ pub(crate) enum Goal<'a> {
     Config,
     /// `GET /admin/config/status`
     ConfigStatus,
+    /// `GET /admin/overview`
+    Overview,
     /// `GET /admin/snapshots`
     Snapshots,
     /// `POST /admin/explain`
@@ -163,6 +165,7 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "/admin/reload",
     "/admin/config",
     "/admin/config/status",
+    "/admin/overview",
     "/admin/snapshots",
     "/admin/explain",
     "/admin/pools/{name}/drain",
@@ -247,6 +250,7 @@ fn admin(path: &str) -> Option<Found<'_>> {
         "/admin/reload" => post("/admin/reload", Goal::Reload),
         "/admin/config" => get("/admin/config", Goal::Config),
         "/admin/config/status" => get("/admin/config/status", Goal::ConfigStatus),
+        "/admin/overview" => get("/admin/overview", Goal::Overview),
         "/admin/snapshots" => get("/admin/snapshots", Goal::Snapshots),
         "/admin/explain" => post("/admin/explain", Goal::Explain),
         _ => return one(path),

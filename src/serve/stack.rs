@@ -263,6 +263,7 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Reload => Box::pin(endpoint::reload(gate, call, query)).await,
         Goal::Config => endpoint::config(gate, call),
         Goal::ConfigStatus => endpoint::config_status(gate, call),
+        Goal::Overview => endpoint::overview(gate, call),
         Goal::Snapshots => endpoint::snapshots(gate, call),
         Goal::Explain => Box::pin(endpoint::explain(gate, call, body)).await,
         Goal::Metrics => endpoint::metrics(gate, call),

@@ -33,6 +33,8 @@ pub struct WorkerCell {
     pub probes_ok: AtomicU64,
     /// Failed probes.
     pub probes_failed: AtomicU64,
+    prompt_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
     unregistered: AtomicU64,
     trouble: Mutex<Option<Trouble>>,
 }
@@ -60,6 +62,8 @@ impl WorkerCell {
             retries: [const { AtomicU64::new(0) }; Endpoint::ALL.len()],
             probes_ok: AtomicU64::new(0),
             probes_failed: AtomicU64::new(0),
+            prompt_tokens: AtomicU64::new(0),
+            cached_tokens: AtomicU64::new(0),
             unregistered: AtomicU64::new(0),
             trouble: Mutex::default(),
         }
@@ -96,6 +100,21 @@ impl WorkerCell {
             .iter()
             .map(|(model, count)| (Arc::clone(model), count.load(Ordering::Relaxed)))
             .collect()
+    }
+
+    /// Counts a prompt of so many tokens, of which the worker found `cached` in its cache.
+    pub fn found(&self, cached: u64, prompt: u64) {
+        self.prompt_tokens.fetch_add(prompt, Ordering::Relaxed);
+        let cached = cached.min(prompt);
+        self.cached_tokens.fetch_add(cached, Ordering::Relaxed);
+    }
+
+    /// The share of all prompt tokens that the worker found in its cache, from 0 to 1; `None` while it
+    /// has told of none.
+    pub fn cache_hit_ratio(&self) -> Option<f64> {
+        let prompt = self.prompt_tokens.load(Ordering::Relaxed);
+        let cached = self.cached_tokens.load(Ordering::Relaxed);
+        (prompt > 0).then(|| (cached as f64 / prompt as f64).min(1.0))
     }
 
     /// Identity of the worker.
@@ -229,6 +248,15 @@ mod tests {
         drop(two);
         assert_eq!((cell.load(), cell.pending_prefill()), (0, 0));
         assert_eq!(cell.processed.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn the_share_that_was_cached_is_that_of_all_prompts() {
+        let cell = WorkerCell::new(WorkerKey::new("http://a:1"));
+        assert_eq!(cell.cache_hit_ratio(), None);
+        cell.found(30, 100);
+        cell.found(500, 100);
+        assert_eq!(cell.cache_hit_ratio(), Some(0.65));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 pub mod access;
 pub mod audit;
 pub mod event;
+pub mod failures;
 pub mod log;
 pub mod metrics;
+pub mod outcome;
 pub mod process;
+pub mod pulse;
 pub mod trace;

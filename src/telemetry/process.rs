@@ -1,5 +1,6 @@
 //! Gauges of the process itself: the build, the start, the runtime, lost log lines.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeMetrics;
@@ -15,6 +16,8 @@ const PACE: Duration = Duration::from_millis(100);
 /// A timer that is so late counts as a stall.
 const STALL: Duration = Duration::from_millis(100);
 
+static STARTED: OnceLock<Duration> = OnceLock::new();
+
 /// Records which build runs and that it starts now. To be called once, after
 /// [`metrics::install`].
 pub fn started(version: &str, revision: &str) {
@@ -23,7 +26,14 @@ pub fn started(version: &str, revision: &str) {
         &[("version", version), ("revision", revision)],
     )
     .set(1.0);
-    metrics::gauge(Metric::ProcessStartTime, &[]).set(clock::unix().as_secs_f64());
+    let now = clock::unix();
+    metrics::gauge(Metric::ProcessStartTime, &[]).set(now.as_secs_f64());
+    STARTED.get_or_init(|| now);
+}
+
+/// When [`started`] was told of the start, since the Unix epoch; zero before.
+pub fn start() -> Duration {
+    STARTED.get().copied().unwrap_or_default()
 }
 
 /// Gauges that are read from their owners every second or so.

@@ -151,6 +151,12 @@ impl Publisher {
         &self.live
     }
 
+    /// The file that the process was told, as it was told; empty: none.
+    pub(super) fn file(&self) -> String {
+        let file = self.outside.input.file.as_deref();
+        file.map_or_else(String::new, |file| file.display().to_string())
+    }
+
     pub(super) fn status(&self) -> Arc<Mutex<Status>> {
         Arc::clone(&self.status)
     }

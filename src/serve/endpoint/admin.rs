@@ -15,7 +15,7 @@ use crate::live::{Outcome, Trigger, scrape};
 use crate::serve::body::Body;
 use crate::serve::error::{Refusal, json as respond_json, respond};
 use crate::serve::gate::Gate;
-use crate::serve::{explain, intake};
+use crate::serve::{explain, intake, overview};
 use crate::telemetry::metrics::{self as names, Metric};
 
 /// `POST /admin/reload[?wait=true]`
@@ -48,6 +48,12 @@ pub(crate) fn config(gate: &Gate, call: Box<Call>) -> Response<Body> {
 /// `GET /admin/config/status`
 pub(crate) fn config_status(gate: &Gate, call: Box<Call>) -> Response<Body> {
     respond_json(call, StatusCode::OK, to_json(&gate.admin.status()))
+}
+
+/// `GET /admin/overview`
+pub(crate) fn overview(gate: &Gate, call: Box<Call>) -> Response<Body> {
+    let body = to_json(&overview::look(gate, &call.snapshot));
+    respond_json(call, StatusCode::OK, body)
 }
 
 /// `GET /admin/snapshots`

@@ -11,7 +11,7 @@ mod quota;
 mod rerank;
 mod workers;
 
-pub(crate) use admin::{config, config_status, explain, metrics, reload, snapshots};
+pub(crate) use admin::{config, config_status, explain, metrics, overview, reload, snapshots};
 pub(crate) use fleet::{flush_cache, loads};
 pub(crate) use health::{alive, ready};
 pub(crate) use inference::{check_pair, check_tenant, check_type, inference};

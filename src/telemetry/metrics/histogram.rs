@@ -70,6 +70,27 @@ impl Histograms {
         )
     }
 
+    /// The values in each bucket of `metric`, all series together.
+    pub(super) fn sum(&self, metric: Metric) -> Vec<u64> {
+        let series = self.series.lock();
+        let Some(family) = series.get(&metric) else {
+            return Vec::new();
+        };
+        let mut sum = Vec::new();
+        for histogram in family.values() {
+            sum.resize(histogram.counts.len(), 0);
+            for (sum, count) in sum.iter_mut().zip(&histogram.counts) {
+                *sum += count.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+
+    /// The bounds of [`Buckets::Duration`].
+    pub(super) fn durations(&self) -> Arc<[f64]> {
+        Arc::clone(&self.durations)
+    }
+
     /// Appends every series of `metric` to an exposition.
     pub(super) fn render(&self, out: &mut String, metric: Metric) {
         if let Some(family) = self.series.lock().get(&metric) {

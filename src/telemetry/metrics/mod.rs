@@ -6,9 +6,10 @@
 mod catalogue;
 mod exposition;
 mod histogram;
+mod tally;
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ::metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _, SharedString,
@@ -21,6 +22,7 @@ pub use catalogue::{
 };
 pub use exposition::{Families, Family};
 use histogram::Histograms;
+use tally::Tallies;
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
@@ -29,6 +31,8 @@ static METADATA: Metadata<'static> = Metadata::new("smg", Level::INFO, None);
 struct Recorder {
     /// Counters and gauges.
     numbers: PrometheusRecorder,
+    /// Those of them that the gateway reads itself.
+    tallies: Tallies,
     /// The exporter would keep every value until somebody sorts them into buckets.
     histograms: Histograms,
 }
@@ -57,6 +61,7 @@ pub fn install(buckets: &[f64]) -> Result<(), InstallError> {
         describe(&numbers);
         Recorder {
             numbers,
+            tallies: Tallies::default(),
             histograms: Histograms::new(buckets),
         }
     });
@@ -71,15 +76,41 @@ pub fn render() -> String {
     };
     let mut out = recorder.numbers.handle().render();
     for metric in Metric::ALL {
+        recorder.tallies.render(&mut out, *metric);
         recorder.histograms.render(&mut out, *metric);
     }
     out
+}
+
+/// Shows each series of `metric`, a counter or gauge that is kept to be read: a function from the name
+/// of a label to its value, and the value of the series.
+pub(crate) fn each(metric: Metric, look: impl FnMut(&dyn Fn(&str) -> String, f64)) {
+    debug_assert!(tally::keeps(metric), "{metric:?} cannot be read");
+    if let Some(recorder) = RECORDER.get() {
+        recorder.tallies.each(metric, look);
+    }
+}
+
+/// The values in each bucket of a histogram, all its series together, and above the last bound; empty
+/// where there is none yet.
+pub(crate) fn buckets(metric: Metric) -> Vec<u64> {
+    RECORDER
+        .get()
+        .map_or_else(Vec::new, |recorder| recorder.histograms.sum(metric))
+}
+
+/// The upper bounds of the histograms of [`Buckets::Duration`], in seconds.
+pub(crate) fn duration_bounds() -> Arc<[f64]> {
+    RECORDER
+        .get()
+        .map_or_else(|| Arc::from([]), |recorder| recorder.histograms.durations())
 }
 
 /// The counter of `metric` with `labels`, those of [`Metric::labels`] in that order.
 pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
     let key = key(metric, Kind::Counter, labels);
     match RECORDER.get() {
+        Some(recorder) if tally::keeps(metric) => recorder.tallies.counter(metric, key),
         Some(recorder) => recorder.numbers.register_counter(&key, &METADATA),
         None => Counter::noop(),
     }
@@ -89,6 +120,7 @@ pub fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
 pub fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
     let key = key(metric, Kind::Gauge, labels);
     match RECORDER.get() {
+        Some(recorder) if tally::keeps(metric) => recorder.tallies.gauge(metric, key),
         Some(recorder) => recorder.numbers.register_gauge(&key, &METADATA),
         None => Gauge::noop(),
     }
@@ -211,7 +243,8 @@ fn key(metric: Metric, kind: Kind, labels: &[(&'static str, &str)]) -> Key {
     let mut full = Vec::with_capacity(labels.len() + 1);
     for (name, value) in labels {
         let value = match kind {
-            Kind::Counter | Kind::Gauge => paired(value),
+            Kind::Counter | Kind::Gauge if !tally::keeps(metric) => paired(value),
+            Kind::Counter | Kind::Gauge => Cow::Borrowed(*value),
             Kind::Histogram => Cow::Borrowed(*value),
         };
         full.push(Label::new(*name, value.clone().into_owned()));
