@@ -9,6 +9,7 @@
 //! - `file=PATH` on any block: written there before the next command; with `append` added to it;
 //! - `toml` without `file=`: must pass `check-config`, as a whole file or as a part of one;
 //!   `toml invalid`: must not;
+//! - `background`: the commands do not end by themselves;
 //! - `not-run="reason"`: the commands cannot be run here, and why.
 //!
 //! `UPDATE_GOLDEN=1` writes what was printed into the page where it differs.

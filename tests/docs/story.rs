@@ -153,6 +153,13 @@ fn steps(block: &Block, dir: &Path) -> Vec<Step> {
     if block.has("not-run") {
         return Vec::new();
     }
+    if block.has("background") {
+        let mut steps = commands(&block.text, block.line, false);
+        for step in &mut steps {
+            step.command += " &";
+        }
+        return steps;
+    }
     match &*block.language {
         "sh" | "stage" => commands(&block.text, block.line, false),
         "console" => commands(&block.text, block.line, true),
