@@ -14,6 +14,7 @@ mod environment;
 mod expand;
 mod include;
 mod origin;
+mod overlaid;
 mod overlay;
 mod read;
 pub mod reload;
@@ -33,9 +34,12 @@ pub use diag::{Diagnostic, Format, Severity, render};
 pub use dump::{DumpError, render_effective};
 pub use environment::Environment;
 pub use origin::{Origin, Origins};
+pub use overlaid::overlaid;
 pub use overlay::{Given, Overlay, Target};
 pub use schema::json_schema;
 pub use spec::Spec;
+
+pub(crate) use tree::path::is_bare;
 
 use include::Reading;
 use tree::{Mark, Node, Value};

@@ -74,6 +74,11 @@ impl Overlay {
         self.entries.push((given, target, value.into()));
     }
 
+    /// Adds what another one sets, as if it had been set later.
+    pub fn append(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+    }
+
     /// Whether nothing is set.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

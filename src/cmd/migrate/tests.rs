@@ -1,0 +1,1 @@
+//! What is printed, judged by what a gateway makes of it.
