@@ -11,7 +11,7 @@ TARGET ?=
 bench-routing: ARGS ?= --live
 SMG = cargo run --quiet --bin smg --
 
-.PHONY: help setup run test soak check deny fuzz sbom golden gen bench bench-streams bench-routing clean
+.PHONY: help setup run test soak check deny fuzz sbom package golden gen bench bench-streams bench-routing clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ fuzz: ## every fuzz target for a minute; SECONDS_EACH=600 for longer, TARGET=bod
 sbom: ## what the binary is made of, as build/smg.cdx.json (CycloneDX)
 	@mkdir -p build
 	@scripts/sbom build/smg.cdx.json
+
+package: setup ## the .deb and the .rpm, as build/packages/
+	@scripts/package
 
 golden: ## rewrites the golden files under fixtures/ from what the code says now
 	UPDATE_GOLDEN=1 cargo test

@@ -30,6 +30,10 @@ use crate::tls::{self, TlsError};
 /// How long to wait for a connection. The answer may take as long as the gateway needs.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// The control socket of the packaged service. Only its unit knows that it stands there: the gateway
+/// hears it of systemd, and no key of the file needs to say so.
+const SERVICE_SOCKET: &str = "/run/smg/control.sock";
+
 /// The variable that says the key.
 const KEY: &str = "SMG_KEY";
 
@@ -142,7 +146,8 @@ fn tried(ways: &[(Way, io::Error)]) -> String {
 }
 
 /// The ways to a gateway: that of `url` alone where there is one, else those that its
-/// configuration names, the control socket first. The configuration may have mistakes.
+/// configuration names, the control socket first. The configuration may have mistakes. That of the
+/// packaged service leads to its control socket even if it names none.
 ///
 /// # Errors
 /// [`ClientError::Url`] or [`ClientError::NoWay`].
@@ -173,6 +178,8 @@ pub(super) fn ways(
     let socket = socket.and_then(|node| node.as_str()).map(|path| {
         Way::Unix(folder.map_or_else(|| PathBuf::from(path), |folder| folder.join(path)))
     });
+    let packaged = input.file.as_deref() == Some(std::path::Path::new(super::check::DEFAULT_FILE));
+    let socket = socket.or_else(|| packaged.then(|| Way::Unix(SERVICE_SOCKET.into())));
     let listeners = root
         .get("listeners")
         .into_iter()

@@ -154,7 +154,8 @@ fn reload() -> Command {
         .long_about(
             "Have the running gateway take over its file, and print the outcome.\n\n\
              The gateway is found by the control socket of its config file, else by \
-             $RUNTIME_DIRECTORY, else by the first of its listeners that serves admin.\n\n\
+             $RUNTIME_DIRECTORY or, for /etc/smg/smg.toml, at /run/smg/control.sock, else by the \
+             first of its listeners that serves admin.\n\n\
              Exit status: 0 applied or unchanged, 78 rejected, 1 unreachable.",
         )
         .arg(switch("wait").help("Wait until requests of the old configuration have ended, too"))

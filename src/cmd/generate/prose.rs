@@ -155,7 +155,8 @@ pub(super) static FILES: &[(&str, &str)] = &[
     ),
     (
         "$RUNTIME_DIRECTORY/control.sock",
-        "The control socket, where `server.control_socket` names no other.",
+        "The control socket, where `server.control_socket` names no other; /run/smg/control.sock in \
+         the packaged service.",
     ),
     (
         "$STATE_DIRECTORY/workers.json",
