@@ -236,7 +236,8 @@ fn is_complete(command: &str) -> bool {
 
 fn expected_status(command: &str) -> i32 {
     command
-        .split_once("# exit status ")
+        .split_once(" #")
+        .and_then(|(_, comment)| comment.split_once("exit status "))
         .and_then(|(_, status)| status.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
 }
