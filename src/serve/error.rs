@@ -348,6 +348,8 @@ impl From<Denied> for Refusal {
             refusal.realm = Some(HeaderValue::from_static(match plane {
                 Plane::Data => "Bearer realm=\"data-plane\"",
                 Plane::Control => "Bearer realm=\"control-plane\"",
+                // What a browser asks its user for.
+                Plane::Console => "Basic realm=\"smg\", charset=\"UTF-8\"",
             }));
             refusal
         };
@@ -381,6 +383,10 @@ impl From<Denied> for Refusal {
             )
             // Not a moment before the minute is over.
             .retry_after(wait + Duration::from_millis(999)),
+            Why::Stranger if plane == Plane::Console => forbidden(
+                "the console is shown to other machines only where a credential of the control \
+                 plane exists: configure `auth.control_plane.api_keys`, `auth.jwt` or `auth.api_key`",
+            ),
             Why::Stranger => unauthorized(
                 ErrorCode::InvalidApiKey,
                 "the control plane answers only loopback and unix-socket peers while no credentials \
@@ -390,6 +396,15 @@ impl From<Denied> for Refusal {
             Why::Host => forbidden(
                 "while no credentials exist the control plane is asked for by a loopback address, \
                  `localhost` or the listener's own name",
+            ),
+            Why::ForeignHost => forbidden(
+                "the console is asked for by a loopback address, `localhost`, the listener's own \
+                 address or name, or a name in its certificate",
+            ),
+            Why::ForeignPage => forbidden("the console is for no page of another origin"),
+            Why::Exposed => forbidden(
+                "the console is shown to other machines over TLS only, and to this one only without \
+                 a proxy between",
             ),
             Why::NoRole => forbidden("this credential has no role on the control plane"),
             Why::ReadOnly => forbidden("the role `user` reads and changes nothing"),

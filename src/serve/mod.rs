@@ -5,6 +5,7 @@
 
 mod audit;
 mod body;
+mod console;
 mod endpoint;
 mod error;
 pub mod explain;

@@ -54,6 +54,12 @@ pub(crate) enum Goal<'a> {
     Explain,
     /// `GET /metrics`
     Metrics,
+    /// `GET /` of a listener that serves the console
+    ConsoleHome,
+    /// `GET /console`
+    Console,
+    /// `GET /console/live`
+    ConsoleLive,
 }
 
 impl<'a> Goal<'a> {
@@ -90,6 +96,8 @@ pub(crate) enum Class {
     Inference,
     /// Who may enter the control plane.
     Control,
+    /// Who may look at the console.
+    Console,
     /// Everybody until any credential is configured, then who may use the models.
     InferenceOnceGuarded,
     /// Everybody until any credential is configured, then who may enter the control plane; a listener
@@ -170,6 +178,9 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "/admin/explain",
     "/admin/pools/{name}/drain",
     "/metrics",
+    "/",
+    "/console",
+    "/console/live",
     OTHER,
 ];
 
@@ -199,6 +210,11 @@ pub(crate) fn find(path: &str, groups: Groups) -> Option<Found<'_>> {
             class: Class::Control,
             ..found
         });
+    }
+    if groups.console
+        && let Some(found) = console(path)
+    {
+        return Some(found);
     }
     (groups.metrics && path == "/metrics").then(|| get("/metrics", Goal::Metrics))
 }
@@ -254,6 +270,19 @@ fn admin(path: &str) -> Option<Found<'_>> {
         "/admin/snapshots" => get("/admin/snapshots", Goal::Snapshots),
         "/admin/explain" => post("/admin/explain", Goal::Explain),
         _ => return one(path),
+    })
+}
+
+fn console(path: &str) -> Option<Found<'_>> {
+    let found = match path {
+        "/" => get("/", Goal::ConsoleHome),
+        "/console" => get("/console", Goal::Console),
+        "/console/live" => get("/console/live", Goal::ConsoleLive),
+        _ => return None,
+    };
+    Some(Found {
+        class: Class::Console,
+        ..found
     })
 }
 
@@ -338,6 +367,9 @@ mod tests {
             "/health",
             "/v1/models",
             "/v1/chat/completions",
+            "/",
+            "/console",
+            "/console/live",
         ] {
             assert!(find(path, none).is_none(), "{path}");
         }
@@ -401,6 +433,7 @@ mod tests {
                 }
                 "/engine_metrics" => Class::ControlOnceGuarded,
                 "/flush_cache" | "/get_loads" => Class::Control,
+                "/" | "/console" | "/console/live" => Class::Console,
                 path if path.starts_with("/workers") || path.starts_with("/admin/") => {
                     Class::Control
                 }

@@ -22,7 +22,7 @@ use super::layer::{Arrival, CorsLayer, Panic, PanicLayer, allows};
 use super::observe;
 use super::request_id;
 use super::routes::{self, Class, Goal};
-use super::{identity, intake};
+use super::{console, identity, intake};
 use crate::api::error::ErrorCode;
 use crate::dispatch::{Call, Trace};
 use crate::live::{Phase, Snapshot};
@@ -77,10 +77,12 @@ fn layers(gate: &Arc<Gate>, cors: Option<&Cors>) -> Inner {
 }
 
 impl Stack {
-    /// The layers for a request that sees this snapshot. Of all that a listener is, only the
+    /// The layers for this request. Of all that a listener is, only the
     /// cross-origin rules may change while a connection is kept.
-    fn layers(&self, snapshot: &Snapshot) -> Inner {
-        let now = cors(&self.gate, snapshot);
+    fn layers(&self, call: &Call) -> Inner {
+        // No other origin has any business with the console, whatever else the listener serves.
+        let is_console = console::TEMPLATES.contains(&call.template);
+        let now = cors(&self.gate, &call.snapshot).filter(|_| !is_console);
         if now == self.gate.listener.cors.as_ref() {
             self.inner.clone()
         } else {
@@ -110,7 +112,7 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         let arrival = enter(&self.gate, head, body);
         let traceparent = arrival.call.trace.as_ref().map(|trace| trace.header());
         let gate = Arc::clone(&self.gate);
-        let mut inner = self.layers(&arrival.call.snapshot);
+        let mut inner = self.layers(&arrival.call);
         Box::pin(async move {
             let mut response = match &mut inner {
                 Inner::Plain(service) => service.call(arrival).await?,
@@ -267,6 +269,9 @@ async fn route(gate: &Gate, arrival: Arrival) -> Response<Body> {
         Goal::Snapshots => endpoint::snapshots(gate, call),
         Goal::Explain => Box::pin(endpoint::explain(gate, call, body)).await,
         Goal::Metrics => endpoint::metrics(gate, call),
+        Goal::ConsoleHome => console::home(call),
+        Goal::Console => console::page(gate, call),
+        Goal::ConsoleLive => console::live(gate, call),
     }
 }
 

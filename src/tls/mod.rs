@@ -8,7 +8,7 @@ mod certificate;
 mod client;
 mod server;
 
-pub use certificate::{not_after, subject};
+pub use certificate::{names, not_after, subject};
 pub use client::{client, system_roots};
 pub use server::server;
 

@@ -64,8 +64,16 @@ async fn enter(
             false => here(gate, head, headers).map(|()| nobody()),
         };
     }
+    known(call, headers).await
+}
+
+/// Whom the credential in `headers` lets in.
+///
+/// # Errors
+/// There is none, or it opens nothing.
+pub(super) async fn known(call: &Call, headers: &HeaderMap) -> Result<Known, Refused> {
     let shown = shown(&call.snapshot, headers).await?;
-    opened(auth, &shown).ok_or((AuthMethod::ApiKey, Why::Key))
+    opened(&call.snapshot.plan.auth, &shown).ok_or((AuthMethod::ApiKey, Why::Key))
 }
 
 /// Whom a credential lets in.
@@ -126,7 +134,8 @@ fn here(gate: &Gate, head: Head<'_>, headers: &HeaderMap) -> Result<(), Refused>
     Ok(())
 }
 
-fn is_forwarded(headers: &HeaderMap) -> bool {
+/// Whether a proxy has passed the request on.
+pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         let name = name.as_str();
         name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip" | "via")

@@ -13,6 +13,8 @@ pub(crate) enum Plane {
     Data,
     /// The gateway itself.
     Control,
+    /// The page that shows the gateway; who is turned away there is counted with [`Self::Control`].
+    Console,
 }
 
 /// Somebody may not come in.
@@ -41,6 +43,12 @@ pub(crate) enum Why {
     Stranger,
     /// Nothing is configured, and the client on this machine asks for a host that is none of ours.
     Host,
+    /// The console is asked for by a host that is none of ours.
+    ForeignHost,
+    /// A page of another origin asks for the console.
+    ForeignPage,
+    /// The console is asked for from elsewhere, and somebody may listen.
+    Exposed,
     /// The credential is good, and is for inference only.
     NoRole,
     /// The credential is good, and is for reading only.
@@ -55,7 +63,7 @@ impl Plane {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Data => "data",
-            Self::Control => "control",
+            Self::Control | Self::Console => "control",
         }
     }
 
@@ -81,6 +89,9 @@ impl Why {
             | Self::Throttled(_)
             | Self::Stranger
             | Self::Host
+            | Self::ForeignHost
+            | Self::ForeignPage
+            | Self::Exposed
             | Self::NoRole
             | Self::ReadOnly => false,
         }
@@ -93,7 +104,12 @@ impl Why {
             Self::Token(TokenError::Unavailable) => count::Outcome::Unavailable,
             Self::Token(_) => count::Outcome::Invalid,
             Self::Throttled(_) => count::Outcome::Throttled,
-            Self::Host | Self::NoRole | Self::ReadOnly => count::Outcome::Forbidden,
+            Self::Host
+            | Self::ForeignHost
+            | Self::ForeignPage
+            | Self::Exposed
+            | Self::NoRole
+            | Self::ReadOnly => count::Outcome::Forbidden,
         }
     }
 }

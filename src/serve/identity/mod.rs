@@ -5,6 +5,7 @@
 //! headers that the rest of the house sees.
 
 mod client;
+mod console;
 mod control;
 mod count;
 mod credential;
@@ -27,7 +28,7 @@ use http::{HeaderMap, Method, Uri};
 use self::client::Client;
 use super::audit;
 use super::gate::Gate;
-use super::routes::{Class, Found};
+use super::routes::{Class, Found, Goal};
 use crate::dispatch::Call;
 use crate::plan::{Auth, Listener, Plan};
 
@@ -65,6 +66,16 @@ pub(crate) async fn judge(
             call.audit = goal.map(|goal| audit::begin(gate, &goal));
             Box::pin(control::judge(gate, call, head, headers)).await
         }
+        Some(Plane::Console) => {
+            let goal = head.found.goal(head.method);
+            let audited = goal.map(|goal| audit::begin(gate, &goal));
+            let judged = Box::pin(console::judge(gate, call, head, headers)).await;
+            // An open page asks every other second; that it was opened has been noted.
+            if judged.is_err() || goal != Some(Goal::ConsoleLive) {
+                call.audit = audited;
+            }
+            judged
+        }
         None if head.found.knows_tenants() && auth.guards_inference => {
             Box::pin(data::recognise(call, headers)).await;
             Ok(())
@@ -80,6 +91,7 @@ fn plane(class: Class, listener: &Listener, plan: &Plan) -> Option<Plane> {
         Class::Public => None,
         Class::Inference => Some(Plane::Data),
         Class::Control => Some(Plane::Control),
+        Class::Console => Some(Plane::Console),
         Class::InferenceOnceGuarded => is_any.then_some(Plane::Data),
         Class::ControlOnceGuarded => {
             // The key may change while a connection is kept.

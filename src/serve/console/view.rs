@@ -1,0 +1,723 @@
+//! What the page says, in words and figures. The templates only put it in place.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::chart::{self, Curve, Part};
+use super::number;
+use crate::api::overview::{self, Overview};
+
+/// A pool with more workers than this is folded up.
+const MANY: usize = 24;
+
+/// Workers in trouble that are named at the top.
+const NAMED: usize = 6;
+
+/// Points of a whole curve.
+const POINTS: usize = 60;
+
+/// The page.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    /// The title of the page.
+    pub(super) title: String,
+    version: String,
+    phase: String,
+    running: bool,
+    uptime: String,
+    clock: Moment,
+    headline: String,
+    /// `good`, `warn` or `bad`.
+    mood: &'static str,
+    troubles: Vec<Trouble>,
+    more_troubles: usize,
+    rejected: Option<Rejected>,
+    config: Config,
+    vitals: Vec<Vital>,
+    spans: Vec<Span>,
+    under_way: Vec<(&'static str, String)>,
+    pools: Vec<Pool>,
+    models: Vec<Model>,
+    failures: Vec<Failure>,
+}
+
+/// A moment, for machines and for people.
+#[derive(Debug, Serialize)]
+struct Moment {
+    iso: String,
+    text: String,
+    ago: String,
+}
+
+/// A worker that gets no requests.
+#[derive(Debug, Serialize)]
+struct Trouble {
+    pool: String,
+    worker: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Rejected {
+    sha256: String,
+    short: String,
+    when: Moment,
+    trigger: String,
+    diagnostics: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Config {
+    file: String,
+    generation: u64,
+    sha256: String,
+    short: String,
+    applied: Moment,
+    trigger: String,
+    snapshot: u64,
+    synchronized: bool,
+}
+
+/// A figure with its curve.
+#[derive(Debug, Serialize)]
+struct Vital {
+    name: &'static str,
+    value: String,
+    unit: &'static str,
+    note: String,
+    curve: Curve,
+    label: String,
+    bad: bool,
+}
+
+/// A row of the table of spans.
+#[derive(Debug, Serialize)]
+struct Span {
+    name: String,
+    requests: String,
+    rate: String,
+    bar: Vec<Part>,
+    said: String,
+    outcomes: Vec<Outcome>,
+    input: String,
+    output: String,
+    duration: Option<[String; 3]>,
+    first_token: Option<[String; 3]>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    class: &'static str,
+    word: &'static str,
+    requests: String,
+    some: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Pool {
+    name: String,
+    state: &'static str,
+    summary: String,
+    in_flight: String,
+    folded: bool,
+    draining: bool,
+    /// Whether a column would have anything in it.
+    has_engine: bool,
+    has_cache: bool,
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    id: String,
+    url: String,
+    place: String,
+    /// What its mark looks like: `up`, `idle`, `trying` or `down`.
+    mark: &'static str,
+    word: String,
+    reason: String,
+    kind: String,
+    added: bool,
+    breaker: String,
+    breaker_bad: bool,
+    in_flight: String,
+    running: String,
+    waiting: String,
+    usage: Option<(String, String)>,
+    cache: String,
+    answered: String,
+    failed: String,
+    failed_any: bool,
+    models: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Model {
+    name: String,
+    aliases: String,
+    mark: &'static str,
+    word: &'static str,
+    routes: Vec<Route>,
+    fallback: String,
+    mirror: String,
+    degraded: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Route {
+    pool: String,
+    share: String,
+    model: String,
+    policy: String,
+    ready: String,
+    short: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    when: Moment,
+    class: &'static str,
+    word: &'static str,
+    status: String,
+    code: String,
+    path: String,
+    model: String,
+    place: String,
+    attempts: u32,
+    took: String,
+    request_id: String,
+}
+
+/// The page that shows `overview`.
+pub(super) fn of(overview: &Overview) -> View {
+    let now = overview.time;
+    let workers = || overview.pools.iter().flat_map(|pool| &pool.workers);
+    let total = workers().count();
+    let draining = workers().filter(|worker| is_draining(worker)).count();
+    let down = workers().filter(|worker| is_down(worker)).count();
+    let running = matches!(&*overview.phase, "running" | "");
+    let rejected = overview.config.rejected.as_ref();
+    let headline = headline(total, down, draining);
+    let unserved = overview.models.iter().any(|model| !model.ready);
+    let mood = match () {
+        () if total > 0 && down == total => "bad",
+        () if down > 0 || rejected.is_some() || unserved || !running => "warn",
+        () => "good",
+    };
+    let mut troubles = troubles(overview);
+    let more_troubles = troubles.len().saturating_sub(NAMED);
+    troubles.truncate(NAMED);
+    let mut title = vec!["smg".to_owned()];
+    title.extend(rejected.map(|_| "reload rejected".to_owned()));
+    title.extend((!running).then(|| overview.phase.clone()));
+    title.push(lower_first(&headline));
+    View {
+        title: title.join(" · "),
+        version: overview.version.clone(),
+        phase: overview.phase.clone(),
+        running,
+        uptime: number::age(now.saturating_sub(overview.started)),
+        clock: moment(now, now),
+        headline,
+        mood,
+        troubles,
+        more_troubles,
+        rejected: rejected.map(|rejected| refused(rejected, now)),
+        config: config(&overview.config, now),
+        vitals: vitals(overview),
+        spans: overview.spans.iter().map(span).collect(),
+        under_way: under_way(&overview.now),
+        pools: overview.pools.iter().map(pool).collect(),
+        models: overview.models.iter().map(model).collect(),
+        failures: failures(overview),
+    }
+}
+
+fn is_draining(worker: &overview::Worker) -> bool {
+    !worker.ready && worker.reason == "draining"
+}
+
+fn is_down(worker: &overview::Worker) -> bool {
+    !worker.ready && !is_draining(worker)
+}
+
+fn headline(total: usize, down: usize, draining: usize) -> String {
+    let workers = |n: usize| if n == 1 { "worker" } else { "workers" };
+    let drains = match draining {
+        0 => String::new(),
+        n => format!(", {n} draining"),
+    };
+    match (total, down) {
+        (0, _) => "No workers".to_owned(),
+        (n, 0) if draining == 0 && n > 1 => format!("All {n} workers ready"),
+        (n, 0) => format!("{} {} ready{drains}", n - draining, workers(n - draining)),
+        (n, down) => format!("{down} of {n} {} down{drains}", workers(n)),
+    }
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_ascii_lowercase());
+    first.into_iter().chain(chars).collect()
+}
+
+fn troubles(overview: &Overview) -> Vec<Trouble> {
+    let pools = overview.pools.iter();
+    pools
+        .flat_map(|pool| {
+            let down = pool.workers.iter().filter(|worker| is_down(worker));
+            down.map(|worker| Trouble {
+                pool: pool.name.clone(),
+                worker: place(&worker.url).to_owned(),
+                reason: worker.reason.clone(),
+            })
+        })
+        .collect()
+}
+
+fn refused(rejected: &overview::Rejected, now: u64) -> Rejected {
+    Rejected {
+        short: short(&rejected.sha256),
+        sha256: rejected.sha256.clone(),
+        when: moment(rejected.time, now),
+        trigger: trigger(&rejected.trigger).to_owned(),
+        diagnostics: rejected.diagnostics.clone(),
+    }
+}
+
+fn config(config: &overview::Config, now: u64) -> Config {
+    Config {
+        file: config.file.clone(),
+        generation: config.generation,
+        short: short(&config.sha256),
+        sha256: config.sha256.clone(),
+        applied: moment(config.applied, now),
+        trigger: trigger(&config.trigger).to_owned(),
+        snapshot: config.snapshot,
+        synchronized: config.synchronized,
+    }
+}
+
+fn trigger(word: &str) -> &str {
+    match word {
+        "start" => "at the start",
+        "file" => "as the file changed",
+        "signal" => "on SIGHUP",
+        "admin" => "on request",
+        other => other,
+    }
+}
+
+/// The figures at the top: as of the shortest span, with the curve of the last minutes.
+fn vitals(overview: &Overview) -> Vec<Vital> {
+    let none = overview::Span::default();
+    let [now, minute] = [0, 1].map(|at| overview.spans.get(at).unwrap_or(&none));
+    let points = &overview.points;
+    let curve = |of: fn(&overview::Point) -> f64| {
+        let values: Vec<f64> = points.iter().map(of).collect();
+        chart::curve(&values, POINTS)
+    };
+    let most = |of: fn(&overview::Point) -> f64| points.iter().map(of).fold(0.0, f64::max);
+    let peak = |of: fn(&overview::Point) -> f64| format!("peak {}", number::short(most(of)));
+    let failed = |span: &overview::Span| requests(span, "server_error");
+    let failed_rate = match now.covered {
+        covered if covered > 0.0 => failed(now) as f64 / covered,
+        _ => 0.0,
+    };
+    let latency = |of: Option<overview::Quantiles>| match of {
+        None => ("–".to_owned(), "none in the last minute".to_owned()),
+        Some(of) => (
+            number::latency(of.p50),
+            format!(
+                "p95 {} · p99 {}",
+                number::latency(of.p95),
+                number::latency(of.p99)
+            ),
+        ),
+    };
+    let (duration, duration_note) = latency(minute.duration);
+    let (first, first_note) = latency(minute.first_token);
+    let vital = |name, value, unit, note, curve: Curve, label: &str| Vital {
+        name,
+        value,
+        unit,
+        note,
+        curve,
+        label: format!("{label} in the last five minutes"),
+        bad: false,
+    };
+    vec![
+        vital(
+            "Requests",
+            number::short(now.request_rate),
+            "/s",
+            peak(|point| point.request_rate),
+            curve(|point| point.request_rate),
+            "Requests per second",
+        ),
+        Vital {
+            bad: failed(now) > 0,
+            ..vital(
+                "Failures",
+                number::short(failed_rate),
+                "/s",
+                format!("{} in the last minute", number::count(failed(minute))),
+                curve(|point| point.failure_rate),
+                "Failures per second",
+            )
+        },
+        vital(
+            "Output tokens",
+            number::short(now.output_token_rate),
+            "/s",
+            format!("{} /s read", number::short(now.input_token_rate)),
+            curve(|point| point.output_token_rate),
+            "Output tokens per second",
+        ),
+        vital(
+            "In flight",
+            number::count(overview.now.in_flight),
+            "",
+            match overview.now.waiting {
+                0 => "none waits".to_owned(),
+                n => format!("{} wait to be let in", number::count(n)),
+            },
+            curve(|point| point.in_flight as f64),
+            "Requests in flight",
+        ),
+        vital("First token", first, "", first_note, Curve::default(), ""),
+        vital(
+            "Duration",
+            duration,
+            "",
+            duration_note,
+            Curve::default(),
+            "",
+        ),
+    ]
+}
+
+fn requests(span: &overview::Span, outcome: &str) -> u64 {
+    let mut all = span.outcomes.iter();
+    let found = all.find(|one| one.outcome == outcome);
+    found.map_or(0, |found| found.requests)
+}
+
+/// The class and the word of an outcome.
+fn outcome(word: &str) -> (&'static str, &'static str) {
+    match word {
+        "ok" => ("ok", "answered"),
+        "client_error" => ("client", "client error"),
+        "limited" => ("limited", "limited"),
+        "cancelled" => ("cancelled", "cancelled"),
+        _ => ("failed", "failed"),
+    }
+}
+
+fn span(span: &overview::Span) -> Span {
+    let counts: Vec<(&'static str, u64)> = span
+        .outcomes
+        .iter()
+        .map(|one| (outcome(&one.outcome).0, one.requests))
+        .collect();
+    let outcomes: Vec<Outcome> = span
+        .outcomes
+        .iter()
+        .map(|one| {
+            let (class, word) = outcome(&one.outcome);
+            Outcome {
+                class,
+                word,
+                requests: number::count(one.requests),
+                some: one.requests > 0,
+            }
+        })
+        .collect();
+    let said: Vec<String> = outcomes
+        .iter()
+        .filter(|outcome| outcome.some)
+        .map(|outcome| format!("{} {}", outcome.requests, outcome.word))
+        .collect();
+    let quantiles = |of: Option<overview::Quantiles>| {
+        of.map(|of| [of.p50, of.p95, of.p99].map(number::latency))
+    };
+    Span {
+        name: match span.seconds {
+            s if s >= 60.0 => format!("{:.0} min", s / 60.0),
+            s => format!("{s:.0} s"),
+        },
+        requests: number::count(span.requests),
+        rate: number::short(span.request_rate),
+        bar: chart::bar(&counts),
+        said: match said.is_empty() {
+            true => "no requests".to_owned(),
+            false => said.join(", "),
+        },
+        outcomes,
+        input: number::short(span.input_token_rate),
+        output: number::short(span.output_token_rate),
+        duration: quantiles(span.duration),
+        first_token: quantiles(span.first_token),
+    }
+}
+
+fn under_way(now: &overview::Now) -> Vec<(&'static str, String)> {
+    let held = number::bytes(now.body_bytes);
+    let bodies = match now.body_budget {
+        0 => held,
+        budget => format!("{held} of {}", number::bytes(budget)),
+    };
+    vec![
+        ("Connections", number::count(now.connections)),
+        ("Waiting", number::count(now.waiting)),
+        ("Bodies in memory", bodies),
+    ]
+}
+
+fn pool(pool: &overview::Pool) -> Pool {
+    let total = pool.workers.len();
+    let ready = pool.workers.iter().filter(|worker| worker.ready).count();
+    let in_flight: u64 = pool.workers.iter().map(|worker| worker.in_flight).sum();
+    let mut workers: Vec<&overview::Worker> = pool.workers.iter().collect();
+    // Who needs a look comes first; the others stay where they are.
+    workers.sort_by_key(|worker| (worker.ready, is_draining(worker)));
+    Pool {
+        name: pool.name.clone(),
+        state: match (total, ready) {
+            _ if pool.drain => "idle",
+            (0, _) => "idle",
+            (total, ready) if total == ready => "up",
+            (_, 0) => "down",
+            _ => "trying",
+        },
+        summary: match total {
+            0 => "no workers".to_owned(),
+            total => format!("{ready} of {total} ready"),
+        },
+        in_flight: number::count(in_flight),
+        folded: total > MANY,
+        draining: pool.drain,
+        has_engine: workers.iter().any(|worker| worker.engine.is_some()),
+        has_cache: workers
+            .iter()
+            .any(|worker| worker.cache_hit_ratio.is_some()),
+        workers: workers.into_iter().map(worker).collect(),
+    }
+}
+
+fn worker(worker: &overview::Worker) -> Worker {
+    let (mark, word) = match () {
+        () if is_draining(worker) => ("idle", "draining"),
+        () if worker.ready && worker.breaker == "half_open" => ("trying", "on trial"),
+        () if worker.ready => ("up", "ready"),
+        () if worker.health == "unknown" => ("trying", "starting"),
+        () if worker.health == "healthy" && worker.breaker != "closed" => ("down", "broken"),
+        () => ("down", "down"),
+    };
+    let mut kind = vec![&*worker.runtime];
+    if worker.role != "regular" {
+        kind.push(&worker.role);
+    }
+    kind.retain(|word| !word.is_empty());
+    let engine = worker.engine.as_ref();
+    let dash = || "–".to_owned();
+    Worker {
+        id: worker.id.clone(),
+        place: place(&worker.url).to_owned(),
+        url: worker.url.clone(),
+        mark,
+        word: word.to_owned(),
+        reason: if is_draining(worker) {
+            String::new()
+        } else {
+            worker.reason.clone()
+        },
+        kind: kind.join(" · "),
+        added: worker.source == "manual",
+        breaker: worker.breaker.replace('_', " "),
+        breaker_bad: worker.breaker != "closed",
+        in_flight: number::count(worker.in_flight),
+        running: engine.map_or_else(dash, |engine| number::count(engine.running)),
+        waiting: engine.map_or_else(dash, |engine| number::count(engine.waiting)),
+        usage: engine
+            .and_then(|engine| engine.usage)
+            .map(|usage| (width(usage), number::percent(usage))),
+        cache: worker.cache_hit_ratio.map_or_else(dash, number::percent),
+        answered: number::count(worker.answered),
+        failed: number::count(worker.failed),
+        failed_any: worker.failed > 0,
+        models: worker.models.join(", "),
+    }
+}
+
+/// A share as the width of a bar that is 100 wide.
+fn width(share: f64) -> String {
+    format!("{:.1}", share.clamp(0.0, 1.0) * 100.0)
+}
+
+/// A worker's URL without what all of them begin with.
+fn place(url: &str) -> &str {
+    url.strip_prefix("http://").unwrap_or(url)
+}
+
+fn model(model: &overview::Model) -> Model {
+    let total: f64 = model.routes.iter().map(|route| route.weight).sum();
+    let (mark, word) = match model.ready {
+        true => ("up", "served"),
+        false => ("down", "nobody serves it"),
+    };
+    Model {
+        name: model.name.clone(),
+        aliases: model.aliases.join(", "),
+        mark,
+        word,
+        routes: model
+            .routes
+            .iter()
+            .map(|route| Route {
+                pool: route.pool.clone(),
+                share: match model.routes.len() {
+                    0 | 1 => String::new(),
+                    _ => number::percent(route.weight / total),
+                },
+                model: route.model.clone(),
+                policy: route.policy.clone(),
+                ready: format!("{} of {}", route.ready, route.workers),
+                short: route.ready < route.workers,
+            })
+            .collect(),
+        fallback: model.fallback.join(" → "),
+        mirror: model.mirror.clone(),
+        degraded: model.degraded.clone(),
+    }
+}
+
+fn failures(overview: &Overview) -> Vec<Failure> {
+    let workers = overview.pools.iter().flat_map(|pool| &pool.workers);
+    let places: BTreeMap<&str, &str> = workers
+        .map(|worker| (&*worker.id, place(&worker.url)))
+        .collect();
+    let shown = |failure: &overview::Failure| {
+        let (class, word) = outcome(&failure.outcome);
+        Failure {
+            when: moment(failure.time, overview.time),
+            class,
+            word,
+            status: failure.status.to_string(),
+            code: failure.code.clone(),
+            path: failure.path.clone(),
+            model: failure.model.clone(),
+            // A worker that is gone is known by its id.
+            place: places
+                .get(&*failure.worker)
+                .map_or_else(|| failure.worker.clone(), |place| (*place).to_owned()),
+            attempts: failure.attempts,
+            took: number::latency(failure.seconds),
+            request_id: failure.request_id.clone(),
+        }
+    };
+    overview.failures.iter().map(shown).collect()
+}
+
+/// The first twelve figures of a hash.
+fn short(sha256: &str) -> String {
+    sha256.chars().take(12).collect()
+}
+
+fn moment(millis: u64, now: u64) -> Moment {
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let nanos = i128::from(millis) * 1_000_000;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let iso = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    let today = format_description!("[hour]:[minute]:[second]");
+    let earlier = format_description!("[year]-[month]-[day] [hour]:[minute]");
+    let passed = now.saturating_sub(millis);
+    let text = if passed < DAY {
+        at.format(today)
+    } else {
+        at.format(earlier)
+    };
+    Moment {
+        iso: at.format(iso).unwrap_or_default(),
+        text: text.unwrap_or_default(),
+        ago: format!("{} ago", number::age(passed)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_headline_says_what_counts() {
+        for (figures, text) in [
+            ((0, 0, 0), "No workers"),
+            ((1, 0, 0), "1 worker ready"),
+            ((8, 0, 0), "All 8 workers ready"),
+            ((8, 0, 1), "7 workers ready, 1 draining"),
+            ((8, 2, 0), "2 of 8 workers down"),
+            ((8, 8, 0), "8 of 8 workers down"),
+            ((1, 1, 0), "1 of 1 worker down"),
+            ((8, 2, 1), "2 of 8 workers down, 1 draining"),
+        ] {
+            let (total, down, draining) = figures;
+            assert_eq!(headline(total, down, draining), text);
+        }
+    }
+
+    #[test]
+    fn who_needs_a_look_comes_first() {
+        let one = |id: &str, ready: bool, reason: &str| overview::Worker {
+            id: id.to_owned(),
+            ready,
+            reason: reason.to_owned(),
+            ..overview::Worker::default()
+        };
+        let shown = pool(&overview::Pool {
+            workers: vec![
+                one("a", true, ""),
+                one("b", false, "draining"),
+                one("c", false, "its health probes fail"),
+                one("d", true, ""),
+            ],
+            ..overview::Pool::default()
+        });
+        let ids: Vec<&str> = shown.workers.iter().map(|worker| &*worker.id).collect();
+        assert_eq!(ids, ["c", "b", "a", "d"]);
+        assert_eq!((shown.state, &*shown.summary), ("trying", "2 of 4 ready"));
+    }
+
+    #[test]
+    fn the_title_tells_the_state() {
+        let mut overview = Overview {
+            pools: vec![overview::Pool {
+                workers: vec![
+                    overview::Worker::default(),
+                    overview::Worker {
+                        ready: true,
+                        ..overview::Worker::default()
+                    },
+                ],
+                ..overview::Pool::default()
+            }],
+            ..Overview::default()
+        };
+        assert_eq!(of(&overview).title, "smg · 1 of 2 workers down");
+        overview.phase = "draining".to_owned();
+        overview.config.rejected = Some(overview::Rejected::default());
+        let title = "smg · reload rejected · draining · 1 of 2 workers down";
+        assert_eq!(of(&overview).title, title);
+    }
+
+    #[test]
+    fn a_moment_of_another_day_has_its_date() {
+        let now = 1_700_000_000_000;
+        let shown = moment(now - 65_000, now);
+        assert_eq!((&*shown.text, &*shown.ago), ("22:12:15", "1 min ago"));
+        assert_eq!(shown.iso, "2023-11-14T22:12:15Z");
+        assert_eq!(moment(now - 90_000_000, now).text, "2023-11-13 21:13");
+    }
+}
