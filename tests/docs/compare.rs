@@ -66,7 +66,10 @@ fn normal_word(word: &str) -> String {
         {
             normal.push_str("<time>");
             rest = &rest[time..];
-        } else if hex >= 12 && !rest.starts_with('-') && rest[..hex].contains(|c: char| c.is_ascii_digit()) {
+        } else if hex >= 12
+            && !rest.starts_with('-')
+            && rest[..hex].contains(|c: char| c.is_ascii_digit())
+        {
             normal.push_str("<hash>");
             rest = &rest[hex..];
         } else if let Some(unit) = unit(rest, figure) {
@@ -115,7 +118,10 @@ fn what_varies_may_vary() {
             "took 12ms  at 2026-01-02 10:11:12".into(),
             "took 3.4ms at 2027-01-02 00:11:12".into(),
         ),
-        (format!("{{ sha256 = \"{hash}\" }}"), format!("{{ sha256 = \"{}\" }}", hash.replace('c', "d"))),
+        (
+            format!("{{ sha256 = \"{hash}\" }}"),
+            format!("{{ sha256 = \"{}\" }}", hash.replace('c', "d")),
+        ),
         ("a … c".into(), "a b b c".into()),
         ("a\n…\nc".into(), "a\nx\ny\nc".into()),
         (

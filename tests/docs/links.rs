@@ -46,7 +46,9 @@ fn found(page: &Page) -> Vec<(usize, String)> {
             rest = after;
         }
         for attribute in [" src=\"", " srcset=\""] {
-            let target = line.split_once(attribute).and_then(|(_, rest)| rest.split_once('"'));
+            let target = line
+                .split_once(attribute)
+                .and_then(|(_, rest)| rest.split_once('"'));
             found.extend(target.map(|(target, _)| (*number, target.to_owned())));
         }
     }

@@ -67,9 +67,13 @@ mod tests {
 
     #[test]
     fn nothing_steers_the_terminal() {
-        let mut value = json!({ "a": ["\u{1b}[2J\u{9b}1m", { "b": "one\ntwo\tthree\r\u{202e}x" }], "n": 1 });
+        let mut value =
+            json!({ "a": ["\u{1b}[2J\u{9b}1m", { "b": "one\ntwo\tthree\r\u{202e}x" }], "n": 1 });
         clean(&mut value);
-        assert_eq!(value, json!({ "a": ["?[2J?1m", { "b": "one\ntwo three??x" }], "n": 1 }));
+        assert_eq!(
+            value,
+            json!({ "a": ["?[2J?1m", { "b": "one\ntwo three??x" }], "n": 1 })
+        );
     }
 
     #[test]

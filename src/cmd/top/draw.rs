@@ -24,21 +24,42 @@ const WITH_DETAIL: usize = 14;
 const CURVE: usize = 30;
 
 const HELP: &[(&str, &str)] = &[
-    ("q, Esc, Ctrl-C", "quit; Esc first leaves the help or the filter"),
-    ("Tab, arrows, 1-4", "workers, models, failures, configuration"),
-    ("j k, PgUp PgDn, g G", "move, by a line, by a page, to the ends"),
+    (
+        "q, Esc, Ctrl-C",
+        "quit; Esc first leaves the help or the filter",
+    ),
+    (
+        "Tab, arrows, 1-4",
+        "workers, models, failures, configuration",
+    ),
+    (
+        "j k, PgUp PgDn, g G",
+        "move, by a line, by a page, to the ends",
+    ),
     ("s, S", "sort by the next column, the other way round"),
-    ("/", "show rows that hold a text; Enter keeps it, Esc ends it"),
+    (
+        "/",
+        "show rows that hold a text; Enter keeps it, Esc ends it",
+    ),
     ("p, Space", "pause, and go on"),
     ("e", "the configuration and why a reload was refused"),
     ("?", "this help"),
     ("", ""),
     ("flight", "requests that the worker serves for this gateway"),
-    ("run, wait, use", "of its engine: running, waiting, share of memory in use"),
-    ("cache", "share of the prompt tokens that were in the worker's cache"),
+    (
+        "run, wait, use",
+        "of its engine: running, waiting, share of memory in use",
+    ),
+    (
+        "cache",
+        "share of the prompt tokens that were in the worker's cache",
+    ),
     ("answered, failed", "since the start of the gateway"),
     ("ttft", "time to the first token of a stream"),
-    ("ready, of", "workers of a route that get requests now, of all"),
+    (
+        "ready, of",
+        "workers of a route that get requests now, of all",
+    ),
 ];
 
 /// What there is to show.
@@ -102,14 +123,21 @@ fn head(scene: &Scene<'_>, view: &View, width: usize) -> Vec<Line<'static>> {
         (format!("smg {}", overview.version), Tone::Strong),
         (overview.phase.clone(), phase),
         plain(format!("up {}", age(overview.time, overview.started))),
-        plain(format!("config {} {}", config.generation, short(&config.sha256))),
+        plain(format!(
+            "config {} {}",
+            config.generation,
+            short(&config.sha256)
+        )),
     ];
     if view.paused {
         first.insert(0, ("PAUSED".to_owned(), Tone::Warn));
     }
     if width >= 100 {
         let applied = age(overview.time, config.applied);
-        first.push((format!("applied {applied} ago ({})", config.trigger), Tone::Dim));
+        first.push((
+            format!("applied {applied} ago ({})", config.trigger),
+            Tone::Dim,
+        ));
         first.push((format!("every {:?}", scene.interval), Tone::Dim));
     }
     let mut line = Vec::new();
@@ -169,7 +197,10 @@ fn spans(figure: &Figure, look: Look, width: usize) -> Vec<Span<'static>> {
             }
             _ => String::new(),
         };
-        used += [&name, value, &curve].map(|text| self::width(text)).iter().sum::<usize>();
+        used += [&name, value, &curve]
+            .map(|text| self::width(text))
+            .iter()
+            .sum::<usize>();
         if used > width {
             break;
         }
@@ -245,7 +276,10 @@ fn tabs(overview: &Overview, view: &View, width: usize) -> Line<'static> {
             _ => format!(" {} ", index + 1),
         };
         let style = match pane == view.pane && !view.help {
-            true => view.look.style(Tone::Strong).add_modifier(Modifier::REVERSED),
+            true => view
+                .look
+                .style(Tone::Strong)
+                .add_modifier(Modifier::REVERSED),
             false => view.look.style(Tone::Plain),
         };
         spans.push(Span::styled(text, style));
@@ -287,7 +321,8 @@ fn body(
                 .into_iter()
                 .filter(|(_, text, _)| wanted.is_empty() || text.to_lowercase().contains(&wanted));
             let lines = lines.flat_map(|(label, text, tone)| {
-                let label = (!label.is_empty()).then(|| format!(" {}", fitted(label, 11, false, look)));
+                let label =
+                    (!label.is_empty()).then(|| format!(" {}", fitted(label, 11, false, look)));
                 let indent = label.as_deref().map_or(1, self::width);
                 wrapped(&text, width.saturating_sub(indent))
                     .into_iter()

@@ -25,7 +25,10 @@ const PLAIN: Look = Look {
 };
 
 fn overview() -> Overview {
-    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/top/overview.json"));
+    let text = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/top/overview.json"
+    ));
     let mut json = serde_json::from_str(text).unwrap();
     clean(&mut json);
     serde_json::from_value(json).unwrap()
@@ -95,11 +98,21 @@ fn every_pane_looks_as_it_did() {
         failures: Vec::new(),
         ..overview.clone()
     };
-    let gone = Some((Duration::from_secs(3), "no gateway answers: unix:/run/smg/control.sock (connection refused)"));
+    let gone = Some((
+        Duration::from_secs(3),
+        "no gateway answers: unix:/run/smg/control.sock (connection refused)",
+    ));
     for (name, overview, silent, look, size, keys) in [
         ("workers-80x24", &overview, None, FULL, (80, 24), ""),
         ("workers-160x40", &overview, None, FULL, (160, 40), "jj"),
-        ("workers-120x30-ascii", &overview, None, PLAIN, (120, 30), "ssssssss"),
+        (
+            "workers-120x30-ascii",
+            &overview,
+            None,
+            PLAIN,
+            (120, 30),
+            "ssssssss",
+        ),
         ("workers-40x12", &overview, None, FULL, (40, 12), ""),
         ("workers-20x6", &overview, None, FULL, (20, 6), ""),
         ("models-80x24", &overview, None, FULL, (80, 24), "2"),
@@ -113,7 +126,14 @@ fn every_pane_looks_as_it_did() {
         ("gone-80x24", &overview, gone, FULL, (80, 24), ""),
         ("help-80x24", &overview, None, FULL, (80, 24), "?"),
         ("filter-80x24", &overview, None, FULL, (80, 24), "/qwen"),
-        ("filtered-80x24", &overview, None, FULL, (80, 24), "/nobody\n"),
+        (
+            "filtered-80x24",
+            &overview,
+            None,
+            FULL,
+            (80, 24),
+            "/nobody\n",
+        ),
     ] {
         let keys: Vec<KeyCode> = typed(keys)
             .into_iter()
@@ -125,7 +145,10 @@ fn every_pane_looks_as_it_did() {
         golden(name, &screen(overview, silent, look, size, &keys));
     }
     let nothing = Overview::default();
-    golden("nothing-80x24", &screen(&nothing, None, FULL, (80, 24), &[]));
+    golden(
+        "nothing-80x24",
+        &screen(&nothing, None, FULL, (80, 24), &[]),
+    );
 }
 
 #[test]

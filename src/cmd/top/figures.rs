@@ -114,7 +114,10 @@ mod tests {
             [0.0, 0.0001, 0.004, 0.123, 1.0].map(share).join(" "),
             "0% <0.1% 0.4% 12% 100%"
         );
-        assert_eq!([0, 512, 1536, 1 << 30].map(bytes).join(" "), "0B 512B 1.5KiB 1.0GiB");
+        assert_eq!(
+            [0, 512, 1536, 1 << 30].map(bytes).join(" "),
+            "0B 512B 1.5KiB 1.0GiB"
+        );
         assert_eq!(age(5000, 9000), "0s");
         assert_eq!(short("0123456789abcdef"), "01234567");
         assert_eq!(rate(-1.0), "0");

@@ -3,9 +3,7 @@
 use super::figures::{NOTHING, age, bytes, rate, seconds, share, short};
 use super::look::{Look, Sign, Tone};
 use super::table::{Cell, Column, Row, Table};
-use crate::api::overview::{
-    Failure, Model, Overview, Point, Pool, Quantiles, Route, Span, Worker,
-};
+use crate::api::overview::{Failure, Model, Overview, Point, Pool, Quantiles, Route, Span, Worker};
 
 /// Usage from which the memory of an engine is about to be full.
 const FULL: f64 = 0.9;
@@ -144,7 +142,10 @@ pub(super) fn models(overview: &Overview, look: Option<Look>) -> Table {
     ];
     let rows = overview.models.iter().flat_map(|model| {
         let alone = model.routes.is_empty().then(|| route(model, None, look));
-        let routes = model.routes.iter().map(move |it| route(model, Some(it), look));
+        let routes = model
+            .routes
+            .iter()
+            .map(move |it| route(model, Some(it), look));
         alone.into_iter().chain(routes)
     });
     Table {
@@ -167,7 +168,11 @@ fn route(model: &Model, route: Option<&Route>, look: Option<Look>) -> Row {
         signed(sign, state, look).toned(tone),
         part(|route| &route.pool),
         count(|route| f64::from(route.weight)),
-        if lacking { ready.toned(Tone::Warn) } else { ready },
+        if lacking {
+            ready.toned(Tone::Warn)
+        } else {
+            ready
+        },
         count(|route| route.workers as f64),
         part(|route| &route.policy),
         part(|route| &route.model),
@@ -358,7 +363,9 @@ pub(super) fn figures(overview: &Overview) -> Vec<Figure> {
     let latency = |of: fn(&Span) -> Option<Quantiles>| {
         let known = overview.spans.iter().find_map(|span| of(span));
         let written = |part: fn(&Quantiles) -> f64| {
-            known.as_ref().map_or(NOTHING.to_owned(), |known| seconds(part(known)))
+            known
+                .as_ref()
+                .map_or(NOTHING.to_owned(), |known| seconds(part(known)))
         };
         vec![
             plain("p50", written(|it| it.p50)),
@@ -366,9 +373,7 @@ pub(super) fn figures(overview: &Overview) -> Vec<Figure> {
             plain("p99", written(|it| it.p99)),
         ]
     };
-    let curve = |of: fn(&Point) -> f64| -> Vec<f64> {
-        overview.points.iter().map(of).collect()
-    };
+    let curve = |of: fn(&Point) -> f64| -> Vec<f64> { overview.points.iter().map(of).collect() };
     vec![
         Figure {
             title: "requests",

@@ -95,6 +95,11 @@ fn write(table: &Table, out: &mut String) {
     let title = |at: usize| table.columns.get(at).map(|column| column.title.to_owned());
     row(&|at| title(at).unwrap_or_default());
     for cells in table.rows.iter().map(|row| &row.cells) {
-        row(&|at| cells.get(at).map(|cell| cell.text.clone()).unwrap_or_default());
+        row(&|at| {
+            cells
+                .get(at)
+                .map(|cell| cell.text.clone())
+                .unwrap_or_default()
+        });
     }
 }

@@ -118,7 +118,12 @@ impl Table {
 
     /// The columns that fit into `width`, as indices, each with its width.
     pub(super) fn fit(&self, width: usize) -> Vec<(usize, usize)> {
-        let natural: Vec<usize> = self.columns.iter().enumerate().map(wide(&self.rows)).collect();
+        let natural: Vec<usize> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(wide(&self.rows))
+            .collect();
         let natural = |at: usize| natural.get(at).copied().unwrap_or_default();
         let column = |at: usize| self.columns.get(at);
         let least = |at: usize| match column(at).map_or(0, |column| column.least) {
@@ -127,7 +132,8 @@ impl Table {
         };
         let mut kept: Vec<usize> = (0..self.columns.len()).collect();
         let gaps = |kept: &[usize]| GAP * kept.len().saturating_sub(1);
-        while kept.len() > 1 && kept.iter().map(|at| least(*at)).sum::<usize>() + gaps(&kept) > width
+        while kept.len() > 1
+            && kept.iter().map(|at| least(*at)).sum::<usize>() + gaps(&kept) > width
         {
             let rank = |at: &usize| column(*at).map(|column| column.rank);
             // Of several with the lowest rank the last one goes.

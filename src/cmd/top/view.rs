@@ -45,7 +45,10 @@ impl Pane {
     }
 
     fn place(self) -> usize {
-        Self::ALL.iter().position(|it| *it == self).unwrap_or_default()
+        Self::ALL
+            .iter()
+            .position(|it| *it == self)
+            .unwrap_or_default()
     }
 
     /// The pane that many places further, around the end.
@@ -127,7 +130,9 @@ impl View {
         place.line = place.line.min(lines.saturating_sub(1));
         place.top = place.top.min(lines.saturating_sub(height));
         place.top = place.top.min(place.line);
-        place.top = place.top.max((place.line + 1).saturating_sub(height.max(1)));
+        place.top = place
+            .top
+            .max((place.line + 1).saturating_sub(height.max(1)));
         *place
     }
 
@@ -252,7 +257,10 @@ mod tests {
     fn escape_leaves_one_thing_after_the_other() {
         let mut view = View::new(LOOK);
         let (escape, letter) = (KeyCode::Esc, KeyCode::Char);
-        press(&mut view, &[letter('/'), letter('q'), letter('s'), KeyCode::Enter]);
+        press(
+            &mut view,
+            &[letter('/'), letter('q'), letter('s'), KeyCode::Enter],
+        );
         assert_eq!((view.filter.as_str(), view.typing), ("qs", false));
         press(&mut view, &[letter('?')]);
         assert!(view.help);
