@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::dialect::Dialect;
 use super::document::{Document, Left};
@@ -273,10 +273,20 @@ fn lay(settings: &[Setting], launch: &Launch, hidden: &Hidden) -> Overlay {
 fn fill(document: &mut Document, loaded: &Loaded, settings: &[Setting], launch: &Launch) {
     let (table, origins) = overlaid(loaded);
     for (path, origin) in origins {
-        if let Origin::Flag(text) | Origin::Environment(text) = origin {
+        if let Origin::Flag(text) | Origin::Environment(text) = origin
+            && is_told(&table, &path)
+        {
             document.comments.insert(path, text);
         }
     }
+    // A comment behind a header need not stand behind its keys, too.
+    let comments = document.comments.clone();
+    document.comments.retain(|path, text| {
+        let header = path
+            .rsplit_once('.')
+            .and_then(|(parent, _)| comments.get(parent));
+        header.is_none_or(|header| header != text || path.contains(".policy."))
+    });
     // The parts of an address come from two flags.
     let listeners = table.get("listeners").and_then(Value::as_array);
     for (i, listener) in listeners.into_iter().flatten().enumerate() {
@@ -304,6 +314,33 @@ fn fill(document: &mut Document, loaded: &Loaded, settings: &[Setting], launch: 
         }
     }
     document.table = table;
+}
+
+/// Whether the origin of a path is worth a comment: that of a key, of the choice of a policy, or of
+/// an element of a list. A table is there for its keys.
+fn is_told(table: &Table, path: &str) -> bool {
+    let at = |parent: &Table, part: &str| -> Option<(Value, bool)> {
+        let (key, index) = match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+            Some((key, index)) => (key, index.parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let value = parent.get(key)?;
+        match index {
+            None => Some((value.clone(), false)),
+            Some(index) => Some((value.get(index)?.clone(), true)),
+        }
+    };
+    let mut value = Value::Table(table.clone());
+    let mut element = false;
+    for part in path.split('.') {
+        let found = value.as_table().and_then(|table| at(table, part));
+        let Some((inner, is_element)) = found else {
+            return true;
+        };
+        (value, element) = (inner, is_element);
+    }
+    let source = value.get("env").is_some_and(Value::is_str);
+    !value.is_table() || source || element || path.ends_with("policy")
 }
 
 /// What is different here whatever the flags say.
@@ -366,8 +403,8 @@ pub(super) fn needed(hidden: &Hidden) -> Option<String> {
         .collect();
     (!names.is_empty()).then(|| {
         format!(
-            "Secrets were left out: the gateway reads them from its environment, {}. `{{ file = … }}` \
-             and `{{ credential = … }}` work, too.",
+            "Secrets were left out: the gateway reads them from its environment, {}. A file \
+             or a systemd credential will do as well.",
             names.join(", ")
         )
     })

@@ -138,7 +138,8 @@ pub(super) fn import(matches: &ArgMatches) -> u8 {
     match litellm::convert(&text) {
         Ok(document) => show(&document),
         Err(error) => {
-            out::error(format_args!("{path}:{error}"));
+            let name = if path == "-" { "stdin" } else { path };
+            out::error(format_args!("{name}:{error}"));
             exit::USAGE
         }
     }

@@ -98,6 +98,8 @@ fn program(words: Vec<Word>) -> Result<Launch, LaunchError> {
         let before = at.checked_sub(1).and_then(|at| words.get(at));
         let dialect = match before {
             Some(flag) if flag.text == "-m" => module(&word.text),
+            // As whom a program runs is not what runs.
+            Some(flag) if matches!(flag.text.as_str(), "-u" | "-g" | "--user") => None,
             _ => executable(&word.text),
         };
         if let Some((dialect, engines)) = dialect {

@@ -37,6 +37,9 @@ pub(super) fn convert(text: &str) -> Result<Document, ImportError> {
     let mut document = Document::default();
     let mut hidden = Hidden::default();
     if let Some(list) = yaml::get(&root, "model_list").filter(|list| !list.is_null()) {
+        let Some(list) = list.as_sequence() else {
+            return Err(YamlError::at_key(text, "model_list", "`model_list` is not a list").into());
+        };
         models::add(list, weighted(&root), &mut document, &mut hidden);
     }
     let mut setter = Setter {
@@ -45,7 +48,11 @@ pub(super) fn convert(text: &str) -> Result<Document, ImportError> {
     };
     // Of two that set the same, the one nearer to routing counts.
     for name in ["router_settings", "litellm_settings", "general_settings"] {
-        if let Some(section) = yaml::get(&root, name) {
+        if let Some(section) = yaml::get(&root, name).filter(|section| !section.is_null()) {
+            if !section.is_mapping() {
+                let message = format!("`{name}` is not a mapping");
+                return Err(YamlError::at_key(text, name, &message).into());
+            }
             setter.section(name, section);
         }
     }

@@ -33,11 +33,7 @@ struct Deployment {
 }
 
 /// Adds pools and models for the deployments of `list`. With `weighted` their weights count.
-pub(super) fn add(list: &Yaml, weighted: bool, document: &mut Document, hidden: &mut Hidden) {
-    let Some(items) = list.as_sequence() else {
-        document.leave("`model_list`", "is not a list");
-        return;
-    };
+pub(super) fn add(items: &[Yaml], weighted: bool, document: &mut Document, hidden: &mut Hidden) {
     let mut deployments = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let mut reader = Reader {
@@ -92,6 +88,9 @@ const READ: &[&str] = &[
     "num_retries",
     "custom_llm_provider",
 ];
+
+/// The keys that say where a deployment is.
+const BASES: [&str; 2] = ["api_base", "base_url"];
 
 /// Why other keys of `litellm_params` have no counterpart.
 const PARAMS: &[(&str, &str)] = &[
@@ -210,9 +209,7 @@ impl Reader<'_> {
             (None, Some((word, rest))) if provider::named(word).is_some() => (Some(word), rest),
             (None, _) => (provider::of_model(model), model),
         };
-        let has_base = ["api_base", "base_url"]
-            .iter()
-            .any(|key| yaml::get(params, key).is_some());
+        let has_base = BASES.iter().any(|key| yaml::get(params, key).is_some());
         let known = word.and_then(provider::named);
         match (known, word) {
             (Some(Provider::Other), Some(word)) => {
@@ -238,7 +235,7 @@ impl Reader<'_> {
 
     /// The URL of the worker; request paths begin with `/v1` by themselves.
     fn url(&mut self, params: &Yaml, default: Option<&str>) -> Option<String> {
-        let (key, text) = match ["api_base", "base_url"]
+        let (key, text) = match BASES
             .iter()
             .find_map(|key| yaml::get(params, key).map(|value| (*key, value)))
         {
@@ -288,7 +285,9 @@ impl Reader<'_> {
         /// What people write where none is needed.
         const NONE: &[&str] = &["", "none", "null", "empty", "dummy", "fake-key", "no-key"];
         let Some(value) = yaml::get(params, "api_key").filter(|value| !value.is_null()) else {
-            return default.map(in_variable);
+            // The key of a service is not for whoever stands at another URL.
+            let elsewhere = BASES.iter().any(|key| yaml::get(params, key).is_some());
+            return default.filter(|_| !elsewhere).map(in_variable);
         };
         let Some(text) = value.as_str() else {
             self.leave(".litellm_params.api_key", "is no text");

@@ -32,14 +32,7 @@ pub(super) fn policy(strategy: &str) -> Option<&'static str> {
 impl Setter<'_> {
     /// Reads `router_settings`, `litellm_settings` or `general_settings`.
     pub(super) fn section(&mut self, name: &str, section: &Yaml) {
-        if section.is_null() {
-            return;
-        }
-        let Some(entries) = yaml::entries(section) else {
-            self.document.leave(format!("`{name}`"), "is not a mapping");
-            return;
-        };
-        for (key, value) in entries {
+        for (key, value) in yaml::entries(section).into_iter().flatten() {
             let path = format!("{name}.{}", printable(key));
             if !value.is_null()
                 && let Err(why) = self.key(key, value, &path)

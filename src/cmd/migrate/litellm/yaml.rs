@@ -17,6 +17,16 @@ pub(in crate::cmd::migrate) struct YamlError {
 }
 
 impl YamlError {
+    /// A mistake that is about a key at the top of the text.
+    pub(super) fn at_key(text: &str, key: &str, message: &str) -> Self {
+        let starts = |line: &str| line.trim_start_matches(['"', '\'']).starts_with(key);
+        Self {
+            line: text.lines().position(starts).map_or(1, |at| at + 1),
+            column: 1,
+            message: message.to_owned(),
+        }
+    }
+
     /// A mistake that is about the whole text.
     pub(super) fn whole(message: &str) -> Self {
         Self {
