@@ -21,6 +21,43 @@ pub(crate) struct Machine {
     nspawn: Process,
     /// Its first process, as the test sees it.
     init: u32,
+    /// Gone after the process, as fields go in order.
+    _groups: Groups,
+}
+
+/// Control groups of a machine's own: one for each hierarchy in which systemd keeps its units.
+struct Groups(Vec<PathBuf>);
+
+impl Groups {
+    fn new(name: &str) -> Self {
+        let roots = ["", "/systemd", "/unified"].map(|root| format!("/sys/fs/cgroup{root}"));
+        let roots = roots.into_iter().map(PathBuf::from);
+        let groups = roots
+            .filter(|root| root.join("cgroup.procs").exists())
+            .map(|root| root.join(name));
+        let groups: Vec<PathBuf> = groups.collect();
+        for group in &groups {
+            std::fs::create_dir_all(group).unwrap();
+        }
+        Self(groups)
+    }
+
+    fn listed(&self) -> String {
+        let names = self.0.iter().map(|group| group.display().to_string());
+        names.collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            // Empty groups are removed from the innermost on; what is left holds a process.
+            let mut find = Command::new("find");
+            find.arg(group)
+                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]);
+            find.output().ok();
+        }
+    }
 }
 
 impl Machine {
@@ -37,12 +74,22 @@ impl Machine {
             lacking(&format!("no `build/roots/{suite}`; `make setup` makes it"));
             return None;
         }
-        let mut command = Command::new("systemd-nspawn");
+        let name = format!("smg-{suite}-{}", std::process::id());
+        let groups = Groups::new(&name);
+        // Its control groups are those of who starts it. Two machines in the same ones would end each
+        // other's processes.
+        let mut command = Command::new("sh");
         command
+            .args([
+                "-c",
+                "for group in $GROUPS_OF_IT; do echo $$ >$group/cgroup.procs; done; exec \"$@\"",
+            ])
+            .args(["sh", "systemd-nspawn"])
+            .env("GROUPS_OF_IT", groups.listed())
             .args(["--quiet", "--boot", "--volatile=overlay", "--register=no"])
             .args(["--keep-unit", "--console=pipe", "--link-journal=no"])
             .args(["--resolv-conf=off", "--timezone=off"])
-            .arg(format!("--machine=smg-{suite}-{}", std::process::id()))
+            .arg(format!("--machine={name}"))
             .arg("--directory")
             .arg(venv::built(&format!("roots/{suite}")));
         let nspawn = Process::spawn(&format!("the {suite} machine"), &mut command);
@@ -55,6 +102,7 @@ impl Machine {
         let machine = Self {
             nspawn,
             init: init.unwrap(),
+            _groups: groups,
         };
         eventually(BOOT, async || {
             let state = machine.run(&["systemctl", "is-system-running"]);

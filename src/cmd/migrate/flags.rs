@@ -257,6 +257,10 @@ impl<'a> Reader<'a> {
                 if adds {
                     setting.values.extend(values);
                 } else {
+                    if flag.kind.is_list() {
+                        let note = "of several the last one counts, as it does there";
+                        self.out.notes.push(format!("`{}`: {note}", self.last));
+                    }
                     setting.values = values;
                     setting.given = Given::Flag(shown);
                 }

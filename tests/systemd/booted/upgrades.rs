@@ -85,18 +85,27 @@ pub(super) async fn finish_old_streams(stage: &Stage) {
     assert_eq!(machine.property("ActiveState"), "active");
     stage.gate.close();
 
-    // A stop ends both, and the clients of the old one are told.
+    // A stop waits for both.
     let mut running = stream(stage.main, "/v1/completions", &ask_stream()).await;
     assert!(running.event().await.unwrap().unwrap().contains("one"));
     let old = machine.main_pid();
-    stage.upgrade().await;
+    let new = stage.upgrade().await;
     machine.ok(&["systemctl", "stop", "--no-block", "smg"]);
+    eventually(PATIENCE, async || !stage.is_alive(new)).await;
+    assert!(stage.is_alive(old));
+    assert_eq!(machine.property("ActiveState"), "deactivating");
+    stage.gate.open();
     let rest = running.events().await;
-    println!("          a stop after an upgrade leaves the old stream with {rest:?}");
+    assert_eq!(
+        rest.last().map(String::as_str),
+        Some("data: [DONE]"),
+        "{rest:?}"
+    );
     eventually(PATIENCE, async || {
         machine.property("ActiveState") == "inactive" && !stage.is_alive(old)
     })
     .await;
+    stage.gate.close();
 }
 
 pub(super) async fn that_fail_change_nothing(stage: &Stage) {
