@@ -263,9 +263,8 @@ fn has_only(bytes: &[u8], first: u8, but: u8) -> bool {
             | has(word, b'\\')
             | has(word, but))
     });
-    let plain = |byte: &u8| {
-        (first..=b'~').contains(byte) && !matches!(byte, b'"' | b'\\') && *byte != but
-    };
+    let plain =
+        |byte: &u8| (first..=b'~').contains(byte) && !matches!(byte, b'"' | b'\\') && *byte != but;
     odd & HIGH == 0 && words.remainder().iter().all(plain)
 }
 
