@@ -16,6 +16,7 @@ use super::bind::{self, SocketFile};
 use super::connection::{self, Speaks};
 use super::handed::Purpose;
 use crate::base::task::{self, AbortOnDrop};
+use crate::live::Phase;
 use crate::plan::{Address, Groups, Limits, Listener};
 use crate::serve::gate::{Gate, Peer};
 
@@ -62,8 +63,14 @@ impl ControlSocket {
         tracing::info!(listener = %listener.name, %address, "listening");
         let accepting = AbortOnDrop::spawn("control socket", async move {
             let (_open, closing) = watch::channel(());
+            let mut phases = house.live.phases();
             loop {
-                let Ok((stream, _)) = accepted.accept().await else {
+                let next = tokio::select! {
+                    next = accepted.accept() => next,
+                    // Kept connections end then; an error means that the process is past caring.
+                    _ = phases.wait_for(|phase| *phase >= Phase::Closing) => break,
+                };
+                let Ok((stream, _)) = next else {
                     tokio::time::sleep(super::BREATHER).await;
                     continue;
                 };
