@@ -138,7 +138,7 @@ async fn keys_turn_sort_filter_and_end() {
         let (width, height) = (width.to_string(), height.to_string());
         terminal.tmux(&["resize-window", "-x", &width, "-y", &height]);
     }
-    terminal.shows(&["PAUSED", "qwen-pd"]).await;
+    terminal.shows(&["PAUSED", "sorted by state"]).await;
     terminal.tmux(&["resize-window", "-x", "80", "-y", "24"]);
     terminal.keys(&["q"]);
     terminal.has_ended("0").await;
@@ -188,7 +188,9 @@ async fn the_real_gateway() {
     let Some(terminal) = Terminal::start(&args, (80, 24)) else {
         return;
     };
-    terminal.shows(&["running", "● ready", "127.0.0.1:9"]).await;
+    terminal
+        .shows(&["running", "not ready", "127.0.0.1:9"])
+        .await;
     smg.rewrite(&format!("{config}\noops = 1\n"));
     terminal.shows(&["reload refused", "unknown-key"]).await;
     terminal.keys(&["4"]);

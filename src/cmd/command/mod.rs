@@ -11,8 +11,7 @@ use self::flags::{Shown, short_help, with_flags};
 use super::{migrate, top, upgrade, version};
 
 /// What stands under the short help.
-const SHORT_AFTER: &str =
-    "`smg help` tells everything, `smg help COMMAND` about a command; see man smg.toml.";
+const SHORT_AFTER: &str = "More: `smg help`, `smg help COMMAND`, `man smg`, `man smg.toml`.";
 
 /// Commands that the short help leaves to the long one, so that it fits a screen of 80 by 24.
 const LONG_ONLY: [&str; 5] = ["launch", "schema", "completions", "man", "help"];

@@ -167,7 +167,7 @@ fn route(model: &Model, route: Option<&Route>, look: Option<Look>) -> Row {
         Cell::text(&*model.name).toned(Tone::Strong),
         signed(sign, state, look).toned(tone),
         part(|route| &route.pool),
-        Cell::figure(route.map(|route| route.weight), rate),
+        Cell::figure(route.map(|route| route.weight), |n| n.to_string()),
         if lacking {
             ready.toned(Tone::Warn)
         } else {
