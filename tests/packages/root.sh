@@ -12,7 +12,7 @@ image() {
     path=$ROOTS/$1-$name.tar
     if [ -z "$(find "$path" -mtime -30 2>/dev/null)" ]; then
         mkdir -p "$ROOTS"
-        mmdebstrap --quiet --variant="$2" --include="$3" "$1" "${path%.tar}.new.tar" >&2
+        TMPDIR=$WORK mmdebstrap --quiet --variant="$2" --include="$3" "$1" "${path%.tar}.new.tar" >&2
         mv "${path%.tar}.new.tar" "$path"
     fi
     echo "$path"
