@@ -70,7 +70,7 @@ pub(super) async fn probe(spec: &Spec, found: &mut Found<'_>) -> Vec<String> {
 /// A warning at the first of `keys` that is written.
 fn add(found: &mut Found<'_>, slug: &'static str, keys: &[&str], message: String) {
     let written = keys.iter().find(|key| found.origins.is_set(key));
-    let key = written.or(keys.last()).copied().unwrap_or_default();
+    let key = written.or_else(|| keys.last()).copied().unwrap_or_default();
     found.add(Severity::Warning, slug, key, message, None);
 }
 
