@@ -35,7 +35,7 @@ fn line_matches(wanted: &str, line: &str) -> bool {
             rest.char_indices()
                 .map(|(at, _)| at)
                 .chain([rest.len()])
-                .any(|at| line_matches(after, &rest[at..]))
+                .any(|at| line_matches(after, rest.split_at(at).1))
         }),
     }
 }
@@ -61,28 +61,29 @@ fn normal_word(word: &str) -> String {
         let time = length(|c| c.is_ascii_digit() || "-:.TZ+".contains(c));
         let figure = length(|c| c.is_ascii_digit() || c == '.');
         if time >= 8
-            && rest[..time].matches([':', '-']).count() >= 2
+            && rest.split_at(time).0.matches([':', '-']).count() >= 2
             && rest.starts_with(|c: char| c.is_ascii_digit())
         {
             normal.push_str("<time>");
-            rest = &rest[time..];
+            rest = rest.split_at(time).1;
         } else if hex >= 12
             && !rest.starts_with('-')
-            && rest[..hex].contains(|c: char| c.is_ascii_digit())
+            && rest.split_at(hex).0.contains(|c: char| c.is_ascii_digit())
         {
             normal.push_str("<hash>");
-            rest = &rest[hex..];
+            rest = rest.split_at(hex).1;
         } else if let Some(unit) = unit(rest, figure) {
             normal.push_str("<duration>");
-            rest = &rest[figure + unit..];
+            rest = rest.split_at(figure + unit).1;
         } else {
             // A run of letters and figures, or one sign.
             let end = match length(|c| c.is_ascii_alphanumeric()) {
                 0 => rest.chars().next().map_or(0, char::len_utf8),
                 end => end,
             };
-            normal.push_str(&rest[..end]);
-            rest = &rest[end..];
+            let (run, after) = rest.split_at(end);
+            normal.push_str(run);
+            rest = after;
         }
     }
     normal

@@ -31,7 +31,7 @@ impl Page {
         while let Some((number, line)) = lines.next() {
             let indent = line.len() - line.trim_start().len();
             let (info, end) = match line.trim_start() {
-                fence if fence.starts_with("```") => (&fence[3..], "```"),
+                fence if fence.starts_with("```") => (fence.trim_start_matches('`'), "```"),
                 stage if stage.starts_with("<!-- stage") => ("stage", "-->"),
                 _ => {
                     page.prose.push((number + 1, line.to_owned()));
@@ -79,7 +79,11 @@ fn words(info: &str) -> Vec<(String, String)> {
         let (value, after) = match after.strip_prefix('=') {
             None => ("", after),
             Some(quoted) if quoted.starts_with('"') => {
-                quoted[1..].split_once('"').unwrap_or((&quoted[1..], ""))
+                let mut parts = quoted.splitn(3, '"').skip(1);
+                (
+                    parts.next().unwrap_or_default(),
+                    parts.next().unwrap_or_default(),
+                )
             }
             Some(plain) => plain.split_at(plain.find(' ').unwrap_or(plain.len())),
         };
