@@ -7,21 +7,21 @@ readonly OLDEST_GLIBC=2.34
 needs_only_glibc() {
     local newest needed
     needed=$(objdump -p "$1" | awk '$1 == "NEEDED" { print $2 }')
-    ! grep -vxE 'libc\.so\.6|libm\.so\.6|libgcc_s\.so\.1|ld-linux-(x86-64\.so\.2|aarch64\.so\.1)' <<<"$needed"
+    never grep -vxE 'libc\.so\.6|libm\.so\.6|libgcc_s\.so\.1|ld-linux-(x86-64\.so\.2|aarch64\.so\.1)' <<<"$needed"
     newest=$(objdump -T "$1" | grep -oE 'GLIBC_[0-9.]+' | cut -d_ -f2 | sort -V | tail -n1)
     says "$newest" sh -c "printf '%s\n' $newest $OLDEST_GLIBC | sort -V | head -n1"
-    dpkg-deb --field "$DEB" Depends | grep -q "libc6 (>= $newest)"
-    rpm -qp --requires "$RPM" | grep -q "libc.so.6(GLIBC_$newest)(64bit)"
+    dpkg-deb --field "$DEB" Depends | grep -c "libc6 (>= $newest)"
+    rpm -qp --requires "$RPM" | grep -c "libc.so.6(GLIBC_$newest)(64bit)"
     echo "newest symbol version: GLIBC_$newest"
 }
 
 is_stripped_and_hardened() {
     file_says=$(objdump -h "$1")
-    ! grep -qE '\.(debug_|symtab)' <<<"$file_says"
+    never grep -qE '\.(debug_|symtab)' <<<"$file_says"
     says 3 sh -c "readelf -h '$1' | grep -c -E 'DYN|ELF64|AArch64|X86-64'"
-    readelf -lW "$1" | grep -q GNU_RELRO
-    readelf -dW "$1" | grep -q BIND_NOW
-    readelf -lW "$1" | grep GNU_STACK | grep -qv RWE
+    readelf -lW "$1" | grep -c GNU_RELRO
+    readelf -dW "$1" | grep -c BIND_NOW
+    readelf -lW "$1" | grep GNU_STACK | grep -cv RWE
 }
 
 # Of the machine that built it.

@@ -5,7 +5,7 @@ deb_installs() {
     local root=$1
     cp "$DEB" "$root/tmp/"
     inside "$root" dpkg --install "/tmp/$(basename "$DEB")"
-    inside "$root" getent passwd smg | grep -q '^smg:.*:/var/lib/smg:/usr/sbin/nologin$'
+    inside "$root" getent passwd smg | grep -c '^smg:.*:/var/lib/smg:/usr/sbin/nologin$'
     says "root:smg 750" mode_of "$root" /etc/smg
     says "root:smg 750" mode_of "$root" /etc/smg/conf.d
     says "root:smg 640" mode_of "$root" /etc/smg/smg.toml
@@ -28,7 +28,7 @@ config_is_valid() {
     inside "$1" smg check-config
     inside "$1" setpriv --reuid=smg --regid=smg --clear-groups smg check-config
     # Nobody else reads what may hold keys.
-    ! inside "$1" setpriv --reuid=nobody --regid=nogroup --clear-groups cat /etc/smg/smg.toml
+    never inside "$1" setpriv --reuid=nobody --regid=nogroup --clear-groups cat /etc/smg/smg.toml
 }
 
 completions_load() {
@@ -40,7 +40,8 @@ completions_load() {
 pages_render() {
     local page
     for page in man1/smg.1 man5/smg.toml.5; do
-        gzip -dc "$1/usr/share/man/$page.gz" | mandoc -T utf8 -W error | grep -q NAME
+        gzip -dc "$1/usr/share/man/$page.gz" | mandoc -T utf8 -W error >"$WORK/page"
+        sed 's/.\x08//g' "$WORK/page" | grep -c '^NAME'
     done
 }
 
@@ -54,7 +55,7 @@ deb_upgrades() {
     grep -q "$CONFIG2_MARK" "$root/etc/smg/smg.toml.dpkg-dist"
     # The administrator's mode stays.
     says "root:smg 600" mode_of "$root" /etc/smg/smg.toml
-    inside "$root" dpkg-query -W -f '${Version} ${Status}' smg | grep -q "^$VERSION2-1 install ok installed$"
+    inside "$root" dpkg-query -W -f '${Version} ${Status}' smg | grep -c "^$VERSION2-1 install ok installed$"
 }
 
 deb_removes() {

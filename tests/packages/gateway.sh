@@ -14,7 +14,7 @@ within() {
     chroot "$ROOT" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
         DEBIAN_FRONTEND=noninteractive "$@"
 }
-as_smg() { within setpriv --reuid=smg --regid=smg --clear-groups --inh-caps=-all "$@"; }
+as_smg() { within setpriv --reuid=smg --regid=smg --clear-groups --inh-caps=-all env "$@"; }
 live() { curl --silent --fail --output /dev/null --max-time 2 http://127.0.0.1:30001/liveness; }
 
 # until_true COMMAND…: tries for ten seconds.
@@ -39,11 +39,11 @@ serve() {
     start
     within smg reload
     as_smg smg reload
-    curl --silent --fail http://127.0.0.1:29000/metrics | grep -q '^smg_'
+    curl --silent --fail http://127.0.0.1:29000/metrics | grep -c '^smg_'
     [ "$(within stat -c '%U:%G %a' /run/smg/control.sock)" = "smg:smg 600" ]
 }
 
-# lines_of FILE TEXT
+# holds FILE TEXT: of a log.
 holds() { grep -q "$2" "$ROOT/var/log/smg/$1" 2>/dev/null; }
 
 rotate() {

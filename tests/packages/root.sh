@@ -49,6 +49,14 @@ says() {
     [ "$found" = "$expected" ] || { echo "\`$*\` says \`$found\`, not \`$expected\`"; return 1; }
 }
 
+# never COMMAND…: fails if it succeeds, which `!` would not.
+never() {
+    if "$@"; then
+        echo "\`$*\` succeeds"
+        return 1
+    fi
+}
+
 absent() {
     local path
     for path in "$@"; do

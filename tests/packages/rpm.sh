@@ -16,7 +16,7 @@ rpm_query() {
 rpm_installs() {
     local root=$1
     rpm_in "$root" --install "$RPM"
-    inside "$root" getent passwd smg | grep -q '^smg:.*:/var/lib/smg:/sbin/nologin$'
+    inside "$root" getent passwd smg | grep -c '^smg:.*:/var/lib/smg:/sbin/nologin$'
     says "root:smg 750" mode_of "$root" /etc/smg
     says "root:smg 640" mode_of "$root" /etc/smg/smg.toml
     says "smg:smg 750" mode_of "$root" /var/log/smg
