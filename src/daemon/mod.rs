@@ -422,6 +422,13 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+
+    /// Waits for the signal to stop that nobody but an operator sends.
+    ///
+    /// Cancel safety: no signal is lost.
+    async fn interrupted(&mut self) {
+        self.interrupt.recv().await;
+    }
 }
 
 /// An upgrade that is under way.
