@@ -81,7 +81,7 @@ fn bracketed(host: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// What a client shows and trusts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Credentials {
     key: Option<HeaderValue>,
     /// Authorities in place of the system's, as PEM.
