@@ -74,6 +74,7 @@ pub(super) fn status_of(error: &ClientError) -> u8 {
     match error {
         ClientError::Url(_) | ClientError::Ca(_) | ClientError::Key => exit::USAGE,
         ClientError::NoWay
+        | ClientError::Unread(_)
         | ClientError::Unreachable(_)
         | ClientError::Exchange { .. }
         | ClientError::Tls(_)
