@@ -6,7 +6,9 @@ use crate::page::{Page, root};
 
 /// What the links of a page that lead nowhere are.
 pub(crate) fn broken(page: &Page) -> Vec<String> {
-    let folder = Path::new(&page.path).parent().unwrap_or(Path::new(""));
+    let folder = Path::new(&page.path)
+        .parent()
+        .unwrap_or_else(|| Path::new(""));
     found(page)
         .into_iter()
         .filter(|(_, target)| !target.contains("://") && !target.starts_with("mailto:"))

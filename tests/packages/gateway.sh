@@ -22,7 +22,7 @@ until_true() {
     local tries=100
     until "$@"; do
         tries=$((tries - 1))
-        [ $tries -gt 0 ] || { echo "never true: $*"; cat "$ROOT/tmp/gateway.log"; exit 1; }
+        [ $tries -gt 0 ] || { echo "never true: $*"; tail -n 20 "$ROOT/tmp/gateway.log"; exit 1; }
         sleep 0.1
     done
 }
@@ -100,11 +100,11 @@ upgrade() {
     until_true runs_installed
     live
     kill $asking
-    [ ! -e "$ROOT/tmp/lost" ] || { echo "requests failed meanwhile"; cat "$ROOT/tmp/gateway.log"; exit 1; }
+    [ ! -e "$ROOT/tmp/lost" ] || { echo "requests failed meanwhile"; tail -n 20 "$ROOT/tmp/gateway.log"; exit 1; }
     grep -q daemon-reload "$ROOT/tmp/systemctl.log"
     if grep -q restart "$ROOT/tmp/systemctl.log"; then
         echo "it had to be restarted"
-        cat "$ROOT/tmp/gateway.log"
+        tail -n 20 "$ROOT/tmp/gateway.log"
         exit 1
     fi
     rm -r "$ROOT/usr/local/bin/systemctl" "$ROOT/run/systemd"

@@ -77,5 +77,5 @@ pub(super) async fn a_stop_waits_for_streams(stage: &Stage) {
     .await;
     assert_eq!(machine.property("Result"), "success");
     assert_eq!(machine.property("ExecMainStatus"), "0");
-    stage.gate.close();
+    stage.gate.0.send_replace(false);
 }

@@ -88,7 +88,7 @@ pub(super) async fn finish_old_streams(stage: &Stage) {
     eventually(PATIENCE, async || !stage.is_alive(old)).await;
     assert_eq!(machine.main_pid(), new);
     assert_eq!(machine.property("ActiveState"), "active");
-    stage.gate.close();
+    stage.gate.0.send_replace(false);
 
     // A stop waits for both.
     let mut running = stream(stage.main, "/v1/completions", &ask_stream()).await;
@@ -110,7 +110,7 @@ pub(super) async fn finish_old_streams(stage: &Stage) {
         machine.property("ActiveState") == "inactive" && !stage.is_alive(old)
     })
     .await;
-    stage.gate.close();
+    stage.gate.0.send_replace(false);
 }
 
 pub(super) async fn that_fail_change_nothing(stage: &Stage) {
