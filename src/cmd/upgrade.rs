@@ -23,6 +23,8 @@ pub(super) fn command() -> Command {
              serves on as before, and this command says why.\n\n\
              Workers that were added or changed over the API go over to the new process. Prefix \
              trees, circuit breakers, rate limits and counters begin anew, as at any start.\n\n\
+             A gateway that is the first process of a container refuses, since the container would \
+             end with it.\n\n\
              SIGUSR2 asks for the same; its outcome is in the log. The gateway is found as by smg \
              reload: by the control socket of its config file, else by $RUNTIME_DIRECTORY, else by \
              the first of its listeners that serves admin.\n\n\

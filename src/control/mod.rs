@@ -86,11 +86,22 @@ pub struct Hold {
     desk: Arc<Desk>,
     /// What operators have changed beside the file, for [`Outside::fleet`]. There are secrets in it.
     pub fleet: String,
+    is_kept: bool,
+}
+
+impl Hold {
+    /// Another process has taken over: it stays like this until [`Running::retire`], which tells those
+    /// who wait to ask that one.
+    pub fn keep(mut self) {
+        self.is_kept = true;
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.desk.release();
+        if !self.is_kept {
+            self.desk.release();
+        }
     }
 }
 
@@ -191,6 +202,7 @@ impl Running {
         let mut hold = Hold {
             desk: Arc::clone(&self.desk),
             fleet: String::new(),
+            is_kept: false,
         };
         hold.fleet = held.await.ok()?;
         Some(hold)

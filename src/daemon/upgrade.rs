@@ -19,7 +19,7 @@ use super::inherit::{GO, Legacy, Said, line_of};
 use super::program::Program;
 use super::{VERSION, systemd};
 use crate::base::task;
-use crate::control::Running;
+use crate::control::{Hold, Running};
 use crate::live::{Identity, Live, UpgradeError, Upgraded};
 use crate::serve::{ControlSocket, Listeners};
 
@@ -47,17 +47,16 @@ pub(super) fn myself() -> Identity {
 }
 
 impl Estate<'_> {
-    /// Hands over, within `patience`. To be run by the first thread: the new process ends with that. When it is done, nothing has been closed yet: the new process
-    /// and this one both accept.
+    /// Hands over to a process that serves within `patience`. To be run by the first thread: the new
+    /// process ends with that. When it is done, nothing has been closed yet: the new process and this
+    /// one both accept.
     ///
     /// Cancel safety: dropped, it ends the new process.
     pub(super) async fn hand_over(&self, patience: Duration) -> Result<Upgraded, UpgradeError> {
         let program = self.program.path().display();
         tracing::info!(target: "smg::daemon", %program, "upgrade: starting a new process");
         let mut said = String::new();
-        let handing = timeout(patience, self.hand(&mut said)).await;
-        let handed = handing.unwrap_or(Err(Trouble::Late(patience)));
-        match handed {
+        match self.hand(patience, &mut said).await {
             Ok(upgraded) => {
                 tracing::info!(
                     target: "smg::daemon",
@@ -77,7 +76,41 @@ impl Estate<'_> {
         }
     }
 
-    async fn hand(&self, said: &mut String) -> Result<Upgraded, Trouble> {
+    /// Once the new process has been told to go on, it is the one, however long that took.
+    async fn hand(&self, patience: Duration, said: &mut String) -> Result<Upgraded, Trouble> {
+        if std::process::id() == 1 {
+            return Err(Trouble::First);
+        }
+        let hatching = timeout(patience, self.hatch(said)).await;
+        let hatched = hatching.unwrap_or(Err(Trouble::Late(patience)))?;
+        let Hatched {
+            mut line,
+            mut child,
+            hold,
+            who,
+            generation,
+        } = hatched;
+        child.set_free(who.pid).await?;
+        // Two processes that tell the service manager how they are confuse it.
+        let silence = systemd::Silence::begin();
+        line.get_mut().write_all(GO.as_bytes()).await.ok();
+        match timeout(TAKING_OVER, next(&mut line)).await {
+            Ok(Some(Said::TookOver)) => {}
+            Ok(_) => return Err(Trouble::Gone),
+            Err(_) => return Err(Trouble::Late(TAKING_OVER)),
+        }
+        hold.keep();
+        silence.keep();
+        child.leave();
+        Ok(Upgraded {
+            old: myself(),
+            new: who,
+            generation,
+        })
+    }
+
+    /// Starts the new process and waits until it accepts connections.
+    async fn hatch(&self, said: &mut String) -> Result<Hatched, Trouble> {
         let hold = self.control.hold().await.ok_or(Trouble::Stopping)?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(Trouble::Sockets)?;
         ours.set_nonblocking(true).map_err(Trouble::Sockets)?;
@@ -111,20 +144,11 @@ impl Estate<'_> {
                 return Err(trouble);
             }
         };
-        child.set_free(who.pid).await?;
-        // Two processes that tell the service manager how they are confuse it.
-        let silence = systemd::Silence::begin();
-        line.get_mut().write_all(GO.as_bytes()).await.ok();
-        match timeout(TAKING_OVER, next(&mut line)).await {
-            Ok(Some(Said::TookOver)) => {}
-            Ok(_) => return Err(Trouble::Gone),
-            Err(_) => return Err(Trouble::Late(TAKING_OVER)),
-        }
-        silence.keep();
-        child.leave();
-        Ok(Upgraded {
-            old: myself(),
-            new: who,
+        Ok(Hatched {
+            line,
+            child,
+            hold,
+            who,
             generation,
         })
     }
@@ -144,9 +168,23 @@ impl Estate<'_> {
     }
 }
 
+/// A new process that accepts connections, and what has been kept still for it.
+struct Hatched {
+    line: BufReader<UnixStream>,
+    child: Fledgling,
+    hold: Hold,
+    who: Identity,
+    generation: u64,
+}
+
 /// Why there is no new process that serves.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
+    /// All processes of a container end with the first one.
+    #[error(
+        "this is the first process of its container, which ends with it: replace the container instead"
+    )]
+    First,
     /// This one is about to end.
     #[error("the gateway is shutting down")]
     Stopping,

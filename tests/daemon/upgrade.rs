@@ -619,3 +619,34 @@ async fn a_reload_that_is_asked_for_meanwhile_is_done_by_the_new_one() {
     house.serves().await;
     assert!(!is_gone(new));
 }
+
+/// With the first process of a container all others end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_process_of_a_container_does_not_hand_over() {
+    let mut probe = Command::new("unshare");
+    let probe = probe.args(["--pid", "--fork", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no space of processes can be made here");
+        let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!is_ci, "CI has what it takes");
+        return;
+    }
+    let engine = plain_engine().await;
+    let mut house = House::start(&config(&[&engine], ""), |command, _| {
+        let mut other = Command::new("unshare");
+        other.args(["--pid", "--fork", "--kill-child", "--"]);
+        other.arg(command.get_program()).args(command.get_args());
+        other.env_clear();
+        for (name, value) in command.get_envs() {
+            other.env(name, value.unwrap_or_default());
+        }
+        *command = other;
+    })
+    .await;
+    let output = house.upgrade(&[]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = stderr(&output);
+    assert!(text.contains("first process of its container"), "{text}");
+    house.serves().await;
+    house.smg.kill9();
+}
