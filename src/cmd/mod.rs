@@ -30,9 +30,14 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::config::Environment;
 use crate::config::cli::absent;
+use crate::daemon;
 
 /// Runs the command that `args` ask for, program name first, and returns the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let environment = Environment::Process;
+    if let Some(status) = daemon::stage(&environment) {
+        return status;
+    }
     let command = command::command();
     let matches = match command
         .clone()
@@ -49,7 +54,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         out::print(&version::verbose());
         return exit::OK;
     }
-    let environment = Environment::Process;
     let Some((name, sub)) = matches.subcommand() else {
         return run::run(&[&matches], environment);
     };

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::between;
 use crate::config::Environment;
 use crate::live::Identity;
 use crate::serve::{Handed, Purpose, Socket};
@@ -178,22 +179,25 @@ impl Predecessor {
         self.line.shutdown(Shutdown::Write).ok();
     }
 
-    /// Says that this process accepts connections, and waits until it is the one. One that has gone
-    /// away meanwhile, or says nothing, leaves this one alone.
-    pub(super) async fn relieve(self, who: Identity, generation: u64) -> io::Result<Relieved> {
+    /// Says that this process accepts connections, and waits until it is the one. `None` if the
+    /// process before has ended, or did not let go: then there must be no other one.
+    ///
+    /// To be run by the first thread: see [`between::stand_alone`].
+    pub(super) async fn relieve(
+        self,
+        who: Identity,
+        generation: u64,
+    ) -> io::Result<Option<Relieved>> {
         self.line.set_nonblocking(true)?;
+        between::stand_alone()?;
         let mut line = tokio::net::UnixStream::from_std(self.line)?;
         let ready = Said::Ready { who, generation };
         line.write_all(&line_of(&ready)).await.ok();
         let mut word = String::new();
         let mut reader = tokio::io::BufReader::new(&mut line);
-        if timeout(PATIENCE, reader.read_line(&mut word))
-            .await
-            .is_err()
-        {
-            tracing::warn!(target: "smg::daemon", "the process before does not say that it lets go");
-        }
-        Ok(Relieved { line })
+        // At the end of the line there is no word.
+        timeout(PATIENCE, reader.read_line(&mut word)).await.ok();
+        Ok((word == GO).then_some(Relieved { line }))
     }
 }
 

@@ -3,6 +3,7 @@
 //! What is started here in this order ends in the reverse one: log and metrics, the first snapshot,
 //! worker registration, sockets, the watcher.
 
+mod between;
 mod inherit;
 mod program;
 mod runtime;
@@ -20,6 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+pub use self::between::stage;
 use self::inherit::{Inherited, Legacy, Predecessor};
 use self::program::Program;
 use self::upgrade::Estate;
@@ -264,7 +266,16 @@ async fn live_through(
         None => systemd::ready(generation),
         Some(predecessor) => {
             let relieved = predecessor.relieve(upgrade::myself(), generation);
-            let relieved = relieved.await.map_err(StartError::Runtime)?;
+            let Some(relieved) = relieved.await.map_err(StartError::Runtime)? else {
+                tracing::warn!(
+                    target: "smg::daemon",
+                    "the process before is gone or serves on, this one ends"
+                );
+                systemd::Silence::begin().keep();
+                // Whoever has come here already is not turned away.
+                stop::stop(&live, &listeners, &mut signals).await;
+                return Ok(FAILED);
+            };
             listeners.take_over();
             control.release();
             systemd::took_over(generation);
@@ -410,6 +421,13 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+
+    /// Waits for the signal to stop that nobody but an operator sends.
+    ///
+    /// Cancel safety: no signal is lost.
+    async fn interrupted(&mut self) {
+        self.interrupt.recv().await;
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::process::Child;
 
+use super::between;
 use super::inherit::{Manifest, VARIABLE};
 use crate::config::Environment;
 use crate::serve::Purpose;
@@ -58,7 +59,8 @@ impl Program {
         &self.path
     }
 
-    /// Starts it with `line` to this process and with these sockets.
+    /// Starts it with `line` to this process and with these sockets. What is returned is the process
+    /// between this one and the new one; both end with the thread that calls this.
     ///
     /// # Errors
     /// What the system says.
@@ -84,7 +86,8 @@ impl Program {
         }
         command
             .env("LISTEN_FDS", mappings.len().to_string())
-            .env(VARIABLE, manifest);
+            .env(VARIABLE, manifest)
+            .env(between::VARIABLE, between::first());
         command.fd_mappings(mappings).map_err(io::Error::other)?;
         tokio::process::Command::from(command).spawn()
     }

@@ -25,13 +25,22 @@ const REMIND: Duration = Duration::from_secs(5);
 /// How long terminal frames may take to reach the clients.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Stops. `true` if every request came to its end.
+/// Stops, at once if a signal says so again. `true` if every request came to its end.
 pub(super) async fn stop(live: &Live, listeners: &Arc<Listeners>, signals: &mut Signals) -> bool {
+    stop_until(live, listeners, signals.end()).await
+}
+
+/// Stops, at once as soon as there is a `hurry`. `true` if every request came to its end.
+async fn stop_until(
+    live: &Live,
+    listeners: &Arc<Listeners>,
+    hurry: impl Future<Output = ()>,
+) -> bool {
     let grace = live.load().plan.server.shutdown_grace_period;
     tracing::info!(target: "smg::daemon", in_flight = live.calls(), ?grace, "stopping");
     systemd::stopping(grace, live.calls());
     let hurried = async {
-        signals.end().await;
+        hurry.await;
         tracing::warn!(target: "smg::daemon", in_flight = live.calls(), "told twice, ending now");
     };
     tokio::select! {
@@ -70,7 +79,9 @@ pub(super) async fn relieved(
                 false
             }
         },
-        () = signals.end() => stop(live, listeners, signals).await,
+        // systemd tells all processes of a unit to stop, and those that are left once more when the main
+        // one has ended. That is no hurry.
+        () = signals.end() => stop_until(live, listeners, signals.interrupted()).await,
         () = remind(live, listeners) => false,
     }
 }

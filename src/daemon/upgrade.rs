@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Child;
@@ -46,7 +47,7 @@ pub(super) fn myself() -> Identity {
 }
 
 impl Estate<'_> {
-    /// Hands over, within `patience`. When it is done, nothing has been closed yet: the new process
+    /// Hands over, within `patience`. To be run by the first thread: the new process ends with that. When it is done, nothing has been closed yet: the new process
     /// and this one both accept.
     ///
     /// Cancel safety: dropped, it ends the new process.
@@ -90,7 +91,10 @@ impl Estate<'_> {
             program: self.program.path().display().to_string(),
             source,
         })?;
-        let mut child = Fledgling(Some(child));
+        let mut child = Fledgling {
+            between: Some(child),
+            itself: None,
+        };
         let legacy = Legacy {
             fleet: hold.fleet.clone(),
             usable: self.usable(),
@@ -107,12 +111,13 @@ impl Estate<'_> {
                 return Err(trouble);
             }
         };
+        child.set_free(who.pid).await?;
         // Two processes that tell the service manager how they are confuse it.
         let silence = systemd::Silence::begin();
         line.get_mut().write_all(GO.as_bytes()).await.ok();
         match timeout(TAKING_OVER, next(&mut line)).await {
             Ok(Some(Said::TookOver)) => {}
-            Ok(_) => return Err(child.ended().await),
+            Ok(_) => return Err(Trouble::Gone),
             Err(_) => return Err(Trouble::Late(TAKING_OVER)),
         }
         silence.keep();
@@ -159,6 +164,9 @@ enum Trouble {
     /// It has ended.
     #[error("the new process ended before it served: {0}")]
     Ended(ExitStatus),
+    /// It has ended, and it was nobody's here to ask how.
+    #[error("the new process ended before it had taken over")]
+    Gone,
     /// Nobody knows what has become of it.
     #[error("the new process cannot be watched: {0}")]
     Unwatched(#[source] io::Error),
@@ -192,40 +200,60 @@ async fn next(line: &mut BufReader<UnixStream>) -> Option<Said> {
     (read > 0).then(|| serde_json::from_str(&word).ok())?
 }
 
-/// The new process. Dropping this ends it, unless it has taken over.
-struct Fledgling(Option<Child>);
+/// The new process, and the one between. Dropping this ends them, unless the new one has taken over.
+struct Fledgling {
+    between: Option<Child>,
+    itself: Option<OwnedFd>,
+}
 
 impl Fledgling {
     /// Waits for its end, which comes too early.
     async fn ended(&mut self) -> Trouble {
-        let Some(child) = &mut self.0 else {
-            return Trouble::Stopping;
+        let Some(between) = &mut self.between else {
+            return Trouble::Gone;
         };
-        match child.wait().await {
+        match between.wait().await {
             Ok(status) => Trouble::Ended(status),
             Err(error) => Trouble::Unwatched(error),
         }
     }
 
+    /// Ends the process between, so that the new one, which is `pid`, is a child of the first
+    /// process of the system.
+    async fn set_free(&mut self, pid: u32) -> Result<(), Trouble> {
+        let Some(between) = &mut self.between else {
+            return Err(Trouble::Gone);
+        };
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let number = number.ok_or(Trouble::Gone)?;
+        let itself = pidfd_open(number, PidfdFlags::empty());
+        let itself = itself.map_err(|error| Trouble::Unwatched(error.into()))?;
+        // Only now it is sure whose number that was: see `between`.
+        if let Some(status) = between.try_wait().map_err(Trouble::Unwatched)? {
+            return Err(Trouble::Ended(status));
+        }
+        self.itself = Some(itself);
+        between.kill().await.map_err(Trouble::Unwatched)?;
+        self.between = None;
+        Ok(())
+    }
+
     /// It lives on, whatever becomes of this process.
     fn leave(mut self) {
-        if let Some(child) = self.0.take() {
-            reap(child);
-        }
+        self.itself = None;
     }
 }
 
 impl Drop for Fledgling {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
+        if let Some(itself) = self.itself.take() {
             // An error means that it has ended already.
-            child.start_kill().ok();
-            reap(child);
+            pidfd_send_signal(itself, Signal::KILL).ok();
+        }
+        if let Some(mut between) = self.between.take() {
+            between.start_kill().ok();
+            // So that nothing is left of it.
+            task::spawn("successor", async move { between.wait().await.map(drop) });
         }
     }
-}
-
-/// Takes note of its end, so that nothing is left of it.
-fn reap(mut child: Child) {
-    task::spawn("successor", async move { child.wait().await.map(drop) });
 }

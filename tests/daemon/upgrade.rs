@@ -60,6 +60,13 @@ fn signal(pid: u32, name: &str) {
     process::run(&mut kill, PATIENCE);
 }
 
+/// Who has started a process, or has got it from one that has ended.
+fn parent_of(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 /// Whether a process has ended, though nobody may have asked how.
 fn is_gone(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -219,7 +226,13 @@ async fn no_request_fails_while_processes_take_over_from_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_service_manager_hears_of_the_new_one_and_nothing_of_the_old_one() {
-    let engine = plain_engine().await;
+    let gate = Gate::closed();
+    let script = gate.clone();
+    let engine = FakeEngine::serving("m", move |asked| match asked.json()["stream"] == true {
+        true => two_tokens(&script),
+        false => vec![ok()],
+    })
+    .await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("smg.toml"), config(&[&engine], "")).unwrap();
     let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
@@ -234,6 +247,8 @@ async fn the_service_manager_hears_of_the_new_one_and_nothing_of_the_old_one() {
     })
     .await;
     assert!(next().await.starts_with("READY=1\n"));
+    let mut spanning = stream(house.main(), "/v1/chat/completions", &ask_stream()).await;
+    assert!(spanning.event().await.unwrap().unwrap().contains("one"));
     // Without an answer to wait for, as nginx does it.
     house.smg.process().signal("USR2");
     let message = next().await;
@@ -243,7 +258,17 @@ async fn the_service_manager_hears_of_the_new_one_and_nothing_of_the_old_one() {
     };
     assert_eq!(status, "STATUS=Serving configuration 1");
     let pid: u32 = pid.strip_prefix("MAINPID=").unwrap().parse().unwrap();
-    assert_ne!(pid, house.smg.process().pid());
+    // A service manager notices the end of its own children only.
+    let old = house.smg.process().pid();
+    assert!(!is_gone(old), "it has a stream");
+    let mut family = house.family.pids();
+    family.sort_unstable();
+    let mut both = [old, pid];
+    both.sort_unstable();
+    assert_eq!(family, both, "nobody between them is left");
+    assert!(!both.contains(&parent_of(pid)));
+    gate.open();
+    assert_eq!(spanning.events().await.len(), 2);
     assert_eq!(house.smg.process().ended(PATIENCE).await.code(), Some(0));
     let mut rest = [0; 4096];
     assert!(socket.try_recv(&mut rest).is_err());
@@ -296,6 +321,24 @@ fn replace(folder: &Path, script: &str) {
     std::fs::rename(fresh, folder.join("smg")).unwrap();
 }
 
+/// Puts a program in its place that is the real one where it stands between the processes, and this
+/// script where it is the new one.
+fn replace_new(folder: &Path, script: &str) {
+    let real = env!("CARGO_BIN_EXE_smg");
+    let between = format!("exec bash -c 'exec -a \"$0\" {real} \"$@\"' \"$0\" \"$@\"");
+    replace(
+        folder,
+        &format!("case $SMG_STAGE in new*) {script} ;; *) {between} ;; esac"),
+    );
+}
+
+/// A pipe with a name, at which whoever opens it waits for the other side.
+fn pipe(folder: &Path) -> PathBuf {
+    let path = folder.join("pipe");
+    process::run(Command::new("mkfifo").arg(&path), PATIENCE);
+    path
+}
+
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -334,6 +377,13 @@ async fn a_new_process_that_does_not_start_changes_nothing() {
     let text = stderr(&house.upgrade(&[]).await);
     assert!(text.contains("exit status: 3"), "{text}");
     house.serves().await;
+
+    for (script, status) in [("exit 3", 3), ("kill -KILL $$", 128 + 9)] {
+        replace_new(&folder, script);
+        let text = stderr(&house.upgrade(&[]).await);
+        assert!(text.contains(&format!("exit status: {status}")), "{text}");
+        house.serves().await;
+    }
 
     std::fs::remove_file(folder.join("smg")).unwrap();
     let text = stderr(&house.upgrade(&[]).await);
@@ -394,6 +444,69 @@ async fn one_upgrade_at_a_time_and_one_that_hangs_is_ended() {
     assert_eq!(house.smg.term_and_wait().await.code(), Some(0));
     assert_eq!(asked.await.unwrap().ok(), Some(503));
     eventually(PATIENCE, async || house.family.pids().is_empty()).await;
+}
+
+/// Nothing is left of it, whether it is given up or the process that has started it is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_that_hangs_ends_with_the_old_one() {
+    let engine = plain_engine().await;
+    let mut house = House::start(&config(&[&engine], ""), linked).await;
+    let (main, folder) = (house.main(), house.smg.folder().to_owned());
+    let old = house.smg.process().pid();
+    let real = env!("CARGO_BIN_EXE_smg");
+    let pipe = pipe(&folder);
+    // A file that is never read to its end.
+    let hang = format!("exec {real} --config {}", pipe.display());
+    replace_new(&folder, &hang);
+    let is_at_the_pipe = async || {
+        let family = house.family.pids();
+        let hangs = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("/pipe") && parent_of(*pid) != old
+        };
+        family.len() == 3 && family.iter().any(hangs)
+    };
+    let asked = tokio::spawn(async move {
+        let answer = post(main, "/admin/upgrade?timeout=2", &json!({})).await;
+        (answer.status, answer.json())
+    });
+    eventually(PATIENCE, is_at_the_pipe).await;
+    house.serves().await;
+    let (status, body) = asked.await.unwrap();
+    assert_eq!(status, 422, "{body}");
+    eventually(PATIENCE, async || house.family.pids() == [old]).await;
+    house.serves().await;
+
+    house.smg.process().signal("USR2");
+    eventually(PATIENCE, is_at_the_pipe).await;
+    house.smg.kill9();
+    eventually(PATIENCE, async || house.family.pids().is_empty()).await;
+}
+
+/// It has said that it serves, and nobody says that it shall.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_that_was_never_told_to_take_over_ends() {
+    let engine = plain_engine().await;
+    let mut house = House::start(&config(&[&engine], ""), linked).await;
+    let (main, folder) = (house.main(), house.smg.folder().to_owned());
+    let real = env!("CARGO_BIN_EXE_smg");
+    let pipe = pipe(&folder);
+    let late = format!("read line <{}; exec {real} \"$@\"", pipe.display());
+    replace_new(&folder, &late);
+    let old = house.smg.process().pid();
+    house.smg.process().signal("USR2");
+    eventually(PATIENCE, async || house.family.pids().len() == 3).await;
+    signal(old, "STOP");
+    let goes_on = tokio::task::spawn_blocking(move || std::fs::write(pipe, "\n"));
+    goes_on.await.unwrap().unwrap();
+    // The old one stands still.
+    let answer = post(main, "/v1/completions", &ask()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(house.family.pids().len(), 3);
+    house.smg.kill9();
+    eventually(PATIENCE, async || house.family.pids().is_empty()).await;
+    // It was not its file to remove.
+    assert!(folder.join("control.sock").exists());
 }
 
 async fn over_unix(path: PathBuf, method: Method, target: &str) -> u16 {

@@ -208,8 +208,8 @@ pub(super) static ENVIRONMENT: &[(&str, &str)] = &[
         "Set by systemd: the sockets that it passes, for listeners whose address is `systemd:NAME`.",
     ),
     (
-        "SMG_INHERIT",
-        "Set by a gateway for the process that takes over from it: what its sockets are for.",
+        "SMG_INHERIT, SMG_STAGE",
+        "Set by a gateway for the process that takes over from it: what its sockets are for, and who has started it.",
     ),
     (
         "WATCHDOG_USEC",

@@ -20,6 +20,11 @@ impl Stage {
         assert_eq!(machine.property("NRestarts"), "0");
         let new = machine.main_pid();
         assert_eq!(machine.read(&format!("/proc/{new}/comm")).trim(), "smg");
+        // It notices when the process ends.
+        let status = machine.read(&format!("/proc/{new}/status"));
+        assert!(status.contains("\nPPid:\t1\n"), "{status}");
+        let journal = machine.journal();
+        assert!(!journal.contains("not our child"), "{journal}");
         new
     }
 
@@ -135,10 +140,18 @@ pub(super) async fn with_the_sockets_of_systemd(stage: &Stage) {
     let load = stage.load();
     load.goes_on(50).await;
     stage.upgrade().await;
+    // The socket is still systemd's: the next process gets it as well, and connections wait for it.
+    machine.ok(&["systemctl", "restart", "smg"]);
+    load.goes_on(50).await;
+    let killed = stage.upgrade().await;
     load.goes_on(50).await;
     load.had_no_failure().await;
-    // The socket is still systemd's: the next process gets it as well.
-    machine.ok(&["systemctl", "restart", "smg"]);
+    machine.ok(&["kill", "-s", "KILL", &killed.to_string()]);
+    eventually(PATIENCE, async || {
+        machine.property("NRestarts") == "1" && machine.property("ActiveState") == "active"
+    })
+    .await;
+    assert_ne!(machine.main_pid(), killed);
     stage.serves().await;
     machine.ok(&["systemctl", "stop", "smg.service"]);
     assert_eq!(get(stage.main, "/liveness").await.status, 200);
