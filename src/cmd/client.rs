@@ -81,7 +81,7 @@ fn bracketed(host: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// What a client shows and trusts.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Credentials {
     key: Option<HeaderValue>,
     /// Authorities in place of the system's, as PEM.
@@ -117,6 +117,9 @@ pub(super) enum ClientError {
     /// There is nothing to try.
     #[error("the configuration names no control socket and no listener that serves `admin`")]
     NoWay,
+    /// The file that would say one cannot be read.
+    #[error(transparent)]
+    Unread(FileError),
     /// None of the ways leads to a gateway.
     #[error("no gateway answers: {}", tried(.0))]
     Unreachable(Vec<(Way, io::Error)>),
@@ -150,7 +153,7 @@ fn tried(ways: &[(Way, io::Error)]) -> String {
 /// packaged service leads to its control socket even if it names none.
 ///
 /// # Errors
-/// [`ClientError::Url`] or [`ClientError::NoWay`].
+/// [`ClientError::Url`], [`ClientError::Unread`] or [`ClientError::NoWay`].
 pub(super) fn ways(
     url: Option<&str>,
     invocation: Invocation,
@@ -191,10 +194,11 @@ pub(super) fn ways(
         from_here(address, listener.get("tls").is_some())
     });
     let ways: Vec<Way> = socket.into_iter().chain(listeners).collect();
-    match ways.is_empty() {
-        true => Err(ClientError::NoWay),
-        false => Ok(ways),
+    if !ways.is_empty() {
+        return Ok(ways);
     }
+    let read = input.file.as_deref().map(file::read).transpose();
+    Err(read.map_or_else(ClientError::Unread, |_| ClientError::NoWay))
 }
 
 /// How a process of the same machine reaches a listener.

@@ -4,10 +4,13 @@ use clap::ArgMatches;
 use http::Method;
 use serde_json::Value;
 
-use super::client::{self, Answer, ClientError};
+use super::client::{self, Answer, ClientError, Credentials, Way};
 use super::given::Invocation;
 use super::{exit, out};
 use crate::config::Environment;
+
+/// The slug of the only diagnostic of a process that takes no changes any more.
+const STOPPING: &str = "stopping";
 
 /// Asks, waits and prints the outcome.
 pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
@@ -28,7 +31,7 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     let url = own.get_one::<String>("url").map(String::as_str);
     let ways = client::ways(url, invocation, environment.clone());
     let shown = client::credentials(own, environment);
-    let asked = ways.and_then(|ways| client::ask(ways, &Method::POST, path, shown?, Vec::new()));
+    let asked = ways.and_then(|ways| ask(&ways, path, &shown?));
     match asked {
         Ok(answer) => report(&answer, environment),
         Err(error) => {
@@ -38,11 +41,40 @@ pub(super) fn run(matches: &[&ArgMatches], environment: &Environment) -> u8 {
     }
 }
 
+/// Asks. Where another process takes over meanwhile, the one that was asked says that it takes no
+/// changes any more; then the new one is asked.
+fn ask(ways: &[Way], path: &str, shown: &Credentials) -> Result<Answer, ClientError> {
+    let ask = || {
+        client::ask(
+            ways.to_vec(),
+            &Method::POST,
+            path,
+            shown.clone(),
+            Vec::new(),
+        )
+    };
+    let answer = ask()?;
+    if is_stopping(&answer.body) {
+        // Where nobody has taken over, there may be nobody any more.
+        return Ok(ask().unwrap_or(answer));
+    }
+    Ok(answer)
+}
+
+/// Whether the file was not looked at, since the process that was asked is about to end.
+fn is_stopping(body: &Value) -> bool {
+    let list = body.get("diagnostics").and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .any(|diagnostic| diagnostic.get("slug").and_then(Value::as_str) == Some(STOPPING))
+}
+
 /// The exit status where there is no answer.
 pub(super) fn status_of(error: &ClientError) -> u8 {
     match error {
         ClientError::Url(_) | ClientError::Ca(_) | ClientError::Key => exit::USAGE,
         ClientError::NoWay
+        | ClientError::Unread(_)
         | ClientError::Unreachable(_)
         | ClientError::Exchange { .. }
         | ClientError::Tls(_)
@@ -66,6 +98,10 @@ fn report(answer: &Answer, environment: &Environment) -> u8 {
                 "{result}: generation {generation} (sha256 {sha256})\n"
             ));
             exit::OK
+        }
+        (422, Some(_)) if is_stopping(body) => {
+            out::error("the gateway is shutting down, nothing was reloaded");
+            exit::FAILED
         }
         (422, Some(_)) => {
             out::complain_diagnostics(rejection(body), environment);

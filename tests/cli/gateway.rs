@@ -141,6 +141,13 @@ fn reload_without_a_gateway() {
         "{}",
         stderr(&output)
     );
+    let output = smg(&["reload", "-c", "nowhere.toml"], &[]);
+    assert_eq!(status(&output), 1);
+    assert!(
+        stderr(&output).starts_with("error: cannot read `nowhere.toml`"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -579,3 +579,43 @@ async fn the_end_of_the_old_one_does_not_touch_the_new_one() {
     assert_eq!(house.family.pids(), [new]);
     assert!(house.smg.folder().join("control.sock").exists());
 }
+
+/// The one that was asked holds it back while it hands over, and has nothing to say about it then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_is_asked_for_meanwhile_is_done_by_the_new_one() {
+    let engine = plain_engine().await;
+    let house = House::start(&config(&[&engine], ""), linked).await;
+    let folder = house.smg.folder();
+    let go = folder.join("go");
+    let program = env!("CARGO_BIN_EXE_smg");
+    let waits = format!("until [ -e '{}' ]; do sleep 0.05; done", go.display());
+    replace(folder, &format!("{waits}\nexec '{program}' \"$@\""));
+    let control = folder.join("control.sock").display().to_string();
+    let connected = async |count: usize| {
+        eventually(PATIENCE, async || {
+            let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+            // One of them listens.
+            sockets.matches(&control).count() == count + 1
+        })
+        .await;
+    };
+    let upgrade = house.upgraded();
+    let reload = async {
+        connected(1).await;
+        eventually(PATIENCE, async || house.family.pids().len() > 1).await;
+        let mut command = smg::command();
+        command.arg("reload").arg("--config");
+        command.arg(house.smg.config_path());
+        let run = move || process::run(&mut command, Duration::from_secs(90));
+        let asked = tokio::task::spawn_blocking(run);
+        connected(2).await;
+        std::fs::write(&go, "").unwrap();
+        asked.await.unwrap()
+    };
+    let (new, output) = tokio::join!(upgrade, reload);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("unchanged: generation 1"), "{text}");
+    house.serves().await;
+    assert!(!is_gone(new));
+}

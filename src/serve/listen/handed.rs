@@ -41,6 +41,17 @@ pub enum Purpose {
     },
 }
 
+impl Purpose {
+    /// The address as people write it.
+    fn address(&self) -> String {
+        match self {
+            Self::Passed(name) => format!("systemd:{name}"),
+            Self::Listener { address, .. } => address.clone(),
+            Self::Control { path, .. } => format!("unix:{}", path.display()),
+        }
+    }
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub enum Socket {
@@ -239,7 +250,7 @@ impl Handed {
                 Purpose::Passed(_) => None,
             };
             tracing::info!(
-                ?purpose,
+                address = purpose.address(),
                 "socket of the process before closed, no listener wants it"
             );
             drop(socket);

@@ -145,11 +145,13 @@ impl Stage {
         let mut text = std::fs::read_to_string("config/smg.toml").unwrap();
         for (packaged, free) in [
             ("127.0.0.1:30000", self.main),
-            ("0.0.0.0:30001", self.probes),
+            ("127.0.0.1:30001", self.probes),
             ("127.0.0.1:29000", self.metrics),
         ] {
-            assert!(text.contains(packaged), "{packaged}");
-            text = text.replace(&format!("{packaged:?}"), &format!("\"{free}\""));
+            // Comments name addresses, too.
+            let packaged = format!("\naddress = {packaged:?}\n");
+            assert_eq!(text.matches(&packaged).count(), 1, "{packaged}");
+            text = text.replace(&packaged, &format!("\naddress = \"{free}\"\n"));
         }
         text
     }
