@@ -12,7 +12,7 @@ use crate::config::Environment;
 
 pub(super) fn command() -> Command {
     Command::new("upgrade")
-        .about("Have the running gateway hand over to the installed binary, without losing a request")
+        .about("Have the running gateway hand over to the installed binary")
         .long_about(
             "Have the running gateway hand over to the installed binary, without losing a request.\n\n\
              Install the new binary in place of the old one first. The running gateway starts it \

@@ -31,11 +31,19 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
     for _ in 0..MAX_MISTAKES {
         let unknown = RefCell::new(Vec::new());
         let result = de::read(root, &folders, &unknown);
-        // A table that was looked at twice reports its keys twice.
-        for key in unknown.into_inner() {
-            if root.find(&key.path).is_some_and(|node| !node.is_absent()) {
+        // A key that goes leaves no gap in an array, so that looking once does for all of them.
+        let has_gaps = root.has_gaps();
+        for mut key in unknown.into_inner() {
+            if has_gaps {
+                key.path = root.written(&key.path);
+            }
+            // A table that was looked at twice reports its keys twice.
+            let node = root.find_straight(&key.path);
+            if node.is_some_and(|node| !node.is_absent()) {
                 out.extend(unknown_key(root, origins, &key));
-                remove(root, &key.path, Value::Unknown);
+                if let Some(node) = root.find_straight_mut(&key.path) {
+                    node.value = Value::Unknown;
+                }
             }
         }
         let mistake = match result {
@@ -57,7 +65,9 @@ pub(crate) fn read(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>
         if mistake.path.is_root() {
             return None;
         }
-        remove(root, &mistake.path, Value::Absent);
+        if let Some(node) = root.find_mut(&mistake.path) {
+            node.value = Value::Absent;
+        }
     }
     out.push(Diagnostic::error(
         "too-many",
@@ -146,23 +156,16 @@ fn check_version(root: &mut Node, origins: &Origins, out: &mut Vec<Diagnostic>) 
     root.set("version", Node::new(Value::Int(1), Mark::Default));
 }
 
-fn remove(root: &mut Node, path: &KeyPath, instead: Value) {
-    if let Some(node) = root.find_mut(path) {
-        node.value = instead;
-    }
-}
-
-/// Reports an unknown key, unless it is a piece of text that is no TOML.
+/// Reports an unknown key, unless it is a piece of text that is no TOML. Its path is as it is written.
 fn unknown_key(root: &Node, origins: &Origins, key: &UnknownKey) -> Option<Diagnostic> {
-    let word = match key.path.0.last() {
-        Some(Step::Key(word)) => word.as_str(),
-        Some(Step::Index(_)) | None => "",
+    let (parent, Step::Key(word)) = key.path.split_last()? else {
+        return None;
     };
-    let mark = root.key_mark(&key.path)?;
+    let mark = &root.find_straight(&parent)?.entry(word)?.mark;
     if origins.is_in_broken_file(mark) && !(is_bare(word) && origins.is_key(mark)) {
         return None;
     }
-    let path = root.written(&key.path).to_string();
+    let path = key.path.to_string();
     Some(
         Diagnostic::error("unknown-key", format!("unknown key `{path}`"))
             .about(path)

@@ -49,6 +49,8 @@ pub struct Call {
     pub bytes_out: u64,
     /// Set for requests to the control plane.
     pub audit: Option<Box<Audited>>,
+    /// Whether it is one of those that who watches the gateway sends again and again.
+    pub watches: bool,
     /// Its trace, where requests are traced.
     pub trace: Option<Box<Trace>>,
     /// What it takes of its caller's allowance, to the end of the answer.
@@ -197,6 +199,7 @@ impl Call {
             bytes_in: 0,
             bytes_out: 0,
             audit: None,
+            watches: false,
             trace: None,
             stay: None,
             observe: None,
@@ -404,7 +407,7 @@ impl Drop for Call {
             stay.settle(self.spent(), now);
         }
         // Only a line that will be written is worth its making.
-        let tenant = match access::enabled(access::level(self.status)) {
+        let tenant = match access::enabled(access::level(self.status, self.watches)) {
             true => self.tenant(),
             false => Cow::Borrowed(""),
         };
@@ -423,6 +426,7 @@ impl Drop for Call {
             bytes_out: self.bytes_out,
             generation: self.snapshot.generation,
             error_code: self.error_code,
+            watches: self.watches,
             ..Access::default()
         };
         if let Some(routed) = &self.routed {

@@ -1,12 +1,32 @@
 //! Which control-plane requests the audit log hears of, and what.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
 
 use super::gate::{Gate, Peer};
 use super::routes::Goal;
+use crate::base::clock;
 use crate::dispatch::{Audited, Call};
 use crate::live::AuthMethod;
 use crate::telemetry::audit::{self, Record};
+
+/// Who has not looked for so long begins anew.
+const LOOKING: Duration = Duration::from_secs(60);
+
+/// Onlookers that are told apart; every look of any further one is recorded.
+const ONLOOKERS: usize = 256;
+
+static ONLOOKERS_NOW: LazyLock<Mutex<Onlookers>> = LazyLock::new(Mutex::default);
+
+/// Who watches the gateway, and when each has looked last.
+#[derive(Default)]
+struct Onlookers(AHashMap<Onlooker, Instant>);
+
+/// What is looked at, by whom, from where.
+type Onlooker = (&'static str, Box<str>, Box<str>);
 
 /// Notes a control-plane request that is about to be judged.
 pub(crate) fn begin(gate: &Gate, goal: &Goal<'_>) -> Box<Audited> {
@@ -52,7 +72,30 @@ pub(crate) fn finished(call: &Call) {
         // The control plane is open to it, whoever it is.
         record.principal = "anonymous";
     }
+    if call.watches && passed && call.status < 400 {
+        let onlooker = (call.template, record.principal.into(), record.client.into());
+        if !ONLOOKERS_NOW.lock().begins(onlooker, clock::now()) {
+            return;
+        }
+    }
     audit::emit(&record);
+}
+
+impl Onlookers {
+    /// Whether this look is the first one of an onlooker, or the first for long.
+    fn begins(&mut self, who: Onlooker, now: Instant) -> bool {
+        let is_over = |last: Instant| now.saturating_duration_since(last) >= LOOKING;
+        if let Some(last) = self.0.get_mut(&who) {
+            return is_over(std::mem::replace(last, now));
+        }
+        if self.0.len() >= ONLOOKERS {
+            self.0.retain(|_, last| !is_over(*last));
+        }
+        if self.0.len() < ONLOOKERS {
+            self.0.insert(who, now);
+        }
+        true
+    }
 }
 
 /// Whether `call` was let in. `None` where it was neither let in nor turned away: who is kept waiting,
@@ -72,6 +115,35 @@ mod tests {
     use super::*;
     use crate::plan::OperatorRole;
     use crate::serve::idle::live;
+
+    #[test]
+    fn who_watches_is_recorded_when_it_begins() {
+        let (mut onlookers, start) = (Onlookers::default(), clock::now());
+        let one = |n: usize| {
+            let who = format!("key-{n}");
+            ("/admin/overview", who.into(), "127.0.0.1".into())
+        };
+        let after = |seconds| start + Duration::from_secs(seconds);
+        for (second, begins) in [
+            (0, true),
+            (1, false),
+            (59, false),
+            (118, false),
+            (178, true),
+        ] {
+            assert_eq!(onlookers.begins(one(0), after(second)), begins, "{second}");
+        }
+        for n in 1..2 * ONLOOKERS {
+            assert!(onlookers.begins(one(n), after(179)), "{n}");
+        }
+        assert_eq!(onlookers.0.len(), ONLOOKERS);
+        // For whom there was no room is rather told of too often.
+        assert!(onlookers.begins(one(2 * ONLOOKERS - 1), after(180)));
+        assert!(!onlookers.begins(one(1), after(180)));
+        // Those who have gone make room.
+        assert!(onlookers.begins(one(2 * ONLOOKERS), after(300)));
+        assert_eq!(onlookers.0.len(), 1);
+    }
 
     #[test]
     fn who_goes_away_at_the_door_was_not_let_in() {

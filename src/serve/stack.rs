@@ -79,9 +79,8 @@ fn layers(gate: &Arc<Gate>, cors: Option<&Cors>) -> Inner {
 impl Stack {
     /// The layers for this request. Of all that a listener is, only the
     /// cross-origin rules may change while a connection is kept.
-    fn layers(&self, call: &Call) -> Inner {
+    fn layers(&self, call: &Call, is_console: bool) -> Inner {
         // No other origin has any business with the console, whatever else the listener serves.
-        let is_console = console::TEMPLATES.contains(&call.template);
         let now = cors(&self.gate, &call.snapshot).filter(|_| !is_console);
         if now == self.gate.listener.cors.as_ref() {
             self.inner.clone()
@@ -112,7 +111,9 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
         let arrival = enter(&self.gate, head, body);
         let traceparent = arrival.call.trace.as_ref().map(|trace| trace.header());
         let gate = Arc::clone(&self.gate);
-        let mut inner = self.layers(&arrival.call);
+        let is_console =
+            gate.listener.serve.console && console::TEMPLATES.contains(&arrival.call.template);
+        let mut inner = self.layers(&arrival.call, is_console);
         Box::pin(async move {
             let mut response = match &mut inner {
                 Inner::Plain(service) => service.call(arrival).await?,
@@ -122,6 +123,10 @@ impl hyper::service::Service<Request<Incoming>> for Stack {
                 // What a worker says of a trace is not about the client's.
                 response.headers_mut().remove(TRACESTATE);
                 response.headers_mut().insert(TRACEPARENT, traceparent);
+            }
+            if is_console {
+                // Refusals, too, and whatever a panic has left.
+                console::guard(response.headers_mut());
             }
             if bodiless {
                 // HTTP/1 leaves the body out by itself, HTTP/2 does not.

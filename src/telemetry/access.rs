@@ -66,11 +66,14 @@ pub struct Access<'a> {
     pub error_code: &'a str,
     /// Generation of the configuration that served the request.
     pub generation: u64,
+    /// Whether it is one of those that who watches the gateway sends again and again.
+    pub watches: bool,
 }
 
-/// The level of a finished request with `status`.
-pub fn level(status: u16) -> Level {
+/// The level of a finished request with `status`. Of one that `watches` only a failure is of interest.
+pub fn level(status: u16, watches: bool) -> Level {
     match status {
+        ..400 if watches => Level::DEBUG,
         500.. => Level::ERROR,
         400..=499 => Level::WARN,
         _ => Level::INFO,
@@ -98,7 +101,7 @@ pub fn started(request_id: &str, method: &str, path: &str) {
 }
 
 fn finish(output: &Output, access: &Access<'_>) {
-    let level = level(access.status);
+    let level = level(access.status, access.watches);
     if !output.access_enabled(level) {
         return;
     }
@@ -254,6 +257,7 @@ mod tests {
             tokens_out: Some(0),
             error_code: "",
             generation: 3,
+            watches: false,
         }
     }
 
@@ -374,8 +378,10 @@ mod tests {
 
     #[test]
     fn levels_follow_statuses() {
-        let levels = [200, 304, 400, 499, 500, 599].map(level);
-        let (info, warn, error) = (Level::INFO, Level::WARN, Level::ERROR);
-        assert_eq!(levels, [info, info, warn, warn, error, error]);
+        let levels = |watches| [200, 304, 400, 499, 500, 599].map(|status| level(status, watches));
+        let (debug, info) = (Level::DEBUG, Level::INFO);
+        let (warn, error) = (Level::WARN, Level::ERROR);
+        assert_eq!(levels(false), [info, info, warn, warn, error, error]);
+        assert_eq!(levels(true), [debug, debug, warn, warn, error, error]);
     }
 }

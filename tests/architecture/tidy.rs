@@ -59,7 +59,7 @@ fn no_file_names_a_place_on_one_machine() {
 }
 
 fn our_files() -> Vec<String> {
-    let text = |file: &str| !file.contains("/__pycache__/");
+    let text = |file: &str| !file.contains("/__pycache__/") && !file.ends_with(".png");
     let mut files: Vec<_> = FOLDERS
         .iter()
         .flat_map(|folder| crate::files_below(folder, text))

@@ -109,6 +109,34 @@ mod plant {
     }
 }
 
+/// A table that cannot be read is not counted, and those behind it keep the places they have.
+#[test]
+fn unknown_keys_behind_a_mistake_keep_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("smg.toml");
+    let text = "version = 1\n[[pools]]\nname = \"p\"\nworkers = [\"http://w:1\"]\n\
+                [[models]]\npool = \"p\"\n\
+                [[models]]\nname = \"b\"\npool = \"p\"\nbogus = 1\n\
+                [[models]]\nname = \"c\"\npool = 1\nweed = 2\n";
+    std::fs::write(&file, text).unwrap();
+    let loaded = load(&input(&file));
+    let told: Vec<(&str, &str)> = loaded
+        .diagnostics
+        .iter()
+        .filter(|d| d.slug == "unknown-key")
+        .map(|d| (d.slug, d.message.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("unknown-key", "unknown key `models[1].bogus`"),
+            ("unknown-key", "unknown key `models[2].weed`"),
+        ],
+        "{}",
+        show(&loaded)
+    );
+}
+
 #[test]
 fn an_unknown_key_is_found_in_every_closed_table() {
     let mut planted = 0;

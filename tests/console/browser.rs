@@ -27,7 +27,9 @@ async fn the_page_works_in_a_browser() {
         return;
     };
     let workers = [Worker::start(&[]).await, Worker::start(&[]).await];
-    let urls = [workers[0].url(), workers[1].url(), NOBODY];
+    // Longer than any small screen is wide.
+    let nobody = format!("{NOBODY}/{}", "behind-a-long-path".repeat(5));
+    let urls = [workers[0].url(), workers[1].url(), &*nobody];
     let smg = Smg::start(&config(&urls, "")).await;
     served(&smg).await;
     for _ in 0..3 {

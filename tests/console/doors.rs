@@ -63,6 +63,41 @@ async fn the_policy_names_the_only_style_and_the_only_script() {
 }
 
 #[tokio::test]
+async fn refusals_are_as_guarded_as_the_page() {
+    let (smg, _worker) = gateway("").await;
+    let at = console(&smg);
+    let policy = get(at, "/console").await;
+    let policy = policy.header("content-security-policy");
+    for (method, path, headers, status) in [
+        (Method::GET, "/", &[][..], 303),
+        (Method::GET, "/console", &[("host", "evil.example")], 403),
+        (Method::GET, "/console/live", &[("origin", "null")], 403),
+        (Method::POST, "/console", &[], 405),
+        (Method::OPTIONS, "/", &[], 405),
+    ] {
+        let answer = ask(at, method, path, headers).await;
+        assert_eq!(answer.status, status, "{path}");
+        for (name, value) in [
+            ("content-security-policy", policy),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+        ] {
+            assert_eq!(answer.header(name), value, "{path} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_on_this_machine_is_a_stranger() {
+    let (smg, _worker) = gateway("trusted_proxies = [\"127.0.0.0/8\"]\n").await;
+    for path in ["/", "/console", "/console/live"] {
+        let answer = get(console(&smg), path).await;
+        assert_eq!(answer.status, 403, "{path} {}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn pages_of_others_get_nothing() {
     let cors = "[listeners.cors]\nallowed_origins = [\"*\"]\n";
     let (smg, _worker) = gateway(cors).await;

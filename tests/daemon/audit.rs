@@ -140,6 +140,41 @@ async fn what_was_let_in_and_what_was_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_noted_once_and_every_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let mut smg = Smg::start(&audited(&path, "")).await;
+    for _ in 0..5 {
+        assert_eq!(get(smg.main(), "/admin/overview").await.status, 200);
+    }
+    for _ in 0..2 {
+        let ask = with(
+            request(Method::GET, "/admin/overview", Bytes::new()),
+            "host",
+            "evil.example",
+        );
+        assert_eq!(Connection::h1(smg.main()).await.send(ask).await.status, 403);
+    }
+    assert!(smg.term_and_wait().await.success());
+    let all = records(&path);
+    let looks = all
+        .iter()
+        .filter(|record| record["path"] == "/admin/overview");
+    let outcomes: Vec<_> = looks.map(|record| record["outcome"].as_str()).collect();
+    assert_eq!(
+        outcomes,
+        [Some("success"), Some("denied"), Some("denied")],
+        "{all:?}"
+    );
+    // Of the access lines only those of the refusals are worth a line of this level.
+    let log = smg.process().output();
+    let lines = log.iter().filter(|line| {
+        line.contains("finished processing request") && line.contains("/admin/overview")
+    });
+    assert_eq!(lines.count(), 2, "{log:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reloads_are_recorded_and_the_file_is_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");

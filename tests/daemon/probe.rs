@@ -144,6 +144,7 @@ async fn each_worker_is_told_of_at_its_own_line() {
         )]
     })
     .await;
+    let page = FakeEngine::start(|_| vec![Step::answer(200, "text/html", "<p>no engine")]).await;
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let not_tls = locked.url().replace("http://", "https://");
     let workers = [
@@ -151,6 +152,7 @@ async fn each_worker_is_told_of_at_its_own_line() {
         locked.url().to_owned(),
         unwell.url(),
         moved.url(),
+        page.url(),
         nobody,
         not_tls,
     ];
@@ -175,8 +177,9 @@ async fn each_worker_is_told_of_at_its_own_line() {
             ("worker-unwell", first + 2),
             ("worker-unwell", first + 3),
             ("worker-models", first + 3),
-            ("worker-unreachable", first + 4),
-            ("worker-tls", first + 5),
+            ("worker-models", first + 4),
+            ("worker-unreachable", first + 5),
+            ("worker-tls", first + 6),
         ],
         "{}",
         probe.text
@@ -198,7 +201,7 @@ async fn each_worker_is_told_of_at_its_own_line() {
     assert!(message(probe.only("worker-tls")).ends_with("does not speak TLS"));
     assert_eq!(
         probe.summary(),
-        "probed 6 workers: 4 answer; 1 socket: 1 free"
+        "probed 7 workers: 5 answer; 1 socket: 1 free"
     );
     assert!(!probe.text.contains("sesame"));
     // Redirects are not followed, and nothing is sent but questions.

@@ -86,7 +86,7 @@ try {
     // A gateway that is gone is told of, and so is its return.
     await page.route("**/console/live", (route) => route.abort());
     await page.waitForSelector("#lost:not([hidden])", { timeout: 15000 });
-    assert.match(await page.textContent("#lost"), /does not answer since/);
+    assert.match(await page.textContent("#lost"), /No answer since \d\d:\d\d:\d\d UTC/);
     await page.unroute("**/console/live");
     await page.waitForSelector("#lost[hidden]", { timeout: 15000, state: "attached" });
 
@@ -104,6 +104,26 @@ try {
     );
     assert.match(violation, /script-src/, "a script that is not the page's own is refused");
     assert.equal(await page.evaluate(() => window.broken), undefined);
+
+    // Who is shown the page no more does not go on asking.
+    let refusals = 0;
+    await page.route("**/console/live", (route) => {
+      refusals += 1;
+      return route.fulfill({ status: 401, body: "" });
+    });
+    await page.waitForSelector("#lost:not([hidden])", { timeout: 15000 });
+    assert.match(await page.textContent("#lost"), /reload it/);
+    await page.waitForTimeout(3000);
+    assert.equal(refusals, 1);
+    await context.close();
+  }
+  {
+    // The key may stand in the address.
+    const { context, page, complaints } = await open();
+    await page.goto(base.replace("//", "//anybody:key@") + "/console");
+    const clock = await page.textContent(".pulse time");
+    await page.waitForFunction((old) => document.querySelector(".pulse time").textContent !== old, clock);
+    assert.deepEqual(complaints, []);
     await context.close();
   }
   {

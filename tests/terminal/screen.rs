@@ -155,7 +155,7 @@ async fn the_last_figures_stay_until_the_gateway_is_back() {
     terminal.shows(&["● ready", "reload refused"]).await;
     drop(gateway);
     terminal
-        .shows(&["no answer since", "last figures", "● ready"])
+        .shows(&["no answer for", "last figures", "● ready"])
         .await;
     let _gateway = Overviews::start(&address, 200, OVERVIEW);
     terminal.shows(&["● ready", "reload refused"]).await;
@@ -196,7 +196,7 @@ async fn the_real_gateway() {
     terminal.keys(&["4"]);
     terminal.shows(&["smg.toml:", "unknown key"]).await;
     smg.kill9();
-    terminal.shows(&["no answer since"]).await;
+    terminal.shows(&["no answer for"]).await;
     terminal.keys(&["q"]);
     terminal.has_ended("0").await;
     // It is gone from the start, now.

@@ -58,6 +58,8 @@ impl Dialect {
             "spill-abs-threshold" => "balance-abs-threshold",
             "spill-rel-threshold" => "balance-rel-threshold",
             "sticky-key-idle-secs" => "max-idle-secs",
+            // Its callers are asked for nothing.
+            "api-key" if self == Self::VllmRouter => "worker-api-key",
             name => name,
         }
     }

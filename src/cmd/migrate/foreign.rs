@@ -65,6 +65,10 @@ const ALONE: &str = "each gateway stands alone; put a load balancer before sever
 
 /// Flags of other programs that no table of ours knows.
 static FLAGS: &[(&str, &str)] = &[
+    (
+        "api-key-validation-urls",
+        "nobody else is asked about keys; see `auth.api_key`, `[[auth.tenants]]` and `[auth.jwt]`",
+    ),
     ("mini-lb", "is a test mode of the other program"),
     (
         "overlap-decay",

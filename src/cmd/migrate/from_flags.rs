@@ -352,6 +352,12 @@ fn differences(document: &mut Document, launch: &Launch, settings: &[Setting]) {
              a key get it from `pools[].api_key`",
         );
     }
+    if launch.dialect == Dialect::VllmRouter && has("worker-api-key") {
+        document.note(
+            "`--api-key` of that program is what workers are shown. What clients must show is \
+             `auth.api_key`, or `[[auth.tenants]]`",
+        );
+    }
     let tree = document.comments.iter().any(|(path, text)| {
         path.ends_with(".cache_aware.algorithm") && *text == launch.dialect.default_mark()
     });

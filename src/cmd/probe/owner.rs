@@ -66,6 +66,11 @@ pub(super) fn is_our_kind(owner: &Owner) -> bool {
         || program(&owner.pid.to_string()).is_some_and(|theirs| Some(theirs) == program("self"))
 }
 
+/// Whether the process has ended.
+pub(super) fn is_gone(owner: &Owner) -> bool {
+    !Path::new(&format!("/proc/{}", owner.pid)).exists()
+}
+
 fn holds(link: &Path, inodes: &BTreeSet<String>) -> bool {
     link.to_str()
         .and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'))

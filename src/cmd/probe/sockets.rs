@@ -149,11 +149,12 @@ impl Probe<'_> {
         tally: &mut Tally,
         found: &mut Found<'_>,
     ) {
-        // After an upgrade two processes of the gateway may hold it for a while.
+        // After an upgrade two processes of the gateway may hold it for a while, and the socket goes
+        // on naming the one that made it when that has ended.
         let is_gateway = |owner: &Owner| {
             self.gateway.is_some_and(|gateway| {
-                owner.pid == gateway.pid
-                    || (owner::is_our_kind(gateway) && owner::is_our_kind(owner))
+                let is_ours = owner::is_our_kind(gateway) || owner::is_gone(gateway);
+                owner.pid == gateway.pid || (is_ours && owner::is_our_kind(owner))
             })
         };
         if owners.iter().any(is_gateway) {

@@ -94,6 +94,11 @@ fn models(
 ) {
     let listed = &met.learned.models;
     if listed.is_empty() {
+        if worker.worker.model.is_none() {
+            let what = "lists no models: there are none in the answer of `/v1/models`".to_owned();
+            let help = "is this the URL of an engine? its `model` can be said in the file";
+            warn("worker-models", key, what, Some(help.to_owned()));
+        }
         return;
     }
     if let Some(model) = &worker.worker.model {
@@ -238,14 +243,18 @@ pub(super) fn of_policies(spec: &Spec, snapshot: &Snapshot, found: &mut Found<'_
         };
         let key = key.or(name).or_else(pool);
         let key = key.unwrap_or_else(|| "routing.policy".to_owned());
+        // A route that is there for whatever name a client says.
+        let model = match &*signal.model {
+            "unknown" if at.is_none() => "models that the file does not name".to_owned(),
+            model => format!("model `{model}`"),
+        };
         found.add(
             Severity::Warning,
             "policy-degraded",
             &key,
             format!(
-                "policy `{}` of model `{}` would run without the load of engines: {}",
+                "policy `{}` of {model} would run without the load of engines: {}",
                 signal.policy,
-                signal.model,
                 signal.reason()
             ),
             Some(

@@ -223,7 +223,7 @@ fn banner(scene: &Scene<'_>, look: Look, width: usize) -> Option<Line<'static>> 
     let text = match scene.silent {
         Some((since, why)) => {
             let since = span(since.as_secs());
-            format!("no answer since {since}, last figures: {why}")
+            format!("no answer for {since}, last figures: {why}")
         }
         None => {
             let refused = panes::refusal(scene.overview)?;

@@ -6,7 +6,8 @@ pub(super) const NOTHING: &str = "-";
 /// A number per second, or any other that needs no more than two or three digits.
 pub(super) fn rate(value: f64) -> String {
     const UNITS: [&str; 4] = ["k", "M", "G", "T"];
-    let mut value = value.max(0.0);
+    // Beyond this there is nothing to count, and digits enough to fill the screen.
+    let mut value = value.clamp(0.0, 1e18);
     if value < 1000.0 {
         return digits(value);
     }
@@ -121,5 +122,6 @@ mod tests {
         assert_eq!(age(5000, 9000), "0s");
         assert_eq!(short("0123456789abcdef"), "01234567");
         assert_eq!(rate(-1.0), "0");
+        assert_eq!(rate(1e308), "1000000T");
     }
 }

@@ -108,7 +108,7 @@ fn place(url: &str) -> &str {
 fn state(pool: &Pool, worker: &Worker, look: Option<Look>) -> Cell {
     let (sign, tone, word) = match (&*worker.health, &*worker.breaker) {
         _ if worker.ready => (Sign::Up, Tone::Good, "ready"),
-        _ if pool.drain => (Sign::Out, Tone::Dim, "draining"),
+        _ if pool.drain || worker.reason == "draining" => (Sign::Out, Tone::Dim, "draining"),
         (_, "open") => (Sign::Down, Tone::Bad, "tripped"),
         ("unhealthy", _) => (Sign::Down, Tone::Bad, "unhealthy"),
         (_, "half_open") => (Sign::Maybe, Tone::Warn, "on trial"),

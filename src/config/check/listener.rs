@@ -73,12 +73,17 @@ impl Check<'_> {
                  inference routes",
                 listener.name, listener.address
             );
+            // Only the unit of the socket knows how far it reaches.
+            let or = match listener.address {
+                ListenAddress::Systemd(_) => "let its socket unit listen on `127.0.0.1`",
+                _ => "bind it to `127.0.0.1`",
+            };
             let diagnostic =
                 self.found(Severity::Warning, "public-without-auth", &address, message);
-            self.out.push(diagnostic.help(
-                "set `auth.api_key` or `[[auth.tenants]]`, bind it to `127.0.0.1`, or keep \
-                 strangers out by the network",
-            ));
+            self.out.push(diagnostic.help(format!(
+                "set `auth.api_key` or `[[auth.tenants]]`, {or}, or keep strangers out by the \
+                 network",
+            )));
         }
     }
 

@@ -187,6 +187,20 @@ impl Node {
         })
     }
 
+    /// The same, to be changed.
+    pub(crate) fn find_straight_mut(&mut self, path: &KeyPath) -> Option<&mut Self> {
+        path.0
+            .iter()
+            .try_fold(self, |node, step| match (step, &mut node.value) {
+                (Step::Key(key), Value::Table(entries)) => entries
+                    .iter_mut()
+                    .find(|entry| entry.key == *key)
+                    .map(|entry| &mut entry.node),
+                (Step::Index(index), Value::Array(nodes)) => nodes.get_mut(*index),
+                _ => None,
+            })
+    }
+
     /// Whether an element of an array is absent, here or below.
     pub(crate) fn has_gaps(&self) -> bool {
         match &self.value {

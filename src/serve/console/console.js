@@ -5,9 +5,9 @@
   const at = (id) => document.getElementById(id);
   const live = at("live");
   let paused = false;
+  let refused = false;
   let timer = 0;
   let asking = null;
-  let answered = new Date();
 
   // Changes `from` into `to` where they differ, so that focus, scrolling, selections and what has been
   // folded stay. What is marked `data-keep` belongs to this script.
@@ -66,8 +66,9 @@
   };
 
   const lost = (why) => {
-    const since = answered.toLocaleTimeString();
-    at("lost").textContent = why || "The gateway does not answer since " + since + ". What is shown is as of then.";
+    // By the gateway's clock, as all that is shown.
+    const since = live.querySelector(".pulse time").textContent;
+    at("lost").textContent = why || "No answer since " + since + " UTC. What is shown is as of then.";
     at("lost").hidden = false;
     say("lost", "lost");
   };
@@ -92,12 +93,15 @@
 
   const ask = async () => {
     clearTimeout(timer);
-    if (paused || document.hidden || asking) return;
+    if (paused || refused || document.hidden || asking) return;
     asking = new AbortController();
     const patience = setTimeout(() => asking.abort(), PATIENCE);
     try {
-      const answer = await fetch("/console/live", { cache: "no-store", signal: asking.signal });
+      // The address of the page may hold the key, and nothing can be fetched relative to such a one.
+      const answer = await fetch(location.origin + "/console/live", { cache: "no-store", signal: asking.signal });
       if (answer.status === 401 || answer.status === 403) {
+        // Asking on would have the browser ask for a key again and again.
+        refused = true;
         lost("The gateway does not show this page any more: reload it.");
       } else if (!answer.ok) {
         throw new Error(String(answer.status));
@@ -108,7 +112,6 @@
         // The filter has hidden rows; it does so again.
         filter();
         document.title = live.querySelector("[data-title]").dataset.title;
-        answered = new Date();
         at("lost").hidden = true;
         if (!paused) say("", "live");
       }
@@ -117,7 +120,7 @@
     } finally {
       clearTimeout(patience);
       asking = null;
-      if (!paused && !document.hidden) timer = setTimeout(ask, EVERY);
+      if (!paused && !refused && !document.hidden) timer = setTimeout(ask, EVERY);
     }
   };
 

@@ -29,7 +29,6 @@ pub(crate) fn home(call: Box<Call>) -> Response<Body> {
     let mut response = respond(call, StatusCode::SEE_OTHER, HTML, "");
     let headers = response.headers_mut();
     headers.insert(LOCATION, HeaderValue::from_static("/console"));
-    guard(headers);
     response
 }
 
@@ -46,11 +45,7 @@ pub(crate) fn live(gate: &Gate, call: Box<Call>) -> Response<Body> {
 fn answer(gate: &Gate, call: Box<Call>, render: page::Render) -> Response<Body> {
     let overview = overview::look(gate, &call.snapshot);
     match render(&view::of(&overview)) {
-        Ok(html) => {
-            let mut response = respond(call, StatusCode::OK, HTML, html);
-            guard(response.headers_mut());
-            response
-        }
+        Ok(html) => respond(call, StatusCode::OK, HTML, html),
         Err(error) => {
             tracing::error!(%error, "the console cannot be rendered");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -60,8 +55,8 @@ fn answer(gate: &Gate, call: Box<Call>, render: page::Render) -> Response<Body> 
     }
 }
 
-/// What browsers are told: nobody keeps, frames or reads the page but who asked for it.
-fn guard(headers: &mut HeaderMap) {
+/// What browsers are told with every answer: nobody keeps, frames or reads it but who asked for it.
+pub(crate) fn guard(headers: &mut HeaderMap) {
     if let Ok(policy) = HeaderValue::try_from(&**page::POLICY) {
         headers.insert(HeaderName::from_static("content-security-policy"), policy);
     }

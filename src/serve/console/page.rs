@@ -180,6 +180,8 @@ mod tests {
     fn a_gateway_that_has_nothing_yet_is_shown_too() {
         let html = whole(&view::of(&Overview::default())).unwrap();
         assert!(html.contains("No workers"), "{html}");
+        // Nothing is served, which is not as it should be.
+        assert!(html.contains("<section class=\"lead warn\""), "{html}");
     }
 
     #[test]

@@ -205,7 +205,7 @@ pub(super) fn of(overview: &Overview) -> View {
     let unserved = overview.models.iter().any(|model| !model.ready);
     let mood = match () {
         () if total > 0 && down == total => "bad",
-        () if down > 0 || rejected.is_some() || unserved || !running => "warn",
+        () if total == 0 || down > 0 || rejected.is_some() || unserved || !running => "warn",
         () => "good",
     };
     let mut troubles = troubles(overview);
@@ -243,6 +243,11 @@ fn is_draining(worker: &overview::Worker) -> bool {
 
 fn is_down(worker: &overview::Worker) -> bool {
     !worker.ready && !is_draining(worker)
+}
+
+/// Whether something went wrong before its first probe.
+fn has_failed(worker: &overview::Worker) -> bool {
+    worker.reason.starts_with("cannot ")
 }
 
 fn headline(total: usize, down: usize, draining: usize) -> String {
@@ -376,7 +381,7 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
             "Output tokens",
             number::short(now.output_token_rate),
             "/s",
-            vec![format!("{} /s read", number::short(now.input_token_rate))],
+            vec![format!("input {} /s", number::short(now.input_token_rate))],
             curve(|point| point.output_token_rate),
             "Output tokens per second",
         ),
@@ -385,8 +390,8 @@ fn vitals(overview: &Overview) -> Vec<Vital> {
             number::count(overview.now.in_flight),
             "",
             vec![match overview.now.waiting {
-                0 => "none waits".to_owned(),
-                n => format!("{} wait to be let in", number::count(n)),
+                0 => "none waiting".to_owned(),
+                n => format!("{} waiting to be let in", number::count(n)),
             }],
             curve(|point| point.in_flight as f64),
             "Requests in flight",
@@ -526,7 +531,7 @@ fn worker(worker: &overview::Worker, kind: &str) -> Worker {
         () if is_draining(worker) => ("idle", "draining"),
         () if worker.ready && worker.breaker == "half_open" => ("trying", "on trial"),
         () if worker.ready => ("up", "ready"),
-        () if worker.health == "unknown" => ("trying", "starting"),
+        () if worker.health == "unknown" && !has_failed(worker) => ("trying", "starting"),
         () if worker.health == "healthy" && worker.breaker != "closed" => ("down", "broken"),
         () => ("down", "down"),
     };

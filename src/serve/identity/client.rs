@@ -34,6 +34,11 @@ impl Client {
         }
     }
 
+    /// Whether the peer speaks for others, as the listener says.
+    pub(super) fn is_behind_proxy(self) -> bool {
+        self.trusted
+    }
+
     fn behind(peer: IpAddr, proxies: &[Network], headers: &HeaderMap) -> Self {
         let peer = peer.to_canonical();
         let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));

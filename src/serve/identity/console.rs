@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use http::uri::Authority;
 
+use super::client::Client;
 use super::control;
 use super::count::{self, Outcome};
 use super::denied::{Denied, Plane, Refused, Why};
@@ -58,7 +59,9 @@ async fn enter(
     if matches!(gate.peer, Peer::Tcp(_)) {
         check_page(gate, head, headers).map_err(|why| (AuthMethod::None, why))?;
     }
-    if gate.peer.is_local() && !control::is_forwarded(headers) {
+    let is_forwarded =
+        control::is_forwarded(headers) || Client::of(gate, headers).is_behind_proxy();
+    if gate.peer.is_local() && !is_forwarded {
         // A credential that it shows all the same opens nothing more here.
         call.caller.role = Some(OperatorRole::User);
         return Ok(AuthMethod::None);

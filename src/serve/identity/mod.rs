@@ -64,17 +64,14 @@ pub(crate) async fn judge(
         Some(Plane::Control) => {
             let goal = head.found.goal(head.method);
             call.audit = goal.map(|goal| audit::begin(gate, &goal));
+            call.watches = goal == Some(Goal::Overview);
             Box::pin(control::judge(gate, call, head, headers)).await
         }
         Some(Plane::Console) => {
             let goal = head.found.goal(head.method);
-            let audited = goal.map(|goal| audit::begin(gate, &goal));
-            let judged = Box::pin(console::judge(gate, call, head, headers)).await;
-            // An open page asks every other second; that it was opened has been noted.
-            if judged.is_err() || goal != Some(Goal::ConsoleLive) {
-                call.audit = audited;
-            }
-            judged
+            call.audit = goal.map(|goal| audit::begin(gate, &goal));
+            call.watches = goal == Some(Goal::ConsoleLive);
+            Box::pin(console::judge(gate, call, head, headers)).await
         }
         None if head.found.knows_tenants() && auth.guards_inference => {
             Box::pin(data::recognise(call, headers)).await;

@@ -64,7 +64,15 @@ fn reason(snapshot: &Snapshot, worker: WorkerRef<'_>) -> String {
         let trouble = worker.parts.cell.trouble();
         return trouble.map_or_else(
             || "not registered yet".to_owned(),
-            |trouble| format!("cannot be registered: {}", trouble.message),
+            |trouble| {
+                // The number of an error says nothing that its text does not.
+                let message = trouble
+                    .message
+                    .split(" (os error")
+                    .next()
+                    .unwrap_or_default();
+                format!("cannot be registered: {message}")
+            },
         );
     }
     match state {

@@ -164,10 +164,13 @@ impl Reader<'_> {
             self.leave(".litellm_params.model", "is no name: the entry is left out");
             return None;
         }
-        if name.contains('*') && upstream != "*" && upstream != name {
+        // What stands for the `*` would go into the other name: `a/*` with `openai/*` asks for less
+        // than the client did.
+        if name.contains('*') && upstream != name {
             self.leave(
                 ".model_name",
-                "a pattern keeps the name that the client asked for: write an entry for each model",
+                "a pattern keeps the name that the client asked for, and the worker knows another: \
+                 write an entry for each model",
             );
             return None;
         }

@@ -236,6 +236,10 @@ impl Setter<'_> {
             && !list.iter().any(|present| present.as_str() == Some(other))
         {
             list.push(Value::from(other));
+            self.document.note(
+                "a `fallback` is asked while no worker of the model can serve, not after an answer \
+                 that failed; that is tried again at another worker",
+            );
         }
         Ok(())
     }
