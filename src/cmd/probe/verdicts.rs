@@ -244,7 +244,7 @@ pub(super) fn of_policies(spec: &Spec, snapshot: &Snapshot, found: &mut Found<'_
         let key = key.or(name).or_else(pool);
         let key = key.unwrap_or_else(|| "routing.policy".to_owned());
         // A route that is there for whatever name a client says.
-        let model = match &*signal.model {
+        let model = match signal.model {
             "unknown" if at.is_none() => "models that the file does not name".to_owned(),
             model => format!("model `{model}`"),
         };
