@@ -310,10 +310,11 @@ fn rejected(outcome: &Outcome) -> Vec<&'static str> {
     }
 }
 
+/// The generation of what the file says. The watcher may have been there first.
 fn applied(outcome: &Outcome) -> u64 {
     match outcome {
-        Outcome::Applied { generation, .. } => *generation,
-        Outcome::Rejected { .. } | Outcome::Unchanged { .. } => panic!("{outcome:?}"),
+        Outcome::Applied { generation, .. } | Outcome::Unchanged { generation, .. } => *generation,
+        Outcome::Rejected { .. } => panic!("{outcome:?}"),
     }
 }
 

@@ -174,6 +174,13 @@ impl Reader<'_> {
             );
             return None;
         }
+        if upstream.contains('*') && upstream != name && upstream != "*" {
+            self.leave(
+                ".litellm_params.model",
+                "a pattern is no model that a worker can be asked for: the entry is left out",
+            );
+            return None;
+        }
         let (runtime, url, key) = match provider {
             Provider::Vllm => ("vllm", None, None),
             Provider::OpenAi(url, key) => ("external", url, key),
