@@ -260,7 +260,7 @@ fn config() -> Command {
         .arg(key_of(Some("live")))
         .arg(ca_of(Some("live")));
     Command::new("config")
-        .about("Look at the effective configuration, compare two, or convert one")
+        .about("Show the effective configuration, compare two, or convert one")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(with_flags(dump, Shown::No))
