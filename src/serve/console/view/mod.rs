@@ -1,11 +1,14 @@
 //! What the page says, in words and figures. The templates only put it in place.
 
+mod work;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use self::work::{model, place, pool};
 use super::chart::{self, Curve, Part};
 use super::number;
 use crate::api::overview::{self, Overview};
@@ -485,135 +488,6 @@ fn under_way(now: &overview::Now) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn pool(pool: &overview::Pool) -> Pool {
-    let total = pool.workers.len();
-    let ready = pool.workers.iter().filter(|worker| worker.ready).count();
-    let in_flight: u64 = pool.workers.iter().map(|worker| worker.in_flight).sum();
-    let mut workers: Vec<&overview::Worker> = pool.workers.iter().collect();
-    // Who needs a look comes first; the others stay where they are.
-    workers.sort_by_key(|worker| (worker.ready, is_draining(worker)));
-    let mut kinds = workers.iter().map(|worker| &*worker.runtime);
-    let first = kinds.next().unwrap_or_default();
-    let kind = if kinds.all(|kind| kind == first) {
-        first
-    } else {
-        ""
-    };
-    Pool {
-        kind: kind.to_owned(),
-        name: pool.name.clone(),
-        state: match (total, ready) {
-            _ if pool.drain => "idle",
-            (0, _) => "idle",
-            (total, ready) if total == ready => "up",
-            (_, 0) => "down",
-            _ => "trying",
-        },
-        summary: match total {
-            0 => "no workers".to_owned(),
-            total => format!("{ready} of {total} ready"),
-        },
-        in_flight: number::count(in_flight),
-        folded: total > MANY,
-        draining: pool.drain,
-        has_engine: workers.iter().any(|worker| worker.engine.is_some()),
-        has_cache: workers
-            .iter()
-            .any(|worker| worker.cache_hit_ratio.is_some()),
-        workers: workers.into_iter().map(|one| worker(one, kind)).collect(),
-    }
-}
-
-/// A worker of a pool whose engines are all of one `kind`, if they are.
-fn worker(worker: &overview::Worker, kind: &str) -> Worker {
-    let runtime = Some(&*worker.runtime).filter(|runtime| *runtime != kind);
-    let (mark, word) = match () {
-        () if is_draining(worker) => ("idle", "draining"),
-        () if worker.ready && worker.breaker == "half_open" => ("trying", "on trial"),
-        () if worker.ready => ("up", "ready"),
-        () if worker.health == "unknown" && !has_failed(worker) => ("trying", "starting"),
-        () if worker.health == "healthy" && worker.breaker != "closed" => ("down", "broken"),
-        () => ("down", "down"),
-    };
-    let mut kind: Vec<&str> = runtime.into_iter().collect();
-    if worker.role != "regular" {
-        kind.push(&worker.role);
-    }
-    if worker.source == "manual" {
-        kind.push("added");
-    }
-    let engine = worker.engine.as_ref();
-    let dash = || "–".to_owned();
-    Worker {
-        id: worker.id.clone(),
-        place: place(&worker.url).to_owned(),
-        url: worker.url.clone(),
-        mark,
-        word: word.to_owned(),
-        reason: if is_draining(worker) {
-            String::new()
-        } else {
-            worker.reason.clone()
-        },
-        kind: kind.join(" · "),
-        breaker: worker.breaker.replace('_', " "),
-        breaker_bad: worker.breaker != "closed",
-        in_flight: number::count(worker.in_flight),
-        running: engine.map_or_else(dash, |engine| number::count(engine.running)),
-        waiting: engine.map_or_else(dash, |engine| number::count(engine.waiting)),
-        usage: engine
-            .and_then(|engine| engine.usage)
-            .map(|usage| (width(usage), number::percent(usage))),
-        cache: worker.cache_hit_ratio.map_or_else(dash, number::percent),
-        answered: number::count(worker.answered),
-        failed: number::count(worker.failed),
-        failed_any: worker.failed > 0,
-        models: worker.models.join(", "),
-    }
-}
-
-/// A share as the width of a bar that is 100 wide.
-fn width(share: f64) -> String {
-    format!("{:.1}", share.clamp(0.0, 1.0) * 100.0)
-}
-
-/// A worker's URL without what all of them begin with.
-fn place(url: &str) -> &str {
-    url.strip_prefix("http://").unwrap_or(url)
-}
-
-fn model(model: &overview::Model) -> Model {
-    let total: f64 = model.routes.iter().map(|route| route.weight).sum();
-    let (mark, word) = match model.ready {
-        true => ("up", "served"),
-        false => ("down", "nobody serves it"),
-    };
-    Model {
-        name: model.name.clone(),
-        aliases: model.aliases.join(", "),
-        mark,
-        word,
-        routes: model
-            .routes
-            .iter()
-            .map(|route| Route {
-                pool: route.pool.clone(),
-                share: match model.routes.len() {
-                    0 | 1 => String::new(),
-                    _ => number::percent(route.weight / total),
-                },
-                model: route.model.clone(),
-                policy: route.policy.clone(),
-                ready: format!("{} of {}", route.ready, route.workers),
-                short: route.ready < route.workers,
-            })
-            .collect(),
-        fallback: model.fallback.join(" → "),
-        mirror: model.mirror.clone(),
-        degraded: model.degraded.clone(),
-    }
-}
-
 fn failures(overview: &Overview) -> Vec<Failure> {
     let workers = overview.pools.iter().flat_map(|pool| &pool.workers);
     let places: BTreeMap<&str, &str> = workers
@@ -667,76 +541,4 @@ fn moment(millis: u64, now: u64) -> Moment {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_headline_says_what_counts() {
-        for (figures, text) in [
-            ((0, 0, 0), "No workers"),
-            ((1, 0, 0), "1 worker ready"),
-            ((8, 0, 0), "All 8 workers ready"),
-            ((8, 0, 1), "7 workers ready, 1 draining"),
-            ((8, 2, 0), "2 of 8 workers down"),
-            ((8, 8, 0), "8 of 8 workers down"),
-            ((1, 1, 0), "1 of 1 worker down"),
-            ((8, 2, 1), "2 of 8 workers down, 1 draining"),
-        ] {
-            let (total, down, draining) = figures;
-            assert_eq!(headline(total, down, draining), text);
-        }
-    }
-
-    #[test]
-    fn who_needs_a_look_comes_first() {
-        let one = |id: &str, ready: bool, reason: &str| overview::Worker {
-            id: id.to_owned(),
-            ready,
-            reason: reason.to_owned(),
-            ..overview::Worker::default()
-        };
-        let shown = pool(&overview::Pool {
-            workers: vec![
-                one("a", true, ""),
-                one("b", false, "draining"),
-                one("c", false, "its health probes fail"),
-                one("d", true, ""),
-            ],
-            ..overview::Pool::default()
-        });
-        let ids: Vec<&str> = shown.workers.iter().map(|worker| &*worker.id).collect();
-        assert_eq!(ids, ["c", "b", "a", "d"]);
-        assert_eq!((shown.state, &*shown.summary), ("trying", "2 of 4 ready"));
-    }
-
-    #[test]
-    fn the_title_tells_the_state() {
-        let mut overview = Overview {
-            pools: vec![overview::Pool {
-                workers: vec![
-                    overview::Worker::default(),
-                    overview::Worker {
-                        ready: true,
-                        ..overview::Worker::default()
-                    },
-                ],
-                ..overview::Pool::default()
-            }],
-            ..Overview::default()
-        };
-        assert_eq!(of(&overview).title, "smg · 1 of 2 workers down");
-        overview.phase = "draining".to_owned();
-        overview.config.rejected = Some(overview::Rejected::default());
-        let title = "smg · reload rejected · draining · 1 of 2 workers down";
-        assert_eq!(of(&overview).title, title);
-    }
-
-    #[test]
-    fn a_moment_of_another_day_has_its_date() {
-        let now = 1_700_000_000_000;
-        let shown = moment(now - 65_000, now);
-        assert_eq!((&*shown.text, &*shown.ago), ("22:12:15", "1 min ago"));
-        assert_eq!(shown.iso, "2023-11-14T22:12:15Z");
-        assert_eq!(moment(now - 90_000_000, now).text, "2023-11-13 21:13");
-    }
-}
+mod tests;
